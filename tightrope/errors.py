@@ -1,0 +1,38 @@
+"""Every error that Tightrope raises on purpose, drawn as a tree.
+
+TightropeError
+├── InputError            an argument is wrong: the message names it, what came, what is accepted
+├── BundleError           a bundle is missing, cut short, edited, foreign or of another format
+├── UnsupportedModel      a checkpoint, selector or precision that export cannot serve
+├── BudgetUnreachable     no operating point meets the budget
+├── BackendError          the engine underneath failed, or cannot do what was asked of it
+└── DeviceUnavailable     the hardware or its driver that was asked for is not here
+"""
+
+
+class TightropeError(Exception):
+    """Base of all errors that Tightrope raises on purpose; its text says the way out."""
+
+
+class InputError(TightropeError, ValueError):
+    """An argument is wrong: the message names it, what came and what is accepted."""
+
+
+class BundleError(TightropeError):
+    """A bundle is missing, cut short, edited, foreign or of another format."""
+
+
+class UnsupportedModel(TightropeError):
+    """A checkpoint, selector or precision that export cannot serve."""
+
+
+class BudgetUnreachable(TightropeError):
+    """No operating point meets the budget."""
+
+
+class BackendError(TightropeError):
+    """The engine underneath failed, or cannot do what was asked of it."""
+
+
+class DeviceUnavailable(TightropeError):
+    """The hardware or its driver that was asked for is not here."""
