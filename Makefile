@@ -1,0 +1,62 @@
+# `make demo` and `make test` set up everything they need by themselves, in .venv.
+# What is installed, and in which versions: pyproject.toml and constraints.txt.
+
+PYTHON ?= python3
+# Python 3.10 for the oldest pins where there is one, else the interpreter of .venv.
+PYTHON_OLDEST ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python $(PYTHON); do \
+	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
+
+BIN := .venv/bin
+OLDEST_BUNDLE := .cache/oldest.bundle
+
+.PHONY: help venv demo test test-oldest lint fetch-smollm2 clean
+
+help:
+	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
+	@echo "make test            everything that CI checks"
+	@echo "make test-oldest     the runtime alone, with the oldest supported packages and no torch"
+	@echo "make lint            ruff, mypy, import-linter"
+	@echo "make venv            only the environment, in .venv"
+	@echo "make fetch-smollm2   the 98 MB language model of the demo and of the slow tests"
+	@echo "make clean           remove what the above made"
+
+venv: .venv/.stamp
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "The environment with export and tests needs Python 3.11 or newer (the runtime alone: 3.10);"; \
+		echo "name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+		echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check]"
+	@touch $@
+
+.venv-oldest/.stamp: pyproject.toml constraints-oldest.txt
+	@$(PYTHON_OLDEST) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --upgrade "pip>=25.1"
+	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt "pytest>=8" "hypothesis>=6" --editable ".[cpu]"
+	@touch $@
+
+fetch-smollm2: venv
+	@$(BIN)/python models/fetch_smollm2.py
+
+demo: venv fetch-smollm2
+	$(BIN)/tightrope demo
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test-oldest: venv .venv-oldest/.stamp
+	$(BIN)/tightrope export models/reference -o $(OLDEST_BUNDLE) --precision fp32 --force
+	TIGHTROPE_TEST_BUNDLE=$(OLDEST_BUNDLE) .venv-oldest/bin/pytest tests/oldest tests/cli tests/jetson
+
+test: lint fetch-smollm2 test-oldest
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv .venv-oldest .cache models/smollm2 build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
