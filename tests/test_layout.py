@@ -1,0 +1,128 @@
+"""The package is laid out as it says: parts, links, layers of imports, and what starts quickly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tightrope
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("export", "runtime", "plugins", "profiles", "jetson")
+HEAVY = {
+    "PIL",
+    "jinja2",
+    "numpy",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "triton",
+}
+
+IMPORT_WITHOUT = """
+import importlib, pkgutil, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+sys.meta_path.insert(0, Block())
+for part in ("tightrope.runtime", "tightrope.plugins"):
+    package = importlib.import_module(part)
+    for module in pkgutil.walk_packages(package.__path__, part + "."):
+        if module.name.rpartition(".")[2] not in ("body", "builder", "kernel", "plugin"):
+            importlib.import_module(module.name)
+"""
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    return set(json.loads(run_python(code)))
+
+
+def fastest_seconds(arguments: list[str], tries: int = 5) -> float:
+    """The best of a few runs: what else runs on the machine only ever adds."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    return min(seconds() for _ in range(tries))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_link_at_the_root_is_relative_and_leads_to_the_part_of_its_name(part: str) -> None:
+    link = ROOT / part
+    assert link.is_symlink()
+    assert link.readlink() == Path("tightrope") / part
+    assert link.resolve() == Path(tightrope.__file__).resolve().parent / part
+    assert (link / "__init__.py").is_file()
+
+
+def test_the_version_is_set() -> None:
+    assert tightrope.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize("statement", ["import tightrope", "import tightrope.cli"])
+def test_importing_loads_nothing_heavy_and_no_part_under_its_bare_name(statement: str) -> None:
+    packages = {name.partition(".")[0] for name in modules_after(statement)}
+    assert packages & HEAVY == set()
+    assert packages & set(PARTS) == set()
+
+
+def test_importing_the_package_takes_less_than_150_ms() -> None:
+    assert fastest_seconds(["-c", "import tightrope"]) < 0.15
+
+
+def test_help_takes_less_than_400_ms() -> None:
+    assert fastest_seconds(["-m", "tightrope", "--help"]) < 0.4
+
+
+def test_runtime_and_plugins_import_without_any_package_of_the_export() -> None:
+    blocked = {"onnx", "onnx_ir", "onnxscript", "torch", "transformers", "triton"}
+    run_python(IMPORT_WITHOUT.format(blocked=blocked))
+
+
+@pytest.mark.parametrize("name", tightrope.__all__)
+def test_every_public_name_can_be_fetched(name: str) -> None:
+    assert getattr(tightrope, name) is not None
+    assert name in dir(tightrope)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'exprot'"):
+        tightrope.exprot  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_export_stays_callable_once_the_part_of_that_name_is_imported() -> None:
+    code = """
+import sys, types
+api = types.ModuleType("tightrope.export.api")
+api.export = lambda *args, **kwargs: (args, kwargs)
+sys.modules["tightrope.export.api"] = api
+import tightrope as tr
+before = tr.export("in", "out", config=None)
+import tightrope.export
+assert before == tr.export("in", "out", config=None) == (("in", "out"), {"config": None})
+assert tr.export is sys.modules["tightrope.export"]
+"""
+    run_python(code)
