@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tightrope.errors import BackendError
+from tightrope.runtime.backends import availability
+from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, installed: Mapping[str, str], gpus: int = 0) -> None:
+    monkeypatch.setattr(availability, "installed_version", installed.get)
+    monkeypatch.setattr(availability, "find_spec", lambda name: None)
+    monkeypatch.setattr(availability, "num_cuda_devices", lambda: gpus)
+
+
+def test_onnxruntime_alone_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {"onnxruntime": "1.23.0"})
+    refuse_two_onnxruntimes()
+    status = backend_status()
+    assert status["onnxruntime"].ready
+    assert not status["onnxruntime-cuda"].ready
+
+
+def test_onnxruntime_gpu_also_serves_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1)
+    status = backend_status()
+    assert status["onnxruntime"].ready
+    assert status["onnxruntime-cuda"].ready
+
+
+def test_a_gpu_without_its_package_names_both_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {"onnxruntime": "1.23.0"}, gpus=1)
+    remedy = backend_status()["onnxruntime-cuda"].remedy
+    assert remedy == "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+
+
+def test_nothing_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {})
+    status = backend_status()["onnxruntime"]
+    assert not status.ready
+    assert status.remedy == "pip install onnxruntime"
+
+
+def test_two_onnxruntimes_are_refused_and_make_neither_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, {"onnxruntime": "1.23.0", "onnxruntime-gpu": "1.23.0"}, gpus=1)
+    with pytest.raises(BackendError, match=r"both installed.*pip uninstall"):
+        refuse_two_onnxruntimes()
+    status = backend_status()
+    assert not status["onnxruntime"].ready
+    assert not status["onnxruntime-cuda"].ready
+
+
+def test_a_release_without_the_tensorrt_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {"tensorrt": "10.3.0"}, gpus=1)
+    assert "no TensorRT backend" in backend_status()["tensorrt"].detail
