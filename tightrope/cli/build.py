@@ -1,0 +1,74 @@
+"""`tightrope build`: engines for this board, or a check that they would build."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tightrope.cli.options import BundlePath, Json
+from tightrope.cli.output import print_json, print_table
+from tightrope.errors import DeviceUnavailable, InputError
+
+PLUGINS = ("auto", "none", "all")
+
+
+def build(
+    bundle: BundlePath,
+    plugins: Annotated[
+        str, typer.Option(help="none: standard operators only; all: with our own; or auto.")
+    ] = "auto",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only let TensorRT for RTX parse and build the graphs."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Build TensorRT engines on the board that will run them, or --check here that they build."""
+    if plugins not in PLUGINS:
+        raise InputError(f"--plugins is {plugins!r}; accepted: {', '.join(PLUGINS)}")
+    if not check:
+        raise _no_engine_builder()
+    if plugins == "all":
+        raise InputError("--check reads graphs of standard operators; give --plugins none")
+
+    from tightrope.export.check import check_bundle
+
+    results = check_bundle(bundle)
+    passed = all(result.ok for result in results)
+    if json:
+        rows = [
+            {
+                "graph": result.graph,
+                "ok": result.ok,
+                "message": result.message,
+                "seconds": result.seconds,
+            }
+            for result in results
+        ]
+        print_json({"schema": 1, "ok": passed, "graphs": rows})
+    else:
+        print_table(
+            "TensorRT for RTX, standard graphs",
+            ("graph", "builds", "seconds", "message"),
+            [
+                (
+                    result.graph,
+                    "yes" if result.ok else "NO",
+                    f"{result.seconds:.1f}",
+                    result.message,
+                )
+                for result in results
+            ],
+        )
+    raise typer.Exit(0 if passed else 1)
+
+
+def _no_engine_builder() -> DeviceUnavailable:
+    from tightrope.runtime.backends.availability import backend_status
+
+    status = backend_status()["tensorrt"]
+    way_out = status.remedy or "use --backend onnxruntime-cuda, or --check to see that they build"
+    return DeviceUnavailable(
+        f"TensorRT engines are built by the tensorrt backend, and {status.detail}; {way_out}"
+    )

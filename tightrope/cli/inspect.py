@@ -1,0 +1,79 @@
+"""`tightrope inspect`: what a bundle holds, and what it will take up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from tightrope.bundle import Bundle, Manifest
+from tightrope.cli.options import BundlePath, Json
+from tightrope.cli.output import mebibytes, print_json, print_pairs
+
+SLOT_BYTES = {"float32": 4, "float16": 2}
+
+
+def inspect(
+    bundle: BundlePath,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every file again, whatever was remembered.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what a bundle was made from and for, its files, and the memory it needs."""
+    manifest = Bundle.open(bundle, verify=verify).manifest
+    memory = resident_memory(manifest)
+    if json:
+        print_json({"schema": 1, "bundle": manifest.to_dict(), "memory_bytes": memory})
+        return
+    print_pairs(str(bundle), _facts(manifest))
+    files = manifest.files.items()
+    print_pairs("\nFiles", [(name, mebibytes(entry["bytes"])) for name, entry in files])
+    print_pairs("\nMemory, estimated", [(name, mebibytes(size)) for name, size in memory.items()])
+
+
+def resident_memory(manifest: Manifest) -> dict[str, int]:
+    """Estimated bytes in memory by what takes them.
+
+    Host graphs compute in float32, so 16-bit weights are held twice as large there; int4 stays
+    packed. Embeddings are memory-mapped: the part in use, at most the file.
+    """
+    dims = manifest.dims
+    weights = sum(
+        entry["bytes"] for name, entry in manifest.files.items() if name.endswith("weights.data")
+    )
+    slot_values = (
+        2 * dims.num_hidden_layers * dims.num_key_value_heads * dims.head_dim * manifest.slots
+    )
+    host_weights = weights * 2 if manifest.precision == "fp16" else weights
+    return {
+        "weights, host graphs": host_weights,
+        "weights, standard graphs": weights,
+        "slots at capacity, host graphs": slot_values * SLOT_BYTES["float32"],
+        "slots at capacity, standard graphs": slot_values * SLOT_BYTES[manifest.activations],
+        "embeddings, at most": manifest.files.get("embeddings.data", {}).get("bytes", 0),
+    }
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    vision = manifest.vision
+    resolutions = vision.resolutions if vision else ()
+    sides = [f"{side} ({vision.tokens(side)} tokens)" for side in resolutions] if vision else []
+    return [
+        ("family", manifest.family),
+        ("precision", manifest.precision),
+        ("slots", f"{manifest.slots}, prefill in chunks of {manifest.prefill_chunk}"),
+        ("resolutions", _listed(sides) if vision else "none: a text model"),
+        ("selectors", _listed(manifest.selectors)),
+        ("schedules", _listed(manifest.schedules)),
+        ("standard prefill", "yes" if manifest.standard_prefill else "no: TensorRT needs plugins"),
+        ("ONNX Runtime", f"{manifest.minimum_onnxruntime} or newer"),
+        *((f"source: {name}", value) for name, value in manifest.source.items()),
+        *((f"parity: {name}", str(value)) for name, value in manifest.parity.items()),
+        *((f"exported with {name}", value) for name, value in manifest.exporter.items()),
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

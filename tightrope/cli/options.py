@@ -1,0 +1,86 @@
+"""Options that several subcommands share, and the operating point that they spell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tightrope.budget import Keep, OperatingPoint
+
+BundlePath = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="The folder that `tightrope export` wrote.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Images = Annotated[
+    list[Path] | None, typer.Option("--image", metavar="FILE", help="An image; may be repeated.")
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="onnxruntime, onnxruntime-cuda, tensorrt, or auto: the best one here."
+    ),
+]
+Selector = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Method that picks the visual tokens; needs --keep."),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which slots are given up when --kv-budget is full."),
+]
+Resolution = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="Side of the image; one that the bundle has.")
+]
+Sinks = Annotated[
+    int | None, typer.Option(metavar="N", help="First tokens that no policy gives up.")
+]
+Recent = Annotated[
+    int | None, typer.Option(metavar="N", help="Newest tokens that no policy gives up.")
+]
+
+
+def parse_keep(text: str) -> Keep | tuple[Keep, ...]:
+    """ "64", "25%", or "64,50%": one value for each link of a chain of selectors."""
+    values = tuple(int(part) if part.isdecimal() else part for part in _parts(text))
+    return values[0] if len(values) == 1 else values
+
+
+def parse_kv_budget(text: str) -> int | tuple[int, ...]:
+    """ "256", or "256,192,128": one value for each layer."""
+    try:
+        values = tuple(int(part) for part in _parts(text))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no number of slots, nor one for each layer, such as 256,192",
+            param_hint="--kv-budget",
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
+def operating_point(
+    *,
+    selector: str | None = None,
+    keep: str | None = None,
+    policy: str | None = None,
+    kv_budget: str | None = None,
+    resolution: int | None = None,
+    sinks: int | None = None,
+    recent: int | None = None,
+) -> OperatingPoint | None:
+    """The point that the options spell, or None where none of them was given."""
+    point = OperatingPoint(
+        selector=selector,
+        keep=None if keep is None else parse_keep(keep),
+        policy=policy,
+        kv_budget=None if kv_budget is None else parse_kv_budget(kv_budget),
+        resolution=resolution,
+        sinks=sinks,
+        recent=recent,
+    )
+    return None if point == OperatingPoint() else point
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]

@@ -1,0 +1,79 @@
+"""What a subcommand writes: one JSON object, tables for people, progress on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+ReportProgress = Callable[[str, float], None]
+"""Called with the name of the stage and the fraction of it that is done, 0..1."""
+
+
+def print_json(value: object) -> None:
+    """One JSON object on standard output: all that `--json` prints there."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A title, column heads and rows on standard output."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    _print(title, table)
+
+
+def print_pairs(title: str, rows: Iterable[tuple[str, str]], *, to_stderr: bool = False) -> None:
+    """A title, then a name and its value on each line."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    _print(title, table, to_stderr=to_stderr)
+
+
+@contextmanager
+def progress_on_terminal() -> Iterator[ReportProgress]:
+    """A function to report progress to; it draws on standard error, and only on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda stage, fraction: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_console(to_stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+
+        def report(stage: str, fraction: float) -> None:
+            progress.update(task, description=stage, completed=fraction)
+
+        yield report
+
+
+def gibibytes(num_bytes: int | None) -> str:
+    """ "7.4 GiB", or "unknown"."""
+    return "unknown" if num_bytes is None else f"{num_bytes / 2**30:.1f} GiB"
+
+
+def mebibytes(num_bytes: int | None) -> str:
+    """ "256 MiB", or "unknown"."""
+    return "unknown" if num_bytes is None else f"{num_bytes / 2**20:.0f} MiB"
+
+
+def _print(title: str, table: Table, *, to_stderr: bool = False) -> None:
+    console = _console(to_stderr=to_stderr)
+    with console.capture() as capture:
+        console.print(title, style="bold")
+        console.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip(), file=console.file)
+
+
+def _console(*, to_stderr: bool = False) -> Console:
+    stream = sys.stderr if to_stderr else sys.stdout
+    width = None if stream.isatty() else 200
+    return Console(file=stream, width=width, markup=False, highlight=False)

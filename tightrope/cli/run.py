@@ -1,0 +1,201 @@
+"""`tightrope run`: ask a bundle one question, or talk with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tightrope.cli.options import (
+    Backend,
+    BundlePath,
+    Images,
+    Json,
+    Policy,
+    Recent,
+    Resolution,
+    Selector,
+    Sinks,
+    operating_point,
+)
+from tightrope.cli.output import print_json, print_pairs
+from tightrope.errors import InputError
+
+if TYPE_CHECKING:
+    from tightrope.runtime.answer import Answer
+    from tightrope.runtime.model import Model
+
+
+def run(
+    bundle: BundlePath,
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="Left out: read from standard input.")
+    ] = None,
+    image: Images = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the model is told before the question.")
+    ] = None,
+    selector: Selector = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="K", help="Visual tokens kept of each image: 64, 25%, or one a link."),
+    ] = None,
+    policy: Policy = None,
+    kv_budget: Annotated[
+        str | None, typer.Option(metavar="N", help="Occupied slots per layer and KV head at most.")
+    ] = None,
+    resolution: Resolution = None,
+    sinks: Sinks = None,
+    recent: Recent = None,
+    max_tokens: Annotated[int, typer.Option(metavar="N", help="Longest answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 1.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")] = 0,
+    n: Annotated[int, typer.Option("--n", metavar="N", help="Answers to sample.")] = 1,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Ends the answer before it; may be repeated."),
+    ] = None,
+    backend: Backend = "auto",
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="One question a line until the end; /image PATH, /quit."),
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add what was spent and how long it took.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Ask a bundle a question about text and images, and print the answer as it comes."""
+    point = operating_point(
+        selector=selector,
+        keep=keep,
+        policy=policy,
+        kv_budget=kv_budget,
+        resolution=resolution,
+        sinks=sinks,
+        recent=recent,
+    )
+    options = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": stop,
+        "point": point,
+    }
+    images = list(image or ())
+    if chat and (json or n != 1):
+        raise InputError("--chat streams one answer after another; it takes neither --json nor --n")
+    if not chat and question is None:
+        question = _question_from_stdin()
+
+    import tightrope
+
+    model = tightrope.load(bundle, backend=backend)
+    if chat:
+        first = [question] if question else []
+        _chat(model, first, images, system=system, options=options, explain=explain)
+        return
+    prompt: Any = question
+    if system is not None:
+        prompt = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": question},
+        ]
+    if json or n != 1:
+        answer = model.generate(prompt, images=images, n=n, **options)
+        _print_finished(answer, json=json)
+    else:
+        answer = _print_streamed(model.stream(prompt, images=images, **options))
+    if explain:
+        _explain(answer)
+
+
+def _question_from_stdin() -> str:
+    question = "" if sys.stdin.isatty() else sys.stdin.read().strip()
+    if not question:
+        raise InputError("QUESTION is missing; accepted: an argument, standard input, or --chat")
+    return question
+
+
+def _print_streamed(pieces: Iterator[Any]) -> Answer:
+    answer = None
+    for piece in pieces:
+        print(piece.text, end="", flush=True)
+        answer = piece.answer or answer
+    print()
+    assert answer is not None, "a stream's last piece carries the answer"
+    return answer
+
+
+def _print_finished(answer: Answer, *, json: bool) -> None:
+    if json:
+        print_json(answer.to_dict())
+        return
+    print(answer.text)
+    for sample in answer.samples or ():
+        print(f"---\n{sample.text}")
+
+
+def _chat(
+    model: Model,
+    first: list[str],
+    images: list[Path],
+    *,
+    system: str | None,
+    options: dict[str, Any],
+    explain: bool,
+) -> None:
+    conversation = model.chat(system=system)
+    for line in _turns(first):
+        command, _, rest = line.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/image":
+            images += _existing(rest.strip())
+            continue
+        answer = _print_streamed(conversation.stream(line, images=images, **options))
+        images = []
+        if explain:
+            _explain(answer)
+
+
+def _turns(first: list[str]) -> Iterator[str]:
+    yield from first
+    terminal = sys.stdin.isatty()
+    while True:
+        if terminal:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _existing(name: str) -> list[Path]:
+    """The image file of this name, or none with a sentence: a slip must not end a conversation."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return [path]
+    print(f"/image is {name!r}; accepted: the path of an image file", file=sys.stderr)
+    return []
+
+
+def _explain(answer: Answer) -> None:
+    """Point, usage and timings, on standard error so that the answer stays alone."""
+    told = answer.to_dict()
+    rows = [("backend", answer.backend), ("finished", answer.finish_reason)]
+    for part in ("point", "usage", "timings"):
+        rows += [(name, _shown(value)) for name, value in (told[part] or {}).items()]
+    print_pairs("", rows, to_stderr=True)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
