@@ -7,6 +7,8 @@ PYTHON_OLDEST ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*
 	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
 BIN := .venv/bin
+# Without it setuptools greets every editable install with a warning box that asks for nothing.
+QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
 
 .PHONY: help venv demo test test-oldest lint fetch-smollm2 clean
@@ -29,13 +31,13 @@ venv: .venv/.stamp
 	@$(PYTHON) -m venv .venv || { \
 		echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check]"
+	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check]"
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt
 	@$(PYTHON_OLDEST) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --upgrade "pip>=25.1"
-	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt "pytest>=8" "hypothesis>=6" --editable ".[cpu]"
+	$(QUIETLY) .venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt "pytest>=8" "hypothesis>=6" --editable ".[cpu]"
 	@touch $@
 
 fetch-smollm2: venv

@@ -65,7 +65,7 @@ def main() -> None:
     """Run the command; no error of ours or of a dependency reaches the user as a traceback."""
     try:
         app(prog_name="tightrope")
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         sys.exit(report(error))
 
 
