@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tightrope.cli.options import Json
 from tightrope.cli.output import print_json, print_table
 
+if TYPE_CHECKING:
+    from tightrope.export.schedules import Schedule
+    from tightrope.export.selectors import Selector
+
 
 def methods(json: Json = False) -> None:
     """List the methods that select visual tokens and the policies that give up cache slots."""
+    from tightrope.export.schedules import SCHEDULES
     from tightrope.export.selectors import SELECTORS
     from tightrope.plugins.slot_attention.policies import POLICIES
 
-    selectors = [_describe(selector) for selector in SELECTORS.values()]
+    known: list[Selector | Schedule] = [*SELECTORS.values(), *SCHEDULES.values()]
+    selectors = [_describe(method) for method in known]
     policies = [asdict(policy) for policy in POLICIES.values()]
     if json:
         print_json({"schema": 1, "selectors": selectors, "policies": policies})
@@ -50,15 +56,15 @@ def methods(json: Json = False) -> None:
     )
 
 
-def _describe(selector: Any) -> dict[str, Any]:
+def _describe(method: Selector | Schedule) -> dict[str, Any]:
     return {
-        "name": selector.name,
-        "acts": selector.acts,
-        "signals": list(selector.signals),
-        "default_keep": selector.default_keep,
-        "text_guided": selector.text_guided,
-        "merges": selector.merges,
-        "paper": selector.paper,
+        "name": method.name,
+        "acts": method.acts,
+        "signals": list(method.signals),
+        "default_keep": method.default_keep,
+        "text_guided": method.text_guided,
+        "merges": method.merges,
+        "paper": method.paper,
     }
 
 

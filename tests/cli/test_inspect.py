@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tightrope.bundle import FORMAT, MANIFEST, Manifest
+from tightrope.cli.inspect import resident_memory
+from tightrope.interface import Dims
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def manifest(files: dict[str, bytes], precision: str = "fp16") -> Manifest:
+    return Manifest(
+        format=FORMAT,
+        family="text",
+        dims=Dims(
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            hidden_size=32,
+            vocab_size=100,
+        ),
+        positions="ordinal",
+        opset_version=1,
+        precision=precision,
+        activations="float16",
+        embeddings="float16",
+        slots=64,
+        prefill_chunk=32,
+        standard_prefill=True,
+        minimum_onnxruntime="1.23",
+        source={"licence": "apache-2.0"},
+        files={
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        },
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny.bundle"
+    files = {"graphs/weights.data": bytes(1000), "embeddings.data": bytes(6400)}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    text = json.dumps(manifest(files).to_dict())
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_json_holds_the_manifest_and_the_memory(command: Command, bundle: Path) -> None:
+    result = command("inspect", str(bundle), "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["bundle"]["family"] == "text"
+    assert found["memory_bytes"]["embeddings, at most"] == 6400
+
+
+def test_people_read_the_licence_and_every_file(command: Command, bundle: Path) -> None:
+    result = command("inspect", str(bundle))
+    assert result.returncode == 0, result.stderr
+    assert all(word in result.stdout for word in ("apache-2.0", "graphs/weights.data", "Memory"))
+
+
+def test_verify_finds_a_file_that_was_edited_in_place(command: Command, bundle: Path) -> None:
+    (bundle / "embeddings.data").write_bytes(bytes(6399) + b"x")
+    result = command("inspect", str(bundle), "--verify")
+    assert result.returncode == 1
+    assert "embeddings.data" in result.stderr
+
+
+def test_sixteen_bit_weights_count_twice_on_the_host_and_int4_once() -> None:
+    files = {"graphs/weights.data": bytes(1000)}
+    half, packed = (resident_memory(manifest(files, name)) for name in ("fp16", "int4"))
+    assert half["weights, host graphs"] == 2000
+    assert packed["weights, host graphs"] == 1000
+
+
+def test_slots_take_keys_and_values_of_every_layer_and_head() -> None:
+    memory = resident_memory(manifest({}))
+    assert memory["slots at capacity, host graphs"] == 2 * 2 * 2 * 64 * 8 * 4
+    assert memory["slots at capacity, standard graphs"] == 2 * 2 * 2 * 64 * 8 * 2
