@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tightrope.errors import BundleError, InputError
+from tightrope.runtime.preprocess import create_preprocessor
+
+CLIP: dict[str, Any] = {
+    "kind": "clip",
+    "do_resize": True,
+    "size": {"shortest_edge": 24},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 24, "width": 24},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+
+
+def image(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
+    rng = np.random.default_rng(seed)
+    return PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+
+
+def hugging_face(config: dict[str, Any], images: list[PIL.Image.Image]) -> npt.NDArray[Any]:
+    options = {key: value for key, value in config.items() if key != "kind"}
+    clip = pytest.importorskip(
+        "transformers.models.clip.image_processing_pil_clip",
+        reason="the oracle is Hugging Face's own code",
+    )
+    processor = clip.CLIPImageProcessorPil(**options)
+    pixel_values: npt.NDArray[Any] = processor(images, return_tensors="np")["pixel_values"]
+    return pixel_values
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 90), edge=st.integers(1, 40))
+@settings(max_examples=60, deadline=None)
+def test_every_dimension_equals_hugging_face_to_the_bit(width: int, height: int, edge: int) -> None:
+    config = {
+        **CLIP, "size": {"shortest_edge": edge}, "crop_size": {"height": edge, "width": edge}
+    }  # fmt: skip
+    ours = create_preprocessor(CLIP)([image(width, height)], edge)
+    np.testing.assert_array_equal(ours, hugging_face(config, [image(width, height)]))
+    assert ours.dtype == np.float32
+
+
+@given(width=st.integers(1, 60), height=st.integers(1, 60), edge=st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_cropping_and_padding_alone_equal_hugging_face(width: int, height: int, edge: int) -> None:
+    config = {**CLIP, "do_resize": False, "crop_size": {"height": edge, "width": edge}}
+    ours = create_preprocessor(config)([image(width, height)], edge)
+    np.testing.assert_array_equal(ours, hugging_face(config, [image(width, height)]))
+
+
+@pytest.mark.parametrize("resample", range(6))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"do_normalize": False},
+        {"do_rescale": False},
+        {"do_rescale": False, "do_normalize": False},
+        {"size": {"height": 24, "width": 24}},
+        {"size": {"height": 24, "width": 24}, "do_center_crop": False},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]},
+        {"do_convert_rgb": True},
+    ],
+)
+def test_every_option_and_filter_equals_hugging_face(resample: int, change: dict[str, Any]) -> None:
+    config = {**CLIP, "resample": resample, **change}
+    images = [image(31, 50), image(100, 17, seed=1), image(24, 24, seed=2)]
+    ours = create_preprocessor(config)(images, 24)
+    expected = hugging_face(config, images)
+    np.testing.assert_array_equal(ours, expected.astype(np.float32))
+    assert ours.shape == (3, 3, 24, 24)
+
+
+def test_the_reference_model_preprocesses_as_hugging_face_does(reference_folder: Path) -> None:
+    stored = json.loads((reference_folder / "processor_config.json").read_text())["image_processor"]
+    config = {"kind": "clip", **{key: stored[key] for key in CLIP if key != "kind"}}
+    scene = PIL.Image.open(
+        Path(__file__).parents[2] / "data" / "scenes" / "images" / "000.png"
+    ).convert("RGB")
+    images = [scene, image(640, 480)]
+    ours = create_preprocessor(config)(images, 336)
+    np.testing.assert_array_equal(ours, hugging_face(config, images))
+
+
+@pytest.mark.parametrize("size", [{"shortest_edge": 24}, {"height": 24, "width": 24}])
+def test_the_resolution_replaces_size_and_crop(size: dict[str, int]) -> None:
+    ours = create_preprocessor({**CLIP, "size": size})([image(33, 44)], 40)
+    edges = {key: 40 for key in size}
+    config = {**CLIP, "size": edges, "crop_size": {"height": 40, "width": 40}}
+    np.testing.assert_array_equal(ours, hugging_face(config, [image(33, 44)]))
+
+
+def test_no_images_give_an_empty_batch() -> None:
+    assert create_preprocessor(CLIP)([], 24).shape == (0, 3, 24, 24)
+
+
+def test_an_image_too_thin_to_scale_is_refused() -> None:
+    with pytest.raises(InputError, match="1 x 4000 pixels; one side may be at most 200 times"):
+        create_preprocessor(CLIP)([image(1, 4000)], 336)
+
+
+def test_an_image_that_nothing_scales_must_fit() -> None:
+    config = {**CLIP, "do_resize": False, "do_center_crop": False}
+    preprocessor = create_preprocessor(config)
+    assert preprocessor([image(24, 24)], 24).shape == (1, 3, 24, 24)
+    with pytest.raises(InputError, match=r"25 x 24 pixels .* pass 24 x 24"):
+        preprocessor([image(25, 24)], 24)
+
+
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    with pytest.raises(BundleError, match="kind 'qwen_vl'; this version knows: clip"):
+        create_preprocessor({**CLIP, "kind": "qwen_vl"})
+    with pytest.raises(BundleError, match="kind None"):
+        create_preprocessor({})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"do_pad": True}, "do_pad"),
+        ({"do_resize": None}, "do_resize None"),
+        ({"do_rescale": "yes"}, "do_rescale 'yes'"),
+        ({"size": {"shortest_edge": 24, "longest_edge": 30}}, "longest_edge"),
+        ({"size": 24}, "size 24"),
+        ({"size": {"shortest_edge": 0}}, "shortest_edge"),
+        ({"resample": 9}, "resample 9"),
+        ({"resample": None}, "resample None"),
+        ({"crop_size": None}, "no crop_size"),
+        ({"crop_size": {"height": 24}}, "height and width"),
+        ({"rescale_factor": "1/255"}, "a number"),
+        ({"image_mean": [0.5]}, "three numbers"),
+        ({"image_std": None}, "no image_std"),
+        ({"do_center_crop": False}, "without a crop"),
+    ],
+)
+def test_a_configuration_that_cannot_be_followed_is_refused_by_key(
+    change: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(BundleError, match=named):
+        create_preprocessor({**CLIP, **change})

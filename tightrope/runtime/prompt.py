@@ -1,0 +1,283 @@
+"""Messages and a number of images to the token ids of a prompt.
+
+Four steps: check the messages, give every image its place, hide the control tokens that users
+wrote, render and encode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tightrope.errors import BundleError, InputError
+from tightrope.runtime.template import ChatTemplate
+from tightrope.runtime.tokenizer import Tokenizer
+
+Messages = str | Sequence[Mapping[str, Any]]
+Part = dict[str, str]
+
+ROLES = ("system", "user", "assistant", "tool")
+
+_IMAGE: Part = {"type": "image"}
+# The private-use planes of Unicode: no text means anything by these characters.
+_PRIVATE_USE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
+
+
+def render_and_encode(
+    template: ChatTemplate | None,
+    tokenizer: Tokenizer,
+    messages: Messages,
+    image_token: str | None = None,
+    num_images: int = 0,
+    **arguments: Any,
+) -> list[int]:
+    """Token ids of the prompt, with exactly one id of `image_token` per image, in order.
+
+    template: None for a base model, whose prompt is one text and is encoded as it stands.
+    messages: a question, or messages {"role", "content"}; content is a string or a list of parts
+    {"type": "text", "text": ...} and {"type": "image"}.
+    image_token: how the placeholder is written; None if the model takes no images. In a user's
+    text it marks where an image stands; where nothing marks a place, the images come first in
+    the user's first message. Without images it is text like any other.
+    arguments: for the template, such as `add_generation_prompt` or `tools`.
+    Raises InputError for messages of another shape, or where images and their places differ in
+    number, and BundleError where the template loses or adds an image.
+    """
+    checked = _checked(messages)
+    placed = _place_images(checked, image_token, num_images)
+    if template is None:
+        token_ids = _encode_bare(tokenizer, placed, image_token, num_images)
+    else:
+        adapted = [_adapt(message, template, image_token, num_images) for message in placed]
+        arguments = _plain(arguments, "an argument of the template")
+        hidden = _Hidden(tokenizer, image_token, [adapted, arguments])
+        spared = image_token if num_images else None
+        rendered = template.render(
+            [hidden.message(message, spared) for message in adapted],
+            **{name: hidden.value(value) for name, value in arguments.items()},
+        )
+        token_ids = tokenizer.encode_prompt(rendered, hidden.literals)
+    if image_token is not None:
+        _check_placeholders(token_ids, tokenizer.token_id(image_token), num_images)
+    return token_ids
+
+
+def _checked(messages: Messages) -> list[dict[str, Any]]:
+    """Copies of the messages, each of a known role and shape and of plain values only."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, Sequence) or not messages:
+        raise InputError(f"messages are {messages!r}; accepted: a string, or a list of messages")
+    return [_checked_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def _checked_message(message: object, name: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+        raise InputError(f"{name} is {message!r}; accepted: an object with role and content")
+    if message["role"] not in ROLES:
+        raise InputError(f"{name} has role {message['role']!r}; accepted: {', '.join(ROLES)}")
+    plain: dict[str, Any] = _plain(message, name)
+    # An assistant that only called tools said nothing.
+    if plain["content"] is None and plain["role"] == "assistant" and plain.get("tool_calls"):
+        return plain
+    if not isinstance(plain["content"], (str, list)):
+        raise InputError(f"{name} has content {plain['content']!r}; accepted: a string or parts")
+    if isinstance(plain["content"], list):
+        for part in plain["content"]:
+            _check_part(part, plain["role"], name)
+    return plain
+
+
+def _check_part(part: Any, role: str, name: str) -> None:
+    if part == _IMAGE:
+        if role != "user":
+            raise InputError(f"{name} has an image and role {role!r}; images belong to the user")
+        return
+    text = part.get("text") if isinstance(part, dict) else None
+    if not isinstance(text, str) or part != {"type": "text", "text": text}:
+        raise InputError(
+            f'{name} has a part {part!r}; accepted: {{"type": "text", "text": ...}} and '
+            '{"type": "image"}, the images themselves being passed apart'
+        )
+
+
+def _plain(value: object, name: str) -> Any:
+    """A copy made of plain types, because templates may call whatever methods a value has."""
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{name} holds half of a surrogate pair, which is no text; remove it")
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return {_plain(key, name): _plain(item, name) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, name) for item in value]
+    raise InputError(f"{name} holds a {type(value).__name__}; accepted: what JSON can say")
+
+
+def _place_images(
+    messages: list[dict[str, Any]], image_token: str | None, num_images: int
+) -> list[dict[str, Any]]:
+    """The messages, in which as many places are marked as there are images."""
+    if num_images and image_token is None:
+        raise InputError(f"{num_images} images came, but this bundle's model takes none")
+    written = image_token if num_images else None
+    marked = sum(_count_places(message, written) for message in messages)
+    if marked == num_images:
+        return messages
+    if marked:
+        raise InputError(
+            f"the messages mark places for {marked} images, but {num_images} came; mark one place "
+            "per image, or none to have the images come first"
+        )
+    for i, message in enumerate(messages):
+        if message["role"] == "user":
+            content = [_IMAGE] * num_images + _parts(message["content"])
+            return [*messages[:i], {**message, "content": content}, *messages[i + 1 :]]
+    raise InputError(f"{num_images} images came, but no message of the user to put them in")
+
+
+def _count_places(message: dict[str, Any], written: str | None) -> int:
+    if message["role"] != "user":
+        return 0
+    return _split_places(_parts(message["content"]), written).count(_IMAGE)
+
+
+def _parts(content: str | list[Part]) -> list[Part]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _split_places(parts: list[Part], written: str | None) -> list[Part]:
+    """The parts, with an image part wherever a text holds the written placeholder."""
+    if written is None:
+        return parts
+    split: list[Part] = []
+    for part in parts:
+        if part == _IMAGE or written not in part["text"]:
+            split.append(part)
+            continue
+        for i, text in enumerate(part["text"].split(written)):
+            split += [_IMAGE] if i else []
+            split += [{"type": "text", "text": text}] if text else []
+    return split
+
+
+def _adapt(
+    message: dict[str, Any], template: ChatTemplate, image_token: str | None, num_images: int
+) -> dict[str, Any]:
+    """The message with its content in a form that the template takes.
+
+    Content keeps the form that it came in where the template allows, because templates that take
+    both may render them differently.
+    """
+    role, content = message["role"], message["content"]
+    written = image_token if num_images and role == "user" else None
+    if content is None:
+        return message
+    if _count_places(message, written) and template.takes_parts(role):
+        return {**message, "content": _split_places(_parts(content), written)}
+    if isinstance(content, str) and (template.takes_text(role) or not template.takes_parts(role)):
+        return message
+    if isinstance(content, list) and not template.takes_parts(role):
+        # Part by part on its own line, as LLaVA was trained: "<image>\nquestion".
+        lines = (image_token or "" if part == _IMAGE else part["text"] for part in content)
+        return {**message, "content": "\n".join(lines)}
+    return {**message, "content": _parts(content)}
+
+
+def _encode_bare(
+    tokenizer: Tokenizer,
+    messages: list[dict[str, Any]],
+    image_token: str | None,
+    num_images: int,
+) -> list[int]:
+    """Ids of a base model's prompt: the text is the user's to the last control token."""
+    if len(messages) != 1 or messages[0]["role"] != "user":
+        raise InputError(
+            "this bundle has no chat template; pass the whole prompt as one string, not messages"
+        )
+    parts = _parts(messages[0]["content"])
+    text = "".join(image_token or "" if part == _IMAGE else part["text"] for part in parts)
+    if image_token is None or num_images or image_token not in text:
+        return tokenizer.encode_text(text)
+    stand_in = next(_free_characters(text))
+    return tokenizer.encode_text(text.replace(image_token, stand_in), {stand_in: image_token})
+
+
+class _Hidden:
+    """Swaps the control tokens that users wrote for private characters while rendering."""
+
+    def __init__(self, tokenizer: Tokenizer, image_token: str | None, values: object) -> None:
+        """values: everything that will be hidden; its own characters stand for nothing else."""
+        strings = [*tokenizer.special_strings, *([image_token] if image_token else [])]
+        self._tokens = tuple(dict.fromkeys(strings))
+        self._free = _free_characters("".join(_strings(values)))
+        self._stand_ins: dict[str, str] = {}
+
+    @property
+    def literals(self) -> dict[str, str]:
+        """What each private character stands for."""
+        return {character: text for text, character in self._stand_ins.items()}
+
+    def message(self, message: dict[str, Any], spared: str | None) -> dict[str, Any]:
+        """The message with its control tokens hidden, but for placeholders of the user's."""
+        spared = spared if message["role"] == "user" else None
+        hidden: dict[str, Any] = self.value(message, spared)
+        if isinstance(message["content"], list) and self._forms_token(message["content"]):
+            for part in hidden["content"]:
+                if "text" in part:
+                    part["text"] += self._stand_in("")
+        return hidden
+
+    def value(self, value: Any, spared: str | None = None) -> Any:
+        """A copy of a plain value whose strings hold no control token but the spared one."""
+        if isinstance(value, str):
+            for token in self._tokens:
+                if token != spared and token in value:
+                    value = value.replace(token, self._stand_in(token))
+            return value
+        if isinstance(value, dict):
+            return {self.value(key): self.value(item, spared) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.value(item, spared) for item in value]
+        return value
+
+    def _forms_token(self, parts: list[Part]) -> bool:
+        """Whether texts that a template may trim and join would make up a control token."""
+        texts = [part["text"] for part in parts if "text" in part]
+        joined = re.sub(r"\s", "", "".join(texts))
+        return len(texts) > 1 and any(re.sub(r"\s", "", t) in joined for t in self._tokens)
+
+    def _stand_in(self, text: str) -> str:
+        if text not in self._stand_ins:
+            self._stand_ins[text] = next(self._free)
+        return self._stand_ins[text]
+
+
+def _free_characters(text: str) -> Iterator[str]:
+    """Private-use characters that `text` does not hold."""
+    used = set(text)
+    yield from (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+    raise InputError("the messages hold every private-use character of Unicode; remove some")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string inside a plain value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _strings([*value.keys(), *value.values()])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _strings(item)
+
+
+def _check_placeholders(token_ids: list[int], image_id: int, num_images: int) -> None:
+    rendered = token_ids.count(image_id)
+    if rendered != num_images:
+        raise BundleError(
+            f"the prompt holds {rendered} image placeholders for {num_images} images: the chat "
+            "template does not write one per image"
+        )

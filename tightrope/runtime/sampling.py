@@ -1,0 +1,103 @@
+"""Logits to tokens: greedy, or by temperature and nucleus, each row from its own random stream."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tightrope.errors import BackendError, InputError
+
+_FLOAT32 = np.finfo(np.float32)
+_FIRST_GUESS = 1024
+"""Tokens sorted at first; the nucleus of a trained model is nearly always among them."""
+
+
+class Sampler:
+    """Draws one token per row and call.
+
+    Row i draws from a generator seeded with (seed, i): its tokens depend on its logits alone, not
+    on how many rows there are or what the others draw. Every call draws once per row.
+    Temperature 0 takes the most likely token, the lower id of two equal ones.
+
+    Nucleus sampling: Holtzman et al. 2020, arXiv:1904.09751, section 3.1.
+    """
+
+    def __init__(self, temperature: float, top_p: float, seed: int, n: int = 1) -> None:
+        """Raises InputError for values out of range, naming them."""
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise InputError(f"temperature is {temperature}; accepted: 0 (greedy) or more")
+        if not 0 < top_p <= 1:
+            raise InputError(f"top_p is {top_p}; accepted: above 0, up to 1 (everything)")
+        if not _is_count(seed, least=0):
+            raise InputError(f"seed is {seed!r}; accepted: a whole number, 0 or more")
+        if not _is_count(n, least=1):
+            raise InputError(f"n is {n!r}; accepted: a whole number of answers, 1 or more")
+        self._greedy = temperature == 0
+        # Within float32, so that no division by it makes a NaN of a logit of 0 or -inf.
+        smallest, largest = (float(bound) for bound in (_FLOAT32.tiny, _FLOAT32.max))
+        self._temperature = np.float32(min(max(temperature, smallest), largest))
+        self._top_p = float(top_p)
+        self._generators = [np.random.default_rng([seed, row]) for row in range(n)]
+
+    def __call__(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Token ids [n] of logits [n, vocab], or of [1, vocab] that all rows share.
+
+        Raises BackendError where a row has no finite largest logit.
+        """
+        n = len(self._generators)
+        assert logits.ndim == 2 and logits.shape[0] in (1, n), f"{logits.shape} for {n} rows"
+        largest = logits.max(axis=1, keepdims=True)
+        if not np.isfinite(largest).all():
+            raise BackendError(
+                "the model returned logits that are not numbers or infinite; in fp16 this is an "
+                "overflow: export with precision fp32 to see whether it stays"
+            )
+        if self._greedy:
+            return np.broadcast_to(logits.argmax(axis=1), n).astype(np.int64)
+        # Underflow to 0 and overflow to -inf are both what an unlikely token should get.
+        with np.errstate(over="ignore", under="ignore"):
+            weights = np.exp((logits - largest) / self._temperature)
+        rows = np.broadcast_to(weights, (n, logits.shape[1]))
+        drawn = zip(rows, self._generators, strict=True)
+        return np.array([self._draw(row, generator.random()) for row, generator in drawn], np.int64)
+
+    def _draw(self, weights: npt.NDArray[np.float32], uniform: float) -> int:
+        """The token at `uniform`, 0 <= uniform < 1, of the distribution's inverse."""
+        if self._top_p == 1:
+            return _at(weights, uniform)
+        nucleus = _nucleus(weights, self._top_p)
+        return int(nucleus[_at(weights[nucleus], uniform)])
+
+
+def _nucleus(weights: npt.NDArray[np.float32], top_p: float) -> npt.NDArray[np.int64]:
+    """The fewest most likely tokens that together have `top_p` of the weight, likeliest first.
+
+    weights: [vocab], not normalised. Of equal ones the lower id comes first.
+    """
+    wanted = top_p * float(weights.sum(dtype=np.float64))
+    guess = _FIRST_GUESS
+    while True:
+        if guess < len(weights):
+            # All that tie with the last one come too, so that ids decide, not the partition.
+            least = np.partition(weights, len(weights) - guess)[len(weights) - guess]
+            likely = np.flatnonzero(weights >= least)
+        else:
+            likely = np.arange(len(weights))
+        ordered = likely[np.argsort(-weights[likely], kind="stable")]
+        reached = np.cumsum(weights[ordered], dtype=np.float64)
+        count = int(np.searchsorted(reached, wanted)) + 1
+        if count <= len(ordered) or len(ordered) == len(weights):
+            return ordered[:count]
+        guess *= 8
+
+
+def _at(weights: npt.NDArray[np.float32], uniform: float) -> int:
+    """The index whose share of the summed weights holds `uniform`; never one of weight 0."""
+    reached = np.cumsum(weights, dtype=np.float64)
+    return int(np.searchsorted(reached, uniform * reached[-1], side="right"))
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and type(value) is not bool and int(value) >= least
