@@ -79,7 +79,7 @@ def run(
         sinks=sinks,
         recent=recent,
     )
-    options = {
+    options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_p": top_p,
@@ -123,7 +123,7 @@ def _question_from_stdin() -> str:
 
 
 def _print_streamed(pieces: Iterator[Any]) -> Answer:
-    answer = None
+    answer: Answer | None = None
     for piece in pieces:
         print(piece.text, end="", flush=True)
         answer = piece.answer or answer

@@ -1,0 +1,34 @@
+"""Ways to run a bundle, one file each; the one that a user names is the one that runs."""
+
+from __future__ import annotations
+
+from tightrope.bundle import Bundle
+from tightrope.errors import BackendError, DeviceUnavailable, InputError
+from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
+from tightrope.runtime.backends.backend import Backend
+
+
+def create_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
+    """The backend called `name`, holding `bundle`.
+
+    Raises InputError for an unknown name, DeviceUnavailable for hardware that is not here, and
+    BackendError for a package that is missing or doubled.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; accepted: 1 or more")
+    refuse_two_onnxruntimes()
+    states = backend_status()
+    if name != "auto" and name not in states:
+        raise InputError(f"backend is {name!r}; accepted: auto, {', '.join(states)}")
+    name = "onnxruntime" if name == "auto" else name
+    state = states[name]
+    if not state.ready:
+        kind = BackendError if name == "onnxruntime" else DeviceUnavailable
+        raise kind(f"backend {name} cannot run: {state.detail}; {state.remedy}")
+    if name != "onnxruntime":
+        raise BackendError(
+            f"backend {name} is not part of this release; onnxruntime runs every bundle on the CPU"
+        )
+    from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(bundle, threads)

@@ -1,0 +1,54 @@
+"""Model families: what tracing must know that Hugging Face's classes do not say themselves.
+
+One family, one small adapter: text models need none beyond their entry here, vision models a
+file that says how their tower is traced and how the host prepares its input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tightrope.errors import UnsupportedModel
+from tightrope.export.families import llava
+from tightrope.export.families.vision import VisionAdapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A group of checkpoints that are exported the same way."""
+
+    name: str
+    model_type: str
+    """`model_type` in the checkpoint's config.json."""
+    vision: VisionAdapter | None = None
+
+
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        Family(name="llama", model_type="llama"),
+        Family(name="qwen2", model_type="qwen2"),
+        Family(name="llava", model_type="llava", vision=llava.ADAPTER),
+    )
+}
+
+
+def find_family(config: Any) -> Family:
+    """The family of a Hugging Face config; raises UnsupportedModel with those there are."""
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise UnsupportedModel(
+            f"model type {config.model_type!r} has no exporter; there are: {', '.join(FAMILIES)}"
+        )
+    text = config.get_text_config()
+    if family.vision is not None:
+        inner = FAMILIES.get(text.model_type)
+        if inner is None or inner.vision is not None:
+            known = ", ".join(name for name, entry in FAMILIES.items() if entry.vision is None)
+            raise UnsupportedModel(
+                f"the {family.name} model has a language model of type {text.model_type!r}; "
+                f"exporters exist for: {known}"
+            )
+        family.vision.check(config)
+    return family

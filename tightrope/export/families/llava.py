@@ -1,0 +1,149 @@
+"""LLaVA-1.5 and its like: a CLIP tower with CLS, a projector, a causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tightrope.bundle import VisionInfo
+from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.families.vision import Tensors
+from tightrope.export.trace import TOWER_ATTENTION, TowerState, tower_state
+
+_PROCESSOR_KEYS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+
+
+class Llava:
+    """Adapter of `LlavaForConditionalGeneration` with a `clip_vision_model` tower."""
+
+    signals = ("cls_attention", "tower_keys", "tower_states")
+
+    def check(self, config: Any) -> None:
+        tower = config.vision_config.model_type
+        if tower != "clip_vision_model":
+            raise UnsupportedModel(
+                f"the llava model has a tower of type {tower!r}; accepted: clip_vision_model"
+            )
+        if not isinstance(config.vision_feature_layer, int):
+            raise UnsupportedModel(
+                f"vision_feature_layer is {config.vision_feature_layer!r}; accepted: one layer"
+            )
+        if config.vision_feature_select_strategy != "default":
+            raise UnsupportedModel(
+                f"vision_feature_select_strategy is {config.vision_feature_select_strategy!r}; "
+                "accepted: 'default', which leaves CLS out"
+            )
+
+    def info(
+        self, config: Any, resolutions: Sequence[int] | None, signals: Sequence[str], token: str
+    ) -> VisionInfo:
+        vision = config.vision_config
+        own = vision.image_size
+        for resolution in resolutions or ():
+            if resolution % vision.patch_size:
+                raise InputError(
+                    f"resolution is {resolution}; accepted: multiples of the tower's patch, "
+                    f"{vision.patch_size} pixels"
+                )
+        listed = dict.fromkeys(resolutions or (own,))
+        first = [own] if own in listed else []
+        return VisionInfo(
+            image_token_id=config.image_token_id,
+            image_token=token,
+            patch_size=vision.patch_size,
+            hidden_size=vision.hidden_size,
+            head_dim=vision.hidden_size // vision.num_attention_heads,
+            resolutions=tuple(dict.fromkeys([*first, *listed])),
+            signals=tuple(signals),
+        )
+
+    def tower(self, model: Any, signals: Sequence[str]) -> torch.nn.Module:
+        return _Tower(model, signals)
+
+    def projector(self, model: Any) -> torch.nn.Module:
+        return _Projector(model)
+
+    def position_table(self, model: Any, resolution: int) -> torch.Tensor:
+        embeddings = model.model.vision_tower.embeddings
+        weight = embeddings.position_embedding.weight
+        patches = (resolution // embeddings.patch_size) ** 2
+        blank = torch.empty(1, patches + 1, embeddings.embed_dim, dtype=weight.dtype)
+        table: torch.Tensor = embeddings.interpolate_pos_encoding(blank, resolution, resolution)
+        return table.detach()
+
+    def reference_embeds(self, model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+        native = model.config.vision_config.image_size
+        options = {} if pixel_values.shape[-1] == native else {"interpolate_pos_encoding": True}
+        seen = model.model.get_image_features(pixel_values, **options)
+        return torch.stack(list(seen.pooler_output))
+
+    def preprocessor(self, processor: dict[str, Any]) -> dict[str, Any]:
+        config = {key: processor[key] for key in _PROCESSOR_KEYS if key in processor}
+        # Early configs give one number: of the shorter edge, and of both sides of the crop.
+        if isinstance(config.get("size"), int):
+            config["size"] = {"shortest_edge": config["size"]}
+        if isinstance(side := config.get("crop_size"), int):
+            config["crop_size"] = {"height": side, "width": side}
+        return {"kind": "clip"} | config
+
+
+class _Tower(torch.nn.Module):
+    """Tower and projector; positions come from outside, attention of one layer is read out."""
+
+    def __init__(self, model: Any, signals: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.signals = model, signals
+        config = model.config
+        depth = config.vision_config.num_hidden_layers
+        layer = config.vision_feature_layer
+        # hidden_states[i] is the output of block i - 1.
+        self.feature = layer if layer >= 0 else depth + 1 + layer
+        config.vision_config._attn_implementation_internal = TOWER_ATTENTION
+        model.model.vision_tower.config._attn_implementation_internal = TOWER_ATTENTION
+
+    def forward(self, pixel_values: torch.Tensor, position_table: torch.Tensor) -> Tensors:
+        tower = self.model.model.vision_tower
+        embeddings = tower.embeddings
+        embeddings.interpolate_pos_encoding = lambda *_: position_table
+        state = TowerState(self.feature - 1)
+        try:
+            with tower_state(state):
+                hidden = tower.pre_layrnorm(embeddings(pixel_values, interpolate_pos_encoding=True))
+                # Blocks behind the feature layer feed nothing.
+                for block in tower.encoder.layers[: self.feature]:
+                    hidden = block(hidden, attention_mask=None)
+        finally:
+            del embeddings.interpolate_pos_encoding
+        outputs: dict[str, Callable[[], torch.Tensor]] = {
+            "cls_attention": lambda: state.cls_attention()[:, 1:],
+            "tower_keys": lambda: state.keys()[:, 1:],
+            "tower_states": lambda: hidden,
+        }
+        visual = self.model.model.multi_modal_projector(hidden[:, 1:])
+        return (visual, *(outputs[signal]() for signal in self.signals))
+
+
+class _Projector(torch.nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        embeds: torch.Tensor = self.model.model.multi_modal_projector(states)
+        return embeds
+
+
+ADAPTER = Llava()

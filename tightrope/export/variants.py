@@ -1,0 +1,56 @@
+"""From one trace to every graph of a bundle: which passes make which variant.
+
+host.*: float32, `SlotAttention` behind an If, so that one session serves prefill and decode.
+standard.*: the bundle's own float type, standard operators, prefill and decode apart.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from tightrope.export.passes.lower import lower
+from tightrope.export.passes.simplify import simplify, tidy
+from tightrope.export.passes.widen import widen
+from tightrope.export.trace import ONNX_OPSET, axes_of, quiet
+
+IR_VERSION = 10
+
+
+def derive(trace: ir.Model, face: str, *, wide: bool, single: bool = False) -> ir.Model:
+    """One variant of a traced graph; the trace stays as it is.
+
+    wide: compute in float32. single: the graph serves one token a call.
+    """
+    model = trace.clone()
+    with quiet():
+        if wide:
+            widen(model)
+        simplify(model)
+        lower(model, face)
+        tidy(model)
+    _settle(model, single)
+    return model
+
+
+def _settle(model: ir.Model, single: bool) -> None:
+    """Axis names on inputs and outputs; inside, runtimes infer for themselves."""
+    graph = model.graph
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.shape = None
+            value.metadata_props.pop("pkg.torch.onnx.original_node_name", None)
+    for value in (*graph.inputs, *graph.outputs):
+        assert value.name is not None
+        axes = axes_of(model, value.name)
+        if single:
+            axes = ["1" if axis == "S" else axis for axis in axes]
+            axes = [f"C{axis[1:]}" if axis[0] == "U" else axis for axis in axes]
+        value.shape = ir.Shape([int(axis) if axis.isdigit() else axis for axis in axes])
+        value.metadata_props.clear()
+    graph.opset_imports.clear()
+    graph.opset_imports[""] = ONNX_OPSET
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "tightrope", None
+    model.metadata_props.clear()

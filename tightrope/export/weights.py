@@ -1,0 +1,133 @@
+"""One external-data file for all graphs of a bundle: each stored tensor is written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from tightrope.errors import UnsupportedModel
+from tightrope.export.passes.linear import LAYOUT, PARAMETER
+from tightrope.export.trace import parameter_name
+from tightrope.plugins.int4_matmul.reference import Codes, Scales, dequantize, pack, quantize
+
+FILE = "weights.data"
+_ALIGN = 4096  # so that a tensor can be mapped on its own
+
+Parameters = Callable[[str], torch.Tensor]
+
+
+class WeightFile:
+    """Writes parameters as graphs ask for them, and tells graphs where they lie."""
+
+    def __init__(self, folder: Path, parameters: Parameters, precision: str, block_size: int):
+        self._stream: IO[bytes] = (folder / FILE).open("wb")
+        self._parameters = parameters
+        self._half = precision != "fp32"
+        self._block_size = block_size
+        self._stored: dict[tuple[str, str], ir.ExternalTensor] = {}
+        self._quantized: set[str] = set()
+
+    def __enter__(self) -> WeightFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def bind(self, model: ir.Model) -> None:
+        """Give every initializer of a traced graph its place in the file.
+
+        Where a graph computes in a wider type than the weight is stored in, a cast is added.
+        """
+        for value in list(model.graph.initializers.values()):
+            if value.const_value is not None:
+                continue
+            assert value.name is not None
+            name = value.metadata_props.get(PARAMETER, value.name)
+            tensor = self._store(parameter_name(name), value.metadata_props.get(LAYOUT, "plain"))
+            wanted = value.dtype
+            value.const_value = tensor
+            value.dtype = tensor.dtype
+            value.shape = ir.Shape(tensor.shape)
+            if wanted != tensor.dtype:
+                _cast(model.graph, value, wanted)
+
+    def values(self, parameter: str) -> torch.Tensor:
+        """A parameter as it was written: rounded to the storage type, float32."""
+        value = self._parameters(parameter)
+        if parameter in self._quantized:
+            codes, scale = self._quantize(parameter)
+            return torch.from_numpy(np.ascontiguousarray(dequantize(codes, scale).T))
+        return self._rounded(parameter, value).float()
+
+    def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
+        key = (parameter, layout)
+        if key not in self._stored:
+            self._stored[key] = self._write(parameter, layout)
+        return self._stored[key]
+
+    def _write(self, parameter: str, layout: str) -> ir.ExternalTensor:
+        shape: tuple[int, ...]
+        if layout in ("codes", "scale"):
+            self._quantized.add(parameter)
+            codes, scale = self._quantize(parameter)
+            data, dtype, shape = (
+                (pack(codes).tobytes(), ir.DataType.INT4, codes.shape)
+                if layout == "codes"
+                else (scale.tobytes(), ir.DataType.FLOAT16, scale.shape)
+            )
+        else:
+            value = self._rounded(parameter, self._parameters(parameter))
+            if layout == "transposed":
+                value = value.T
+            array = value.contiguous().numpy()
+            data, shape = array.tobytes(), array.shape
+            dtype = ir.DataType.from_numpy(array.dtype)
+        offset = self._stream.tell()
+        if offset % _ALIGN:
+            self._stream.write(bytes(_ALIGN - offset % _ALIGN))
+            offset = self._stream.tell()
+        self._stream.write(data)
+        self._stream.flush()
+        return ir.ExternalTensor(
+            FILE,
+            offset,
+            len(data),
+            dtype,
+            shape=ir.Shape(shape),
+            name=f"{parameter}.{layout}",
+            base_dir=str(Path(self._stream.name).parent),
+        )
+
+    def _quantize(self, parameter: str) -> tuple[Codes, Scales]:
+        weight = self._parameters(parameter).float().T.contiguous().numpy()
+        return quantize(weight, self._block_size)
+
+    def _rounded(self, parameter: str, value: torch.Tensor) -> torch.Tensor:
+        """`value` in the storage type; raises UnsupportedModel where float16 cannot hold it."""
+        if not value.is_floating_point():
+            return value
+        # Rotary frequencies and the like are buffers that models keep in float32.
+        if not self._half or (value.dtype == torch.float32 and "inv_freq" in parameter):
+            return value.float()
+        half = value.to(torch.float16)
+        if not bool(torch.isfinite(half).all()):
+            raise UnsupportedModel(
+                f"{parameter} holds values that float16 cannot: export with precision fp32"
+            )
+        return half
+
+
+def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType | None) -> None:
+    assert dtype is not None
+    node = ir.Node("", "Cast", [value], attributes=[ir.AttrInt64("to", dtype.value)])
+    node.outputs[0].dtype = dtype
+    node.outputs[0].shape = value.shape
+    uses = [use for use in value.uses() if use.node is not node]
+    for use in uses:
+        use.node.replace_input_with(use.idx, node.outputs[0])
+    graph.insert_before(graph[0], node)

@@ -1,0 +1,92 @@
+"""What a request gives back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from tightrope.budget import OperatingPoint
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens and slots of one request."""
+
+    prompt_tokens: int
+    """Of the whole prompt, its images unpruned."""
+    cached_tokens: int
+    """Of these, already in the slots from the conversation's earlier turns."""
+    visual_tokens: int
+    """Of the images of this request, before selection."""
+    visual_tokens_kept: int
+    """What the last decoder layer saw of them."""
+    completion_tokens: int
+    """Generated, over all samples."""
+    occupied_slots: int
+    """Per KV head, in the layer that holds most."""
+    slot_bytes: int
+    """Keys and values allocated at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Milliseconds of each stage."""
+
+    image_ms: float = 0.0
+    """Decoding and preprocessing images."""
+    vision_ms: float = 0.0
+    select_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    """From the first token to the last."""
+    ttft_ms: float = 0.0
+    """From the request to its first token."""
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One of several answers to one prompt."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A finished request: text, and what it took."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    """"stop": an end token or a stop string; "length": max_tokens, or the slots are full;
+    "cancelled": somebody asked."""
+    usage: Usage
+    timings: Timings
+    point: OperatingPoint
+    """What was spent, every "None" of the request resolved."""
+    backend: str
+    samples: tuple[Sample, ...] | None = None
+    """All answers, where more than one was asked for; `text` is the first."""
+    notes: tuple[str, ...] = field(default=())
+    """What was done otherwise than the request may have expected."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON-ready values with a schema number."""
+        return {"schema": SCHEMA} | asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of a streamed answer; the last piece carries the whole answer."""
+
+    text: str
+    answer: Answer | None = None
+
+
+def resolved(point: OperatingPoint, **chosen: Any) -> OperatingPoint:
+    """`point` with what was chosen where it left the choice open."""
+    return replace(point, **chosen)

@@ -1,0 +1,89 @@
+"""Everything but the arithmetic: scripted logits and a scripted clock.
+
+Tests of deadlines, streaming and cancellation run on it without a model, and the benchmark of
+Python's own share of a token times it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tightrope.interface import Dims
+from tightrope.runtime.backends.backend import (
+    Call,
+    Cancel,
+    Cancelled,
+    Floats,
+    Indices,
+    Selection,
+    VisualTokens,
+    valid_per_layer,
+)
+from tightrope.runtime.slots import Slots, Update
+
+Script = Callable[[int], int]
+
+
+class NullBackend:
+    """Answers call number i with the token `script(i)` and keeps the newest tokens in its slots."""
+
+    name = "null"
+
+    def __init__(self, dims: Dims, script: Script) -> None:
+        self._dims, self._script = dims, script
+        self._calls = 0
+        self._logits = np.zeros((1, dims.vocab_size), np.float32)
+
+    def make_slots(self, rows: int) -> Slots:
+        return Slots(self._dims, rows)
+
+    def vision(self, pixel_values: Floats, resolution: int) -> VisualTokens:
+        tokens = np.zeros((len(pixel_values), 4, self._dims.hidden_size), np.float32)
+        return VisualTokens(tokens, {})
+
+    def select(
+        self, method: str, tokens: VisualTokens, text_embeds: Floats, keep: int
+    ) -> tuple[Indices, Floats]:
+        index = np.tile(np.arange(keep), (len(tokens.embeds), 1))
+        return index, tokens.embeds[:, :keep]
+
+    def prefill(
+        self, slots: Slots, call: Call, cancel: Cancel, selection: Selection | None = None
+    ) -> tuple[Floats, Update]:
+        if cancel.asked:
+            raise Cancelled
+        return self._run(slots, call)
+
+    def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
+        return self._run(slots, call)
+
+    def _run(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
+        dims, (rows, length) = self._dims, call.query_position.shape
+        layers, heads = dims.num_hidden_layers, dims.num_key_value_heads
+        valid = valid_per_layer(call, layers, None)
+        lanes = (layers, rows, heads, length)
+        # A ring: as if ordinals were slots, which is what streaming without sinks does.
+        capacity = np.minimum(slots.capacity, call.budget)[:, None, None, None]
+        place = call.query_position[None, :, None] % capacity
+        target = np.where(call.query_position[None, :, None] < 0, -1, place)
+        target = np.broadcast_to(target, lanes).astype(np.int32)
+        next_position = [position.copy() for position in slots.position]
+        for layer, position in enumerate(next_position):
+            for row, head, token in zip(*np.nonzero(target[layer] >= 0), strict=True):
+                ordinal = call.query_position[row, token]
+                position[row, head, target[layer, row, head, token]] = ordinal
+        logits = np.zeros((rows, dims.vocab_size), np.float32)
+        logits[:, self._script(self._calls)] = 1
+        self._calls += 1
+        new = np.zeros((*lanes, dims.head_dim), np.float32)
+        update = Update(
+            key=new,
+            value=new,
+            target=target,
+            next_score=slots.score,
+            next_position=next_position,
+            num_valid=valid,
+        )
+        return logits, update

@@ -1,0 +1,30 @@
+"""Token embeddings, mapped from the bundle and gathered on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tightrope.bundle import Bundle
+
+
+class Embeddings:
+    """Rows of embeddings.data as float32."""
+
+    def __init__(self, bundle: Bundle, scale: float) -> None:
+        manifest = bundle.manifest
+        self._scale = np.float32(scale)
+        self._table = np.memmap(
+            bundle.file("embeddings.data"),
+            manifest.embeddings,
+            "r",
+            shape=(manifest.dims.vocab_size, manifest.dims.hidden_size),
+        )
+
+    def __call__(self, token_ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """[..., E] of token ids [...]."""
+        rows: Any = self._table[np.asarray(token_ids)]
+        values: npt.NDArray[np.float32] = rows.astype(np.float32)
+        return values if self._scale == 1 else values * self._scale

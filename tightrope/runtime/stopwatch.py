@@ -1,0 +1,44 @@
+"""Milliseconds per stage of one request."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from tightrope.runtime.answer import Timings
+
+
+class Stopwatch:
+    """Adds up what stages take, by the names that `Timings` has.
+
+    clock: seconds, ascending; tests script it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._stages: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = self._clock()
+        try:
+            yield
+        finally:
+            spent = (self._clock() - started) * 1e3
+            self._stages[stage] = self._stages.get(stage, 0.0) + spent
+
+    def elapsed_ms(self) -> float:
+        """Since the request began."""
+        return (self._clock() - self._start) * 1e3
+
+    def first_token(self) -> None:
+        """Note the time to the first token."""
+        self._stages["ttft_ms"] = self.elapsed_ms()
+
+    def timings(self) -> Timings:
+        """All stages; decoding lasts from the first token until now."""
+        total = self.elapsed_ms()
+        ttft = self._stages.get("ttft_ms", total)
+        return Timings(**(self._stages | {"total_ms": total, "decode_ms": total - ttft}))
