@@ -1,0 +1,121 @@
+"""Small checkpoints and their bundles, made once per session and only if a test asks.
+
+Nothing here imports torch by itself: the tests of the oldest supported packages run without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tightrope.runtime.model import Model
+
+HERE = Path(__file__).parent
+REFERENCE = HERE.parent / "models" / "reference"
+SMOLLM2 = HERE.parent / "models" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+TEXT = {"prefill_chunk": 32}
+PICTURES = {"schedules": ("fastv",), "resolutions": (56, 84, 28)}
+EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {"precision": "fp32", **TEXT}),
+    "llama-fp16": ("llama", {"precision": "fp16", **TEXT}),
+    "llama-int4": ("llama", {"precision": "int4", **TEXT}),
+    "qwen2": ("qwen2", {"precision": "fp32", **TEXT}),
+    "llava": ("llava", {"precision": "fp32", **PICTURES}),
+    "llava-fp16": ("llava", {"precision": "fp16", **PICTURES}),
+    "reference": ("reference", {"precision": "fp32", "schedules": ("fastv",)}),
+    "smollm2": ("smollm2", {"precision": "fp16"}),
+}
+"""Bundle -> the checkpoint that it comes from, and how it is exported."""
+
+Find = Callable[[str], Path]
+
+
+def load_module(file: Path) -> ModuleType:
+    """A file of shared test code as a module: `tests` is no package."""
+    name = f"_tests_{file.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
+    """`checkpoint("llama")`: a folder in Hugging Face's layout, or a GGUF file."""
+
+    @functools.cache
+    def find(name: str) -> Path:
+        if name == "reference":
+            return REFERENCE
+        if name == "smollm2":
+            if not SMOLLM2.exists():
+                pytest.skip("the SmolLM2 file is not here: run `make fetch-smollm2`")
+            return SMOLLM2
+        folder = tmp_path_factory.mktemp("checkpoints") / name
+        load_module(HERE / "checkpoints.py").CHECKPOINTS[name](folder)
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Find, tmp_path_factory: pytest.TempPathFactory) -> Find:
+    """`bundle("llava-fp16")`: a folder that was exported in this session."""
+
+    @functools.cache
+    def find(name: str) -> Path:
+        pytest.importorskip("torch", reason="exporting needs torch")
+        from tightrope.export.api import export
+        from tightrope.export.config import ExportConfig
+
+        source, options = EXPORTS[name]
+        folder = tmp_path_factory.mktemp("bundles") / f"{name}.bundle"
+        export(checkpoint(source), folder, ExportConfig(**options))
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def loaded(bundle: Find) -> Callable[[str], Model]:
+    """`loaded("llama")`: the bundle on ONNX Runtime with two threads."""
+    from tightrope.runtime.model import load
+
+    return functools.cache(lambda name: load(bundle(name), "onnxruntime", threads=2))
+
+
+@pytest.fixture(scope="session")
+def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
+    """`hugging_face("llama")`: Hugging Face's own model in float32, with eager attention."""
+    transformers = pytest.importorskip("transformers", reason="the oracle is Hugging Face's model")
+
+    @functools.cache
+    def load_checkpoint(name: str) -> Any:
+        file = checkpoint(name)
+        gguf = {"gguf_file": file.name} if file.is_file() else {}
+        folder = file.parent if gguf else file
+        see = name in ("llava", "reference")
+        auto = (
+            transformers.AutoModelForImageTextToText if see else transformers.AutoModelForCausalLM
+        )
+        model = auto.from_pretrained(folder, dtype="float32", attn_implementation="eager", **gguf)
+        return model.eval().requires_grad_(False)
+
+    return load_checkpoint
+
+
+@pytest.fixture(scope="session")
+def eager() -> ModuleType:
+    """The decoder of `runtime/eager.py`, which holds its cache in lists."""
+    return load_module(HERE / "runtime" / "eager.py")
