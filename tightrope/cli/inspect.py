@@ -9,7 +9,7 @@ import typer
 
 from tightrope.bundle import Bundle, Manifest
 from tightrope.cli.options import BundlePath, Json
-from tightrope.cli.output import mebibytes, print_json, print_pairs
+from tightrope.cli.output import bytes_text, print_json, print_pairs
 
 SLOT_BYTES = {"float32": 4, "float16": 2}
 
@@ -28,9 +28,17 @@ def inspect(
         print_json({"schema": 1, "bundle": manifest.to_dict(), "memory_bytes": memory})
         return
     print_pairs(str(bundle), _facts(manifest))
-    files = manifest.files.items()
-    print_pairs("\nFiles", [(name, mebibytes(entry["bytes"])) for name, entry in files])
-    print_pairs("\nMemory, estimated", [(name, mebibytes(size)) for name, size in memory.items()])
+    files = {name: entry["bytes"] for name, entry in manifest.files.items()}
+    print_pairs(
+        f"\n{len(files)} files, {bytes_text(sum(files.values()))}",
+        [(name, bytes_text(size)) for name, size in files.items()],
+        numbers=True,
+    )
+    print_pairs(
+        "\nMemory, estimated",
+        [(name, bytes_text(size)) for name, size in memory.items()],
+        numbers=True,
+    )
 
 
 def resident_memory(manifest: Manifest) -> dict[str, int]:
@@ -70,9 +78,13 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("standard prefill", "yes" if manifest.standard_prefill else "no: TensorRT needs plugins"),
         ("ONNX Runtime", f"{manifest.minimum_onnxruntime} or newer"),
         *((f"source: {name}", value) for name, value in manifest.source.items()),
-        *((f"parity: {name}", str(value)) for name, value in manifest.parity.items()),
+        *((f"parity: {name}", _figure(value)) for name, value in manifest.parity.items()),
         *((f"exported with {name}", value) for name, value in manifest.exporter.items()),
     ]
+
+
+def _figure(value: object) -> str:
+    return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tightrope.cli.options import Json
-from tightrope.cli.output import print_json, print_table
+from tightrope.cli.output import print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
     from tightrope.export.schedules import Schedule
@@ -27,32 +27,34 @@ def methods(json: Json = False) -> None:
         return
     print_table(
         "Selectors: which visual tokens the language model sees",
-        ("name", "acts", "signals", "usual keep", "question", "merges", "source"),
+        ("name", "acts", "usual keep", "reads", "needs from the tower"),
         [
             (
-                selector["name"],
-                selector["acts"],
-                ", ".join(selector["signals"]) or "none",
+                selector["name"] + ("*" if selector["merges"] else ""),
+                selector["acts"].replace("the language model", "the LLM"),
                 selector["default_keep"],
-                _yes(selector["text_guided"]),
-                _yes(selector["merges"]),
-                selector["paper"],
+                "the question" if selector["text_guided"] else "",
+                ", ".join(selector["signals"]) or "nothing",
             )
             for selector in selectors
         ],
     )
+    print("* merges some of the tokens that it drops into others")
     print_table(
         "\nPolicies: which cache slots are given up under --kv-budget",
-        ("name", "sinks", "recent", "source"),
+        ("name", "sinks", "recent"),
         [
             (
                 policy["name"],
                 str(policy["sinks"]),
                 "half the budget" if policy["recent"] is None else str(policy["recent"]),
-                policy["paper"],
             )
             for policy in policies
         ],
+    )
+    print_pairs(
+        "\nSources",
+        [(method["name"], method["paper"]) for method in (*selectors, *policies)],
     )
 
 
@@ -66,7 +68,3 @@ def _describe(method: Selector | Schedule) -> dict[str, Any]:
         "merges": method.merges,
         "paper": method.paper,
     }
-
-
-def _yes(claim: bool) -> str:
-    return "yes" if claim else ""

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 ReportProgress = Callable[[str, float], None]
@@ -20,19 +26,42 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A title, column heads and rows on standard output."""
-    table = Table(*columns, box=None, pad_edge=False)
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Sequence[str] = (),
+) -> None:
+    """A title, column heads and rows on standard output.
+
+    numbers: columns that are aligned to the right and never broken.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        if name in numbers:
+            table.add_column(name, justify="right", no_wrap=True)
+        else:
+            table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
     _print(title, table)
 
 
-def print_pairs(title: str, rows: Iterable[tuple[str, str]], *, to_stderr: bool = False) -> None:
-    """A title, then a name and its value on each line."""
-    table = Table(box=None, pad_edge=False, show_header=False)
+def print_pairs(
+    title: str,
+    rows: Iterable[tuple[str, str]],
+    *,
+    numbers: bool = False,
+    to_stderr: bool = False,
+) -> None:
+    """A title, then a name and its value on each line.
+
+    numbers: the values are aligned to the right.
+    """
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="cyan")
-    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", justify="right" if numbers else "left")
     for name, value in rows:
         table.add_row(name, value)
     _print(title, table, to_stderr=to_stderr)
@@ -44,7 +73,12 @@ def progress_on_terminal() -> Iterator[ReportProgress]:
     if not sys.stderr.isatty():
         yield lambda stage, fraction: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=_console(to_stderr=True), transient=True) as progress:
         task = progress.add_task("", total=1.0)
 
@@ -62,6 +96,16 @@ def gibibytes(num_bytes: int | None) -> str:
 def mebibytes(num_bytes: int | None) -> str:
     """ "256 MiB", or "unknown"."""
     return "unknown" if num_bytes is None else f"{num_bytes / 2**20:.0f} MiB"
+
+
+def bytes_text(num_bytes: int) -> str:
+    """The number of bytes in the unit that suits it: "617 B", "28.1 KiB", "16.4 MiB"."""
+    if num_bytes < 2**10:
+        return f"{num_bytes} B"
+    for unit, size in (("KiB", 2**10), ("MiB", 2**20)):
+        if num_bytes < 1000 * size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes / 2**30:.1f} GiB"
 
 
 def _print(title: str, table: Table, *, to_stderr: bool = False) -> None:

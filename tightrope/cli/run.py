@@ -187,15 +187,18 @@ def _existing(name: str) -> list[Path]:
 
 
 def _explain(answer: Answer) -> None:
-    """Point, usage and timings, on standard error so that the answer stays alone."""
+    """Point, usage, timings and notes, on standard error so that the answer stays alone.
+
+    The names are those of `--json`; what was left open and stayed so is left out.
+    """
     told = answer.to_dict()
     rows = [("backend", answer.backend), ("finished", answer.finish_reason)]
     for part in ("point", "usage", "timings"):
-        rows += [(name, _shown(value)) for name, value in (told[part] or {}).items()]
+        values = (told.get(part) or {}).items()
+        rows += [(name, _shown(value)) for name, value in values if value is not None]
+    rows += [("note", note) for note in told.get("notes") or ()]
     print_pairs("", rows, to_stderr=True)
 
 
 def _shown(value: object) -> str:
-    if value is None:
-        return "-"
     return f"{value:.1f}" if isinstance(value, float) else str(value)
