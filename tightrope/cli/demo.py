@@ -1,0 +1,221 @@
+"""`tightrope demo`: the whole way once, on the models that lie in the repository."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from tightrope.budget import OperatingPoint
+from tightrope.cli.demo_bundles import DemoBundle, export_once
+from tightrope.cli.output import bytes_text, print_table, progress_on_terminal
+from tightrope.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tightrope.runtime.model import Model
+
+SCENES = Path("tests/data/scenes")
+REFERENCE = DemoBundle(
+    checkpoint=Path("models/reference"), name="reference", schedules=("fastv",), usual_seconds=75
+)
+SMOLLM2 = DemoBundle(
+    checkpoint=Path("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    name="smollm2",
+    precision="int4",
+    usual_seconds=90,
+)
+
+NUM_QUESTIONS = 10
+TURNS = ("What is the capital of France?", "Name one famous building there.")
+TURN_TOKENS = 64
+
+POINTS = (
+    OperatingPoint(),
+    OperatingPoint(selector="flashvlm", keep="50%"),
+    OperatingPoint(selector="flashvlm", keep="25%"),
+    OperatingPoint(selector="flashvlm", keep="12%"),
+    OperatingPoint(selector="fastv", keep="25%"),
+    OperatingPoint(policy="snapkv", kv_budget=256),
+    OperatingPoint(policy="snapkv", kv_budget=64),
+    OperatingPoint(selector="flashvlm", keep="25%", policy="snapkv", kv_budget=64),
+)
+REPETITIONS = 3
+TIMED_TOKENS = 33
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One line of the task."""
+
+    image: Path
+    question: str
+    expected: str
+
+
+def run_demo() -> None:
+    """Export, answer questions about images, chat, and show what pruning and budgets buy.
+
+    Runs in a clone of the repository. Raises InputError elsewhere.
+    """
+    for needed in (REFERENCE.checkpoint / "config.json", SCENES / "task.jsonl"):
+        if not needed.is_file():
+            raise InputError(
+                f"{needed} is not in {Path.cwd()}; run the demo in a clone of Tightrope's "
+                "repository, where its model and its images are"
+            )
+    started = perf_counter()
+    vision = export_once(REFERENCE)
+    language = None
+    if SMOLLM2.checkpoint.is_file():
+        language = export_once(SMOLLM2)
+
+    import tightrope
+
+    seeing = tightrope.load(vision)
+    questions = chosen_questions(SCENES / "task.jsonl")
+    show_questions(seeing, questions)
+    if language is None:
+        print(
+            f"\n{SMOLLM2.checkpoint.parent} is empty (`make fetch-smollm2` fills it), "
+            "so the conversation is left out."
+        )
+    else:
+        show_conversation(tightrope.load(language))
+    show_points(seeing, questions[0])
+    print(f"\nAll of it took {perf_counter() - started:.0f} s.")
+
+
+def chosen_questions(task: Path) -> list[Question]:
+    """Ten questions, each about an image of its own, with the types in turn."""
+    lines = [json.loads(line) for line in task.read_text("utf-8").splitlines()]
+    types = list(dict.fromkeys(line["type"] for line in lines))
+    images = list(dict.fromkeys(line["images"][0] for line in lines))
+    step = len(images) // NUM_QUESTIONS
+    chosen = []
+    for number, image in enumerate(images[::step][:NUM_QUESTIONS]):
+        about = [line for line in lines if line["images"] == [image]]
+        turned = types[number % len(types) :] + types[: number % len(types)]
+        line = min(about, key=lambda line: turned.index(line["type"]))
+        chosen.append(
+            Question(image=task.parent / image, question=line["question"], expected=line["answer"])
+        )
+    return chosen
+
+
+def show_questions(model: Model, questions: Sequence[Question]) -> None:
+    """The questions' table, with everything that the model can see."""
+    rows, right = [], 0
+    with progress_on_terminal() as progress:
+        for number, asked in enumerate(questions):
+            progress(asked.question, number / len(questions))
+            answer = model.generate(asked.question, images=[asked.image])
+            right += answer.text.strip() == asked.expected
+            usage = answer.usage
+            rows.append(
+                (
+                    asked.image.stem,
+                    asked.question,
+                    asked.expected,
+                    answer.text.strip(),
+                    f"{answer.timings.total_ms:.0f}",
+                    str(usage.visual_tokens_kept),
+                    str(usage.occupied_slots),
+                )
+            )
+    print_table(
+        f"\n{len(questions)} questions about images, {right} answered right, "
+        f"on {model.backend.name}",
+        ("image", "question", "expected", "answer", "ms", "visual", "slots"),
+        rows,
+        numbers=("ms", "visual", "slots"),
+    )
+    print("visual: visual tokens that the language model saw; slots: occupied at the end")
+
+
+def show_conversation(model: Model) -> None:
+    """Two turns, the second of which reads only what is new."""
+    print("\nA conversation with SmolLM2-135M-Instruct, int4")
+    chat = model.chat()
+    for turn in TURNS:
+        print(f"  you      {turn}\n  SmolLM2  ", end="", flush=True)
+        for piece in chat.stream(turn, max_tokens=TURN_TOKENS):
+            print(piece.text.replace("\n", "\n           "), end="", flush=True)
+            if piece.answer is not None:
+                answer = piece.answer
+        usage, timings = answer.usage, answer.timings
+        speed = 1000 * (usage.completion_tokens - 1) / max(timings.decode_ms, 1e-3)
+        print(
+            f"\n           ({usage.prompt_tokens} prompt tokens, {usage.cached_tokens} of them "
+            f"still in slots; first token\n           after {timings.ttft_ms:.0f} ms, then "
+            f"{speed:.0f} tokens/s; {usage.occupied_slots} slots occupied)"
+        )
+
+
+def show_points(model: Model, asked: Question) -> None:
+    """One question at several operating points of the one bundle."""
+    rows = []
+    with progress_on_terminal() as progress:
+        fresh = fresh_images(asked.image)
+        for number, point in enumerate(POINTS):
+            progress(point_text(point), number / len(POINTS))
+            rows.append((point_text(point), *measured(model, asked.question, fresh, point)))
+    print_table(
+        f"\n{asked.image.name}: {asked.question} One bundle, {len(POINTS)} operating points",
+        ("point", "answer", "TTFT ms", "prefill", "TPOT ms", "slots", "slot bytes"),
+        rows,
+        numbers=("TTFT ms", "prefill", "TPOT ms", "slots", "slot bytes"),
+    )
+    print(
+        "TTFT: from the request to the first token, image and vision tower included;\n"
+        f"prefill: the language model's part of it, in ms; both medians of {REPETITIONS}.\n"
+        f"TPOT: time per token after the first, over {TIMED_TOKENS - 1} tokens, the answer's end "
+        "ignored.\nslots: occupied after the answer, in the layer that holds most; "
+        "slot bytes: allocated."
+    )
+
+
+def measured(
+    model: Model, question: str, images: Iterator[npt.NDArray[np.uint8]], point: OperatingPoint
+) -> tuple[str, ...]:
+    """Answer, TTFT, prefill, TPOT, occupied slots and slot bytes at `point`, as text."""
+    options: dict[str, Any] = {"point": replace(point)}
+    answers = [
+        model.generate(question, images=[next(images)], **options) for _ in range(REPETITIONS)
+    ]
+    longer = model.generate(
+        question, images=[next(images)], max_tokens=TIMED_TOKENS, ignore_eos=True, **options
+    )
+    return (
+        answers[0].text.strip(),
+        f"{median(answer.timings.ttft_ms for answer in answers):.0f}",
+        f"{median(answer.timings.prefill_ms for answer in answers):.0f}",
+        f"{longer.timings.decode_ms / (TIMED_TOKENS - 1):.1f}",
+        str(answers[0].usage.occupied_slots),
+        bytes_text(answers[0].usage.slot_bytes),
+    )
+
+
+def fresh_images(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """The image with a corner pixel that differs each time, so that none is remembered."""
+    from tightrope.profiles.bench import altered, read_image
+
+    image = read_image(path)
+    for number in range(256):
+        yield altered(image, number)
+
+
+def point_text(point: OperatingPoint) -> str:
+    """ "flashvlm 25%, snapkv 64 slots", or "everything"."""
+    parts = []
+    if point.selector is not None:
+        parts.append(f"{point.selector} {point.keep}")
+    if point.kv_budget is not None:
+        parts.append(f"{point.policy} {point.kv_budget}")
+    return ", ".join(parts) or "everything"

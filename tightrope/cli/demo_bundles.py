@@ -1,0 +1,68 @@
+"""The demo's bundles: exported on the first run, found again on the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tightrope
+from tightrope.bundle import MANIFEST, Bundle
+from tightrope.cli.output import print_pairs, progress_on_terminal
+from tightrope.errors import BundleError
+
+CACHE = Path(".cache/demo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoBundle:
+    """What one bundle of the demo is made from, and how."""
+
+    checkpoint: Path
+    """A folder or a GGUF file in the repository."""
+    name: str
+    precision: str = "fp16"
+    schedules: tuple[str, ...] = ()
+    usual_seconds: int
+    """About how long its export takes on two cores."""
+
+    @property
+    def path(self) -> Path:
+        """Where the bundle lies or will lie."""
+        return CACHE / f"{self.name}.bundle"
+
+
+def export_once(wanted: DemoBundle) -> Path:
+    """The path of the bundle, exported unless a fitting one is there; says which it was."""
+    if is_fitting(wanted):
+        print(f"{wanted.path} is there from an earlier run (delete {CACHE} to export again)")
+        return wanted.path
+    from tightrope.export.api import export
+    from tightrope.export.config import ExportConfig
+
+    print(
+        f"Exporting {wanted.checkpoint}, {wanted.precision}: "
+        f"about {wanted.usual_seconds} s on two cores",
+        flush=True,
+    )
+    config = ExportConfig(precision=wanted.precision, schedules=wanted.schedules)
+    with progress_on_terminal() as progress:
+        summary = export(wanted.checkpoint, wanted.path, config, progress=progress, overwrite=True)
+    print_pairs("Exported", summary.rows())
+    return wanted.path
+
+
+def is_fitting(wanted: DemoBundle) -> bool:
+    """Whether the bundle is whole, as wanted, of this version and younger than its checkpoint."""
+    try:
+        manifest = Bundle.open(wanted.path).manifest
+    except BundleError:
+        return False
+    files = wanted.checkpoint.iterdir() if wanted.checkpoint.is_dir() else [wanted.checkpoint]
+    newest = max(file.stat().st_mtime for file in files)
+    return (
+        manifest.exporter.get("tightrope") == tightrope.__version__
+        and manifest.source.get("name") == wanted.checkpoint.name
+        and manifest.precision == wanted.precision
+        and tuple(manifest.schedules) == wanted.schedules
+        and (wanted.path / MANIFEST).stat().st_mtime >= newest
+    )
