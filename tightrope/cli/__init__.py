@@ -41,6 +41,8 @@ def report(error: BaseException) -> int:
     if os.environ.get("TIGHTROPE_DEBUG") == "1":
         raise error
     if isinstance(error, KeyboardInterrupt):
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal wrote ^C, the shell's prompt goes below it
         return EXIT_INTERRUPTED
     if isinstance(error, TightropeError):
         print(f"error: {error}", file=sys.stderr)
@@ -103,7 +105,10 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, metavar="", help="Print it."
+        ),
     ] = False,
 ) -> None:
     pass

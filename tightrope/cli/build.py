@@ -16,11 +16,16 @@ PLUGINS = ("auto", "none", "all")
 def build(
     bundle: BundlePath,
     plugins: Annotated[
-        str, typer.Option(help="none: standard operators only; all: with our own; or auto.")
+        str,
+        typer.Option(
+            metavar="NAME", help="none: standard operators only; all: with our own; or auto."
+        ),
     ] = "auto",
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only let TensorRT for RTX parse and build the graphs."),
+        typer.Option(
+            "--check", metavar="", help="Only let TensorRT for RTX parse and build the graphs."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
 
 import typer
 
+from tightrope.cli.options import Json
 from tightrope.cli.output import gibibytes, mebibytes, print_json, print_pairs
 from tightrope.errors import BackendError
 from tightrope.jetson import probe
@@ -72,7 +72,7 @@ def diagnose() -> Diagnosis:
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Tell what this machine is, what is missing, and which backends would run.
 

@@ -18,7 +18,7 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The folder to write.")
     ],
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int4.")] = "fp16",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32, fp16 or int4.")] = "fp16",
     slots: Annotated[
         int, typer.Option(metavar="N", help="Cache slots per layer and KV head at most.")
     ] = 2048,
@@ -38,7 +38,9 @@ def export(
         typer.Option(metavar="PIXELS", help="Side of the image; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the parity check.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Replace an existing bundle.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Turn a Hugging Face or GGUF checkpoint into a bundle, and check it against the original."""

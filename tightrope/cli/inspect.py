@@ -17,7 +17,10 @@ SLOT_BYTES = {"float32": 4, "float16": 2}
 def inspect(
     bundle: BundlePath,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash every file again, whatever was remembered.")
+        bool,
+        typer.Option(
+            "--verify", metavar="", help="Hash every file again, whatever was remembered."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

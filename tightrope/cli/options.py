@@ -12,7 +12,10 @@ from tightrope.budget import Keep, OperatingPoint
 BundlePath = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The folder that `tightrope export` wrote.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+# An empty metavar: typer would write <bool> beside a flag.
+Json = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print one JSON object and nothing else.")
+]
 Images = Annotated[
     list[Path] | None, typer.Option("--image", metavar="FILE", help="An image; may be repeated.")
 ]

@@ -51,8 +51,12 @@ def run(
     sinks: Sinks = None,
     recent: Recent = None,
     max_tokens: Annotated[int, typer.Option(metavar="N", help="Longest answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="0: always the likeliest token.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(metavar="X", help="Share of the probability to sample from.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")] = 0,
     n: Annotated[int, typer.Option("--n", metavar="N", help="Answers to sample.")] = 1,
     stop: Annotated[
@@ -62,10 +66,12 @@ def run(
     backend: Backend = "auto",
     chat: Annotated[
         bool,
-        typer.Option("--chat", help="One question a line until the end; /image PATH, /quit."),
+        typer.Option(
+            "--chat", metavar="", help="One question a line until the end; /image PATH, /quit."
+        ),
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Add what was spent and how long it took.")
+        bool, typer.Option("--explain", metavar="", help="Add what was spent and how long it took.")
     ] = False,
     json: Json = False,
 ) -> None:
