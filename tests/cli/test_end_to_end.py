@@ -193,9 +193,14 @@ def test_run_samples_several_answers_from_one_prefill(bundle: str) -> None:
 
 def test_a_chat_reads_its_turns_from_standard_input(bundle: str, command: Command) -> None:
     lines = f"/image {IMAGE}\n{QUESTION}\nwhat colour is the circle ?\n"
-    result = command("run", bundle, "--chat", stdin=lines)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"{ANSWER}\ngreen\n"
+    result = command("run", bundle, "--chat", "--explain", stdin=lines)
+    assert (result.returncode, result.stdout) == (0, f"{ANSWER}\ngreen\n")
+    prompt, cached = (
+        [int(number) for number in re.findall(rf"{name}\s+(\d+)", result.stderr)]
+        for name in ("prompt_tokens", "cached_tokens")
+    )
+    assert cached == [0, prompt[0] + 1], "the prompt and the answer's word are still there"
+    assert prompt[1] > cached[1], "the second prompt is the first one and more"
 
 
 def test_bench_prints_one_json_object_and_a_table(bundle: str) -> None:

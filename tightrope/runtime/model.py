@@ -237,6 +237,7 @@ class _Request:
         self._images = load_images(images, self._watch)
         self._token_ids = model.token_ids(prompt, len(images))
         self._notes: list[str] = []
+        self._prompt_tokens = len(self._token_ids)
         self._cached = 0
         self._kept = self._visual = 0
 
@@ -306,6 +307,7 @@ class _Request:
         self._kept = min(inside, len(stretch.visual))
         with self._watch("prefill_ms"):
             logits = conversation.read(stretch, inside, settings, self._cancel)
+        self._prompt_tokens = conversation.next_ordinal
         conversation.keys = keys
         return logits
 
@@ -342,12 +344,10 @@ class _Request:
 
     def _answer(self, slots: Any) -> Answer:
         first, rows = self._rows[0], self._rows
-        images = self._visual
-        placeholders = len(self._images)
         usage = Usage(
-            prompt_tokens=len(self._token_ids) - (placeholders if images else 0) + images,
+            prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached,
-            visual_tokens=images,
+            visual_tokens=self._visual,
             visual_tokens_kept=self._kept,
             completion_tokens=sum(len(row.token_ids) for row in rows),
             occupied_slots=int(slots.occupied.max()),
