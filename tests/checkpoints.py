@@ -42,7 +42,7 @@ def by_character() -> tokenizers.Tokenizer:
 
 def by_byte() -> tokenizers.Tokenizer:
     """Every token is one byte, so that a character takes several."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())[: VOCABULARY - len(SPECIALS)]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIALS, *letters])}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -78,7 +78,7 @@ def qwen2(folder: Path) -> None:
     """Biases on queries, keys and values; the head is the embeddings."""
     torch.manual_seed(12)
     config = transformers.Qwen2Config(
-        vocab_size=VOCABULARY,
+        vocab_size=len(SPECIALS) + 256,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,

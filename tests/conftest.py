@@ -89,10 +89,13 @@ def bundle(checkpoint: Find, tmp_path_factory: pytest.TempPathFactory) -> Find:
 
 @pytest.fixture(scope="session")
 def loaded(bundle: Find) -> Callable[[str], Model]:
-    """`loaded("llama")`: the bundle on ONNX Runtime with two threads."""
+    """`loaded("llama")`: the bundle on ONNX Runtime; a tiny one is fastest on one thread."""
     from tightrope.runtime.model import load
 
-    return functools.cache(lambda name: load(bundle(name), "onnxruntime", threads=2))
+    def threads(name: str) -> int:
+        return 2 if name in ("reference", "smollm2") else 1
+
+    return functools.cache(lambda name: load(bundle(name), "onnxruntime", threads(name)))
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +122,22 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
 def eager() -> ModuleType:
     """The decoder of `runtime/eager.py`, which holds its cache in lists."""
     return load_module(HERE / "runtime" / "eager.py")
+
+
+@pytest.fixture(scope="session")
+def oracle() -> ModuleType:
+    """What `runtime/oracle.py` knows of Hugging Face's models."""
+    pytest.importorskip("torch", reason="the oracle is Hugging Face's model")
+    return load_module(HERE / "runtime" / "oracle.py")
+
+
+@pytest.fixture
+def recorded(loaded: Callable[[str], Model], oracle: ModuleType) -> Callable[[str], Model]:
+    """`recorded("llama")`: the model on a backend that notes its calls and logits."""
+    from tightrope.runtime.model import Model
+
+    def wrap(name: str) -> Model:
+        real = loaded(name)
+        return Model(real.bundle, oracle.Recorder(real.backend))
+
+    return wrap
