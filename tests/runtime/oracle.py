@@ -93,7 +93,6 @@ def continued(
     embeds: torch.Tensor,
     token_ids: Sequence[int],
     ordinals: Ordinals | None = None,
-    **options: Any,
 ) -> Floats:
     """Logits [tokens,vocab] that lead to each of `token_ids` after the prompt `embeds` [S,E].
 
@@ -103,7 +102,11 @@ def continued(
     given = np.arange(len(embeds)) if ordinals is None else np.asarray(ordinals)
     rest = given[-1] + 1 + np.arange(len(token_ids) - 1)
     positions = torch.from_numpy(np.concatenate([given, rest]).astype(np.int64))[None]
-    result = model(inputs_embeds=whole, position_ids=positions, use_cache=False, **options)
+    # Without a mask Hugging Face takes a gap in the positions for the start of another sequence.
+    mask = torch.ones(whole.shape[:2], dtype=torch.int64)
+    result = model(
+        inputs_embeds=whole, attention_mask=mask, position_ids=positions, use_cache=False
+    )
     logits: Floats = result.logits[0, -len(token_ids) :].float().numpy()
     return logits
 
@@ -112,7 +115,11 @@ def last_attention(model: Any, embeds: torch.Tensor, ordinals: Ordinals, layer: 
     """Attention of the prompt's last token in `layer`, mean over heads, [S]."""
     positions = torch.from_numpy(np.asarray(ordinals).astype(np.int64))[None]
     result = model(
-        inputs_embeds=embeds[None], position_ids=positions, use_cache=False, output_attentions=True
+        inputs_embeds=embeds[None],
+        attention_mask=torch.ones(1, len(embeds), dtype=torch.int64),
+        position_ids=positions,
+        use_cache=False,
+        output_attentions=True,
     )
     attention: Floats = result.attentions[layer][0, :, -1].mean(0).numpy()
     return attention

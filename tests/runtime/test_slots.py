@@ -67,8 +67,7 @@ def filled(rows: int = 1, tokens: int = 40, seed: int = 1) -> Slots:
 
 
 def everything(slots: Slots) -> list[bytes]:
-    parts = (slots.key, slots.value, slots.score, slots.position)
-    return [view.tobytes() for views in parts for view in views]
+    return [view.tobytes() for views in _parts(slots) for view in views]
 
 
 @pytest.mark.parametrize("length", [1, 9])
@@ -160,13 +159,12 @@ def test_capacity_grows_in_doubles_and_never_past_the_budget(
 
 def test_growing_keeps_what_is_there_and_adds_empty_slots() -> None:
     slots = filled(rows=2)
-    old = [part[1].copy() for part in (slots.key, slots.value, slots.score, slots.position)]
+    old = [part[1].copy() for part in _parts(slots)]
     version, capacity = slots.version, int(slots.capacity[1])
     slots.make_room(counts(0, 90, 0), counts(500))
     assert slots.version != version
     assert slots.capacity.tolist() == [64, 256, 64]
-    parts = (slots.key, slots.value, slots.score, slots.position)
-    for part, before, blank in zip(parts, old, (0, 0, 0, -1), strict=True):
+    for part, before, blank in zip(_parts(slots), old, (0, 0, 0, -1), strict=True):
         np.testing.assert_array_equal(part[1][:, :, :capacity], before)
         assert (part[1][:, :, capacity:] == blank).all()
 
@@ -209,7 +207,7 @@ def test_trimming_keeps_the_best_and_the_protected(
         for head in range(HEADS):
             key, value, score, position = (part[layer][0, head] for part in old)
             safe = (position < sinks) | (position > 39 - recent)
-            worth = np.where(safe, np.inf, score)
+            worth = np.where(safe, np.inf, score)[:40]
             ranked = np.argsort(worth, kind="stable").tolist()
             best = sorted(ranked[-budget:])
             for part, before in zip(_parts(slots), (key, value, score, position), strict=True):

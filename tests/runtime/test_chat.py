@@ -1,0 +1,133 @@
+"""Turns of a chat on the same slots, against the conversation read from its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tightrope.budget import OperatingPoint
+from tightrope.errors import InputError
+from tightrope.runtime.model import Model
+
+Load = Callable[[str], Model]
+HuggingFace = Callable[[str], Any]
+LOGITS = 1e-4
+TURNS = ("how many cups are there on the table in front of you?", "and which of them is red?")
+
+
+def picture(seed: int) -> PIL.Image.Image:
+    rng = np.random.default_rng(seed)
+    return PIL.Image.fromarray(rng.integers(0, 256, (56, 56, 3), np.uint8))
+
+
+def test_a_second_turn_reads_only_what_is_new(
+    recorded: Load, hugging_face: HuggingFace, oracle: Any
+) -> None:
+    model, theirs = recorded("llama"), hugging_face("llama")
+    backend: Any = model.backend
+    chat = model.chat()
+    first = chat.ask(TURNS[0], max_tokens=15)
+    assert first.usage.cached_tokens == 0
+    backend.forget()
+    second = chat.ask(TURNS[1], max_tokens=15)
+    # Everything but the first answer's last token, which nothing was asked after.
+    assert second.usage.cached_tokens == first.usage.prompt_tokens + 14
+    assert second.notes == ()
+    new = second.usage.prompt_tokens - second.usage.cached_tokens
+    read = range(second.usage.cached_tokens, second.usage.cached_tokens + new)
+    assert backend.prompt[1].tolist() == list(read)
+    ids = model.token_ids(chat.messages[:-1])
+    assert len(ids) == second.usage.prompt_tokens
+    expected = oracle.continued(theirs, oracle.text_embeds(theirs, ids), second.token_ids)
+    np.testing.assert_allclose(backend.logits, expected, atol=LOGITS)
+    assert expected.argmax(-1).tolist() == list(second.token_ids)
+    afresh = model.generate(chat.messages[:-1], max_tokens=15)
+    assert afresh.token_ids == second.token_ids
+
+
+def test_images_of_earlier_turns_stay_in_the_slots(
+    recorded: Load, hugging_face: HuggingFace, oracle: Any
+) -> None:
+    model, theirs = recorded("llava"), hugging_face("llava")
+    backend: Any = model.backend
+    chat = model.chat()
+    images = [picture(1), picture(2)]
+    chat.ask("what is it?", images[:1], max_tokens=6)
+    plain = chat.ask("and now?", max_tokens=6)
+    assert plain.usage.cached_tokens > 16 and plain.usage.visual_tokens == 0
+    backend.forget()
+    last = chat.ask("and this one?", images[1:], max_tokens=6)
+    assert last.usage.cached_tokens > plain.usage.prompt_tokens
+    assert last.usage.visual_tokens == 16
+    preprocessed = model._sight
+    assert preprocessed is not None
+    pixels = preprocessed._preprocessor(images, 56)
+    ids = model.token_ids(chat.messages[:-1], 2)
+    embeds = oracle.with_images(theirs, ids, oracle.image_embeds(theirs, pixels))
+    expected = oracle.continued(theirs, embeds, last.token_ids)
+    np.testing.assert_allclose(backend.logits, expected, atol=LOGITS)
+    assert expected.argmax(-1).tolist() == list(last.token_ids)
+
+
+def test_a_budget_in_the_second_turn_gives_up_slots_of_the_first(loaded: Load) -> None:
+    chat = loaded("llama").chat()
+    first = chat.ask("x" * 150, max_tokens=5)
+    assert first.usage.occupied_slots > 150
+    point = OperatingPoint(policy="h2o", kv_budget=70)
+    second = chat.ask("y" * 30, max_tokens=40, ignore_eos=True, point=point)
+    assert second.usage.cached_tokens > 150
+    assert second.usage.occupied_slots == 70
+    third = chat.ask("z", max_tokens=5)
+    assert third.usage.cached_tokens > 200
+    assert third.usage.occupied_slots < 90
+
+
+def test_an_answer_cut_by_a_stop_string_is_read_again_and_said(loaded: Load) -> None:
+    model = loaded("llama")
+    chat = model.chat()
+    whole = model.generate([{"role": "user", "content": TURNS[0]}], max_tokens=12)
+    chat.ask(TURNS[0], max_tokens=12, stop=[whole.text[4:7]])
+    second = chat.ask(TURNS[1], max_tokens=12)
+    assert second.usage.cached_tokens == 0
+    assert any("read again" in note for note in second.notes)
+    assert second.token_ids == model.generate(chat.messages[:-1], max_tokens=12).token_ids
+
+
+def test_a_turn_that_was_cancelled_half_way_counts_as_far_as_it_got(loaded: Load) -> None:
+    model = loaded("llama")
+    chat = model.chat()
+    pieces = chat.stream(TURNS[0], max_tokens=50)
+    said = "".join(next(pieces).text for _ in range(5))
+    pieces.close()  # type: ignore[attr-defined]  # a generator
+    assert chat.messages == []
+    again = chat.ask(TURNS[0], max_tokens=8)
+    assert again.text.startswith(said)
+    fresh = model.generate([{"role": "user", "content": TURNS[0]}], max_tokens=8)
+    assert again.token_ids == fresh.token_ids
+
+
+def test_a_failed_turn_leaves_the_chat_as_it_was(loaded: Load) -> None:
+    model = loaded("llama")
+    chat = model.chat()
+    chat.ask(TURNS[0], max_tokens=5)
+    before = list(chat.messages)
+    with pytest.raises(InputError, match="slots"):
+        chat.ask("x" * 3000)
+    assert chat.messages == before
+    second = chat.ask(TURNS[1], max_tokens=9)
+    assert second.token_ids == model.generate(chat.messages[:-1], max_tokens=9).token_ids
+
+
+def test_a_chat_goes_on_from_one_answer(loaded: Load) -> None:
+    with pytest.raises(InputError, match="n is 3"):
+        loaded("llama").chat().ask(TURNS[0], n=3)
+
+
+def test_a_system_message_comes_first(loaded: Load) -> None:
+    chat = loaded("llama").chat(system="be brief")
+    chat.ask("hello", max_tokens=3)
+    assert [message["role"] for message in chat.messages] == ["system", "user", "assistant"]
