@@ -73,7 +73,7 @@ def _no_engine_builder() -> DeviceUnavailable:
     from tightrope.runtime.backends.availability import backend_status
 
     status = backend_status()["tensorrt"]
-    way_out = status.remedy or "use --backend onnxruntime-cuda, or --check to see that they build"
     return DeviceUnavailable(
-        f"TensorRT engines are built by the tensorrt backend, and {status.detail}; {way_out}"
+        f"TensorRT engines are built by the tensorrt backend, and {status.detail}; "
+        "--check tells here whether TensorRT would take the graphs"
     )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
@@ -8,10 +8,17 @@ from tightrope.errors import BackendError
 from tightrope.runtime.backends import availability
 from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
 
+CUDA_BACKEND = "tightrope.runtime.backends.onnxruntime_cuda"
 
-def pretend(monkeypatch: pytest.MonkeyPatch, installed: Mapping[str, str], gpus: int = 0) -> None:
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch,
+    installed: Mapping[str, str],
+    gpus: int = 0,
+    modules: Collection[str] = (),
+) -> None:
     monkeypatch.setattr(availability, "installed_version", installed.get)
-    monkeypatch.setattr(availability, "find_spec", lambda name: None)
+    monkeypatch.setattr(availability, "find_spec", lambda name: name if name in modules else None)
     monkeypatch.setattr(availability, "num_cuda_devices", lambda: gpus)
 
 
@@ -24,14 +31,14 @@ def test_onnxruntime_alone_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_onnxruntime_gpu_also_serves_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1)
+    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1, modules=[CUDA_BACKEND])
     status = backend_status()
     assert status["onnxruntime"].ready
     assert status["onnxruntime-cuda"].ready
 
 
 def test_a_gpu_without_its_package_names_both_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, {"onnxruntime": "1.23.0"}, gpus=1)
+    pretend(monkeypatch, {"onnxruntime": "1.23.0"}, gpus=1, modules=[CUDA_BACKEND])
     remedy = backend_status()["onnxruntime-cuda"].remedy
     assert remedy == "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 
@@ -52,6 +59,15 @@ def test_two_onnxruntimes_are_refused_and_make_neither_ready(
     status = backend_status()
     assert not status["onnxruntime"].ready
     assert not status["onnxruntime-cuda"].ready
+
+
+def test_a_release_without_the_cuda_backend_calls_it_missing_whatever_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1)
+    status = backend_status()["onnxruntime-cuda"]
+    assert not status.ready
+    assert "no CUDA backend" in status.detail
 
 
 def test_a_release_without_the_tensorrt_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

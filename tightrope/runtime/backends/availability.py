@@ -9,6 +9,8 @@ from importlib.util import find_spec
 
 from tightrope.errors import BackendError
 
+_FOR_NOW = "onnxruntime runs every bundle on the CPU"
+
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
@@ -71,6 +73,8 @@ def _onnxruntime() -> BackendStatus:
 def _onnxruntime_cuda() -> BackendStatus:
     if both := _two_onnxruntimes():
         return both
+    if find_spec("tightrope.runtime.backends.onnxruntime_cuda") is None:
+        return BackendStatus(False, "this release has no CUDA backend yet", _FOR_NOW)
     version = installed_version("onnxruntime-gpu")
     if num_cuda_devices() == 0:
         return BackendStatus(
@@ -88,7 +92,7 @@ def _onnxruntime_cuda() -> BackendStatus:
 
 def _tensorrt() -> BackendStatus:
     if find_spec("tightrope.runtime.backends.tensorrt") is None:
-        return BackendStatus(False, "this release has no TensorRT backend yet")
+        return BackendStatus(False, "this release has no TensorRT backend yet", _FOR_NOW)
     if num_cuda_devices() == 0:
         return BackendStatus(False, "the CUDA driver offers no GPU", "run it on the Jetson itself")
     if find_spec("tensorrt") is None:
