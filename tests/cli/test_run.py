@@ -49,7 +49,8 @@ class ScriptedModel:
 
     def generate(self, prompt: Any, **options: Any) -> Any:
         self.asked.append((prompt, options))
-        return answer("a cup", (answer("a mug"),) if options["n"] > 1 else None)
+        samples = (answer("a cup"), answer("a mug"))
+        return answer("a cup", samples if options["n"] > 1 else None)
 
     def chat(self, system: str | None = None) -> ScriptedModel:
         self.system = system

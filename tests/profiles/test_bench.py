@@ -29,7 +29,12 @@ class ScriptedModel:
         num_prompt = IMAGE_TOKENS if options.get("images") else len(prompt)
         steps = options["max_tokens"]
         return SimpleNamespace(
-            usage=SimpleNamespace(prompt_tokens=num_prompt, completion_tokens=steps),
+            usage=SimpleNamespace(
+                prompt_tokens=num_prompt,
+                completion_tokens=steps,
+                visual_tokens=0,
+                visual_tokens_kept=0,
+            ),
             timings=SimpleNamespace(
                 prefill_ms=float(num_prompt), decode_ms=10.0 * (steps - 1), ttft_ms=num_prompt + 0.5
             ),

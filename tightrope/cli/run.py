@@ -142,9 +142,7 @@ def _print_finished(answer: Answer, *, json: bool) -> None:
     if json:
         print_json(answer.to_dict())
         return
-    print(answer.text)
-    for sample in answer.samples or ():
-        print(f"---\n{sample.text}")
+    print("\n---\n".join(sample.text for sample in answer.samples or (answer,)))
 
 
 def _chat(

@@ -67,7 +67,7 @@ class BenchRow:
     prompt_tokens: int
     completion_tokens: int
     tokens_per_s: tuple[float, ...]
-    """One value per repetition: prompt tokens over prefill, or completion tokens over decode."""
+    """One value per repetition: tokens read over prefill, or tokens written over decode."""
     ttft_ms: tuple[float, ...]
     """Time to the first token, one value per repetition."""
 
@@ -190,4 +190,7 @@ def _tokens_per_s(answer: Answer, test: _Test) -> float:
     # The first token comes out of the prefill, so n tokens take n - 1 steps of decoding.
     if test.max_tokens > 1:
         return (answer.usage.completion_tokens - 1) * 1000 / answer.timings.decode_ms
-    return answer.usage.prompt_tokens * 1000 / answer.timings.prefill_ms
+    # Visual tokens that a selector dropped were never read.
+    usage = answer.usage
+    read = usage.prompt_tokens - usage.visual_tokens + usage.visual_tokens_kept
+    return read * 1000 / answer.timings.prefill_ms
