@@ -7,19 +7,25 @@ run with the oldest packages.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tightrope.cli import demo_bundles
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ROOT / "tests" / "data" / "scenes"
@@ -29,6 +35,8 @@ QUESTION, ANSWER = "what colour is the triangle ?", "white"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.slow
+# In `tightrope.cli` itself the name is the subcommand's function.
+demo: Any = importlib.import_module("tightrope.cli.demo")
 can_export = importlib.util.find_spec("torch") is not None
 needs_export = pytest.mark.skipif(not can_export, reason="export needs the extra [export]")
 
@@ -273,6 +281,46 @@ def test_the_readmes_session_does_what_it_says(bundle: str) -> None:
     assert full == "white 576 586"
     assert pruned == "white 144 64"
     assert last.startswith("white") and last.endswith("tokens were still there")
+
+
+@needs_export
+def test_the_demo_goes_on_without_the_language_model(
+    exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(demo, "export_once", lambda wanted: exported[0])
+    absent = replace(demo.SMOLLM2, checkpoint=Path("models/absent/absent.gguf"))
+    monkeypatch.setattr(demo, "SMOLLM2", absent)
+    monkeypatch.setattr(demo, "REPETITIONS", 1)
+    demo.run_demo()
+    printed = capsys.readouterr().out
+    assert "10 questions about images" in printed
+    assert "models/absent is empty" in printed
+    assert all(demo.point_text(point) in printed for point in demo.POINTS)
+
+
+@needs_export
+def test_the_demo_keeps_a_bundle_only_while_it_fits(
+    exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(demo_bundles, "CACHE", tmp_path)
+    assert not demo_bundles.is_fitting(demo.REFERENCE)
+    shutil.copytree(exported[0], demo.REFERENCE.path)
+    assert demo_bundles.is_fitting(demo.REFERENCE)
+    assert not demo_bundles.is_fitting(replace(demo.REFERENCE, precision="int4"))
+    assert not demo_bundles.is_fitting(replace(demo.REFERENCE, schedules=()))
+    (demo.REFERENCE.path / "tokenizer.json").unlink()
+    assert not demo_bundles.is_fitting(demo.REFERENCE)
+
+
+def test_the_demo_asks_ten_images_questions_of_every_type() -> None:
+    chosen = demo.chosen_questions(SCENES / "task.jsonl")
+    assert len({asked.image for asked in chosen}) == 10
+    assert all(asked.image.is_file() for asked in chosen)
+    lines = (SCENES / "task.jsonl").read_text(encoding="utf-8").splitlines()
+    types = {task["question"]: task["type"] for task in map(json.loads, lines)}
+    assert {types[asked.question] for asked in chosen} == set(types.values())
 
 
 @needs_export

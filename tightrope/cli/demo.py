@@ -96,17 +96,19 @@ def chosen_questions(task: Path) -> list[Question]:
     """Ten questions, each about an image of its own, with the types in turn."""
     lines = [json.loads(line) for line in task.read_text("utf-8").splitlines()]
     types = list(dict.fromkeys(line["type"] for line in lines))
-    images = list(dict.fromkeys(line["images"][0] for line in lines))
-    step = len(images) // NUM_QUESTIONS
-    chosen = []
-    for number, image in enumerate(images[::step][:NUM_QUESTIONS]):
-        about = [line for line in lines if line["images"] == [image]]
-        turned = types[number % len(types) :] + types[: number % len(types)]
-        line = min(about, key=lambda line: turned.index(line["type"]))
-        chosen.append(
-            Question(image=task.parent / image, question=line["question"], expected=line["answer"])
+    chosen: dict[str, Question] = {}
+    for number in range(NUM_QUESTIONS):
+        wanted, start = types[number % len(types)], number * len(lines) // NUM_QUESTIONS
+        line = next(
+            line
+            for line in lines[start:] + lines[:start]
+            if line["type"] == wanted and line["images"][0] not in chosen
         )
-    return chosen
+        image = line["images"][0]
+        chosen[image] = Question(
+            image=task.parent / image, question=line["question"], expected=line["answer"]
+        )
+    return list(chosen.values())
 
 
 def show_questions(model: Model, questions: Sequence[Question]) -> None:
