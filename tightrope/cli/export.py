@@ -9,6 +9,7 @@ import typer
 
 from tightrope.cli.options import Json
 from tightrope.cli.output import print_json, print_pairs, progress_on_terminal
+from tightrope.errors import InputError
 
 
 def export(
@@ -44,6 +45,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Turn a Hugging Face or GGUF checkpoint into a bundle, and check it against the original."""
+    if output.exists() and not force:
+        raise InputError(f"{output} exists; choose another name, or replace it with --force")
+
     from tightrope.export.api import export as export_checkpoint
     from tightrope.export.config import ExportConfig
 
