@@ -30,4 +30,5 @@ def widen(model: ir.Model) -> None:
 
 def _retype(value: ir.Value) -> None:
     if value.dtype == _HALF:
-        value.dtype = _FULL
+        # A type of its own: clones of a model share theirs.
+        value.type = ir.TensorType(_FULL)
