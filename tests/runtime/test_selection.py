@@ -138,7 +138,9 @@ def test_a_chain_selects_before_and_inside(
 
 
 @pytest.mark.parametrize("keep", ["100%", 16])
-@pytest.mark.parametrize("method", ["divprune", "flashvlm", "uniform", "random", "fastv"])
+@pytest.mark.parametrize(
+    "method", ["divprune", "flashvlm", "visionzip", "uniform", "random", "fastv"]
+)
 def test_keeping_everything_changes_no_token(method: str, keep: int | str, recorded: Load) -> None:
     model = recorded("llava")
     backend: Any = model.backend
