@@ -65,7 +65,16 @@ class Checkpoint:
                     f"{self.name} has {problem.replace('_keys', '')} tensors: {found}; "
                     "the checkpoint is incomplete or its config.json belongs to another"
                 )
+        if self.gguf:
+            model = self._without_quantizer(model)
         return model.eval().requires_grad_(False)
+
+    def _without_quantizer(self, model: Any) -> Any:
+        """A plain model with the dequantised weights: transformers' own refuses a change of type."""
+        plain = self.auto_class.from_config(self.config, dtype=torch.float32)
+        plain.load_state_dict(model.state_dict())
+        plain.generation_config = model.generation_config
+        return plain
 
     def tokenizer(self) -> Any:
         """The fast tokenizer; raises UnsupportedModel if there is none."""

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from tightrope.export.check import check_operators, operators_of
 from tightrope.export.traces import Progress, Traces
-from tightrope.export.variants import derive
+from tightrope.export.variants import derive, simplified
 from tightrope.export.weights import WeightFile
 
 Variant = tuple[str, str, str, bool]
@@ -30,10 +30,14 @@ def write_graphs(
     the oldest supported TensorRT does not parse.
     """
     operators = {}
+    short: dict[tuple[str, bool], ir.Model] = {}
     variants = _variants(traces, standard_prefill)
     for number, (file, trace, face, single) in enumerate(variants):
         progress(f"writing {file}", number / len(variants))
-        graph = derive(traces[trace], face, wide=wide or file.startswith("host."), single=single)
+        key = (trace, wide or file.startswith("host."))
+        if key not in short:
+            short[key] = simplified(traces[trace], wide=key[1])
+        graph = derive(short[key], face, single=single)
         if file.startswith("standard."):
             check_operators(file, graph)
             operators[file] = operators_of(graph)

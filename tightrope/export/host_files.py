@@ -25,7 +25,7 @@ def write_host_files(
     """Write them to `folder`; kind: element type of the embeddings, float16 or float32."""
     table = model.get_input_embeddings().weight
     name = next(key for key, value in parameters_of(model).items() if value is table)
-    weights.values(name).numpy().astype(kind).tofile(folder / "embeddings.data")
+    weights.rounded(name).numpy().astype(kind).tofile(folder / "embeddings.data")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     template = source.chat_template(tokenizer)
     if template is not None:

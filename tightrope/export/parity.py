@@ -63,7 +63,6 @@ def measure(
         "r",
         shape=(choices.dims.vocab_size, choices.dims.hidden_size),
     )
-    model.get_input_embeddings().weight.copy_(torch.from_numpy(np.array(embeddings)).float())
 
     def embed(token: int) -> Array:
         return np.asarray(embeddings[token], np.float32)
@@ -91,12 +90,19 @@ def _probe(model: Any) -> Array:
 
 
 def _replace_weights(model: Any, weights: WeightFile) -> None:
-    head = model.get_output_embeddings()
-    # A tied head may be stored as int4 while the embeddings are not.
-    head.weight = torch.nn.Parameter(head.weight.clone(), requires_grad=False)
+    """Give `model` the values that were written."""
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    replaced: list[torch.Tensor] = []
+    if head.weight is table.weight:
+        # One parameter under two names; in the graphs it may be int4 while embeddings never are.
+        names = [name for name, value in parameters_of(model).items() if value is table.weight]
+        written = next(filter(weights.is_quantized, names), names[0])
+        head.weight = torch.nn.Parameter(weights.in_graphs(written), requires_grad=False)
+        table.weight = torch.nn.Parameter(weights.rounded(written), requires_grad=False)
+        replaced = [head.weight, table.weight]
     for name, value in parameters_of(model).items():
-        if value.is_floating_point():
-            value.copy_(weights.values(name))
+        if value.is_floating_point() and not any(value is done for done in replaced):
+            value.copy_(weights.in_graphs(name))
 
 
 def _prompt(

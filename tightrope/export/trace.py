@@ -9,6 +9,7 @@ with fake tensors, and initializers keep the parameters' names.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -244,7 +245,8 @@ def fake_model(auto_class: Any, config: Any) -> Any:
     """The checkpoint's architecture in float16 without weights; call inside `fake_tensors`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return auto_class.from_config(config, dtype=torch.float16).eval()
+        # A copy: tracing names its own attention functions in the config.
+        return auto_class.from_config(copy.deepcopy(config), dtype=torch.float16).eval()
 
 
 def fake_tensors() -> FakeTensorMode:

@@ -16,16 +16,20 @@ from tightrope.export.trace import ONNX_OPSET, axes_of, quiet
 IR_VERSION = 10
 
 
-def derive(trace: ir.Model, face: str, *, wide: bool, single: bool = False) -> ir.Model:
-    """One variant of a traced graph; the trace stays as it is.
-
-    wide: compute in float32. single: the graph serves one token a call.
-    """
+def simplified(trace: ir.Model, *, wide: bool) -> ir.Model:
+    """A traced graph in short form, own ops still in it; wide: computing in float32."""
     model = trace.clone()
     with quiet():
         if wide:
             widen(model)
         simplify(model)
+    return model
+
+
+def derive(model: ir.Model, face: str, *, single: bool = False) -> ir.Model:
+    """One variant of a simplified graph, which stays as it is; single: for one token a call."""
+    model = model.clone()
+    with quiet():
         lower(model, face)
         tidy(model)
     _settle(model, single)

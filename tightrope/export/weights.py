@@ -56,13 +56,20 @@ class WeightFile:
             if wanted != tensor.dtype:
                 _cast(model.graph, value, wanted)
 
-    def values(self, parameter: str) -> torch.Tensor:
-        """A parameter as it was written: rounded to the storage type, float32."""
-        value = self._parameters(parameter)
+    def is_quantized(self, parameter: str) -> bool:
+        """Whether the graphs hold a parameter as int4."""
+        return parameter in self._quantized
+
+    def in_graphs(self, parameter: str) -> torch.Tensor:
+        """A parameter as the graphs compute with it, float32: rounded, or through int4."""
         if parameter in self._quantized:
             codes, scale = self._quantize(parameter)
             return torch.from_numpy(np.ascontiguousarray(dequantize(codes, scale).T))
-        return self._rounded(parameter, value).float()
+        return self.rounded(parameter)
+
+    def rounded(self, parameter: str) -> torch.Tensor:
+        """A parameter rounded to the storage type and never quantised, float32."""
+        return self._rounded(parameter, self._parameters(parameter)).float()
 
     def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
         key = (parameter, layout)
