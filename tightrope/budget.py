@@ -16,24 +16,28 @@ def keep_count(keep: Keep, available: int) -> int:
     A percentage rounds up, so that no image is left without a token.
     Raises InputError for anything else, for 0 and for a count above `available`.
     """
-    accepted = f'a count in 1..{available} or a percentage such as "25%"'
+    check_keep(keep)
+    if isinstance(keep, str) and keep.strip().endswith("%"):
+        return max(1, math.ceil(available * float(keep.strip()[:-1]) / 100))
+    if int(keep) > available:
+        raise InputError(f"keep is {keep}; an image has {available} tokens here: keep fewer")
+    return int(keep)
+
+
+def check_keep(keep: Keep) -> None:
+    """Raises InputError for a `keep` that is wrong however many tokens there are."""
+    accepted = 'a count, 1 or more, or a percentage such as "25%"'
     if isinstance(keep, bool) or not isinstance(keep, (int, str)):
         raise InputError(f"keep is {keep!r}; accepted: {accepted}")
-    if isinstance(keep, str) and keep.strip().endswith("%"):
-        try:
-            share = float(keep.strip()[:-1])
-        except ValueError:
-            raise InputError(f"keep is {keep!r}; accepted: {accepted}") from None
-        if not math.isfinite(share) or not 0 < share <= 100:
-            raise InputError(f"keep is {keep!r}; a percentage lies above 0% and up to 100%")
-        return max(1, math.ceil(available * share / 100))
+    text = str(keep).strip()
     try:
-        count = int(keep)
+        share, count = (float(text[:-1]), 1) if text.endswith("%") else (100.0, int(text))
     except ValueError:
         raise InputError(f"keep is {keep!r}; accepted: {accepted}") from None
-    if not 1 <= count <= available:
-        raise InputError(f"keep is {count}; accepted: {accepted}")
-    return count
+    if not 0 < share <= 100:  # nor is a NaN
+        raise InputError(f"keep is {keep!r}; a percentage lies above 0% and up to 100%")
+    if count < 1:
+        raise InputError(f"keep is {keep!r}; accepted: {accepted}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,29 +64,46 @@ class OperatingPoint:
     """Newest tokens that no policy gives up; None takes the policy's default."""
 
     def __post_init__(self) -> None:
+        self._check_selection()
+        self._check_budget()
+        if self.resolution is not None:
+            _check_whole("resolution", self.resolution, least=1, unit="pixels")
+
+    def _check_selection(self) -> None:
+        if self.selector is not None and not isinstance(self.selector, str):
+            raise InputError(f"selector is {self.selector!r}; accepted: a name, or before+inside")
         if self.keep is not None and self.selector is None:
             raise InputError(f"keep is {self.keep!r} but no selector is named; name one")
-        if self.selector is not None and self.keep is None:
+        if self.selector is None:
+            return
+        if self.keep is None:
             raise InputError(f"selector {self.selector!r} needs keep: how many tokens it leaves")
-        links = len(self.selector.split("+")) if self.selector else 0
+        links = len(self.selector.split("+"))
         if isinstance(self.keep, tuple) and len(self.keep) != links:
             raise InputError(
                 f"keep has {len(self.keep)} values for the {links} links of {self.selector!r}; "
                 "give one value per link, or one for all"
             )
         for value in self.keep if isinstance(self.keep, tuple) else (self.keep,):
-            if value is not None:
-                keep_count(value, 2**31)
-        if self.policy is not None and self.kv_budget is None:
-            raise InputError(f"policy {self.policy!r} needs kv_budget: how many slots it may fill")
+            check_keep(value)
+
+    def _check_budget(self) -> None:
+        if self.policy is not None and not isinstance(self.policy, str):
+            raise InputError(f"policy is {self.policy!r}; accepted: a policy's name")
+        if self.kv_budget is None:
+            for name in ("policy", "sinks", "recent"):
+                if (value := getattr(self, name)) is not None:
+                    raise InputError(
+                        f"{name} is {value!r} but kv_budget is not set: how many slots may be full"
+                    )
+            return
         budgets = self.kv_budget if isinstance(self.kv_budget, tuple) else (self.kv_budget,)
         for budget in budgets:
-            if budget is not None and (isinstance(budget, bool) or budget < 1):
-                raise InputError(f"kv_budget is {budget!r}; accepted: slots per layer, 1 or more")
-        if self.sinks is not None and self.sinks < 0:
-            raise InputError(f"sinks is {self.sinks}; accepted: 0 or more")
-        if self.recent is not None and self.recent < 1:
-            raise InputError(f"recent is {self.recent}; accepted: 1 or more")
+            _check_whole("kv_budget", budget, least=1, unit="slots, or a tuple with one per layer")
+        if self.sinks is not None:
+            _check_whole("sinks", self.sinks, least=0, unit="tokens")
+        if self.recent is not None:
+            _check_whole("recent", self.recent, least=1, unit="tokens")
 
     def links(self) -> tuple[tuple[str, Keep], ...]:
         """The selector's chain as (method, keep) pairs, in the order in which they act."""
@@ -91,3 +112,8 @@ class OperatingPoint:
         names = self.selector.split("+")
         keeps = self.keep if isinstance(self.keep, tuple) else (self.keep,) * len(names)
         return tuple(zip(names, keeps, strict=True))
+
+
+def _check_whole(name: str, value: object, least: int, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; accepted: whole {unit}, {least} or more")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tightrope.errors import InputError
 from tightrope.runtime.answer import Answer, Piece
 from tightrope.runtime.conversation import Conversation
-from tightrope.runtime.images import ImageSource
+from tightrope.runtime.images import ImageSource, check_list
 
 if TYPE_CHECKING:
     from tightrope.runtime.model import Model
@@ -43,6 +44,11 @@ class Chat:
         """The same as it grows; a turn counts once it has ended."""
         from tightrope.runtime.model import Options, Stream
 
+        check_list(images)
+        if not isinstance(text, str) or not (text or images):
+            raise InputError(f"text is {text!r}; accepted: what the user says next")
+        if options.get("n", 1) != 1:
+            raise InputError(f"n is {options['n']!r}; a chat goes on from one answer: leave it out")
         parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
         content: Any = parts if images else text
         messages = [*self.messages, {"role": "user", "content": content}]

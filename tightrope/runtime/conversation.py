@@ -104,14 +104,9 @@ class Conversation:
         Raises InputError before anything runs where the slots cannot hold it.
         """
         length, chunk = len(stretch.ordinals), self.manifest.prefill_chunk
-        selection = self._selection(stretch, keep_inside, settings)
-        if selection is not None and length > chunk:
-            raise InputError(
-                f"the prompt has {length} tokens; a schedule needs them in one call of "
-                f"{chunk} at most: export with a larger prefill_chunk, or use no schedule"
-            )
+        self.check_fits(length, len(stretch.visual), keep_inside, settings)
+        selection = self._selection(stretch.visual, keep_inside, settings)
         self.slots.trim(settings.budget, settings.sinks, settings.recent)
-        self._check_room(length, selection, settings)
         logits: Floats | None = None
         for start in range(0, length, chunk):
             part = slice(start, min(start + chunk, length))
@@ -130,21 +125,20 @@ class Conversation:
         self.next_ordinal = stretch.next_ordinal
         return logits
 
-    def _selection(
-        self, stretch: Stretch, keep_inside: int, settings: Settings
-    ) -> Selection | None:
-        if settings.inside is None or keep_inside >= len(stretch.visual):
-            return None
-        name = settings.inside[0]
-        stages = stages_of(self.manifest, name)
-        return Selection(
-            name,
-            stretch.visual[None],
-            (keep_inside,) * len(stages),
-            tuple(stage.layer for stage in stages),
-        )
+    def check_fits(
+        self, length: int, num_visual: int, keep_inside: int, settings: Settings
+    ) -> None:
+        """Raises InputError for `length` new tokens that no call or no slots can hold.
 
-    def _check_room(self, length: int, selection: Selection | None, settings: Settings) -> None:
+        num_visual: how many of them are visual.
+        """
+        selection = self._selection(np.arange(num_visual), keep_inside, settings)
+        chunk = self.manifest.prefill_chunk
+        if selection is not None and length > chunk:
+            raise InputError(
+                f"the prompt has {length} tokens; a schedule needs them in one call of "
+                f"{chunk} at most: export with a larger prefill_chunk, or use no schedule"
+            )
         if settings.evicts:
             return
         seen = tokens_per_layer(len(settings.budget), length, selection)
@@ -154,3 +148,17 @@ class Conversation:
                 f"the prompt needs {needed} slots, the bundle has {self.manifest.slots}; shorten "
                 "it, keep fewer visual tokens, set kv_budget, or export with more --slots"
             )
+
+    def _selection(
+        self, visual: npt.NDArray[np.int64], keep_inside: int, settings: Settings
+    ) -> Selection | None:
+        if settings.inside is None or keep_inside >= len(visual):
+            return None
+        name = settings.inside[0]
+        stages = stages_of(self.manifest, name)
+        return Selection(
+            name,
+            visual[None],
+            (keep_inside,) * len(stages),
+            tuple(stage.layer for stage in stages),
+        )

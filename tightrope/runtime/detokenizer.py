@@ -26,7 +26,8 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         """Raises InputError for stop strings that are empty or no strings."""
-        if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
+        many = isinstance(stop, Sequence) and not isinstance(stop, str)
+        if not many or not all(isinstance(text, str) and text for text in stop):
             raise InputError(f"stop is {stop!r}; accepted: a list of strings, none of them empty")
         self.stopped = False
         """Whether a stop string was completed; what follows it is not text of the answer."""

@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ MAX_MEGAPIXELS = 64
 # What Pillow's decoders let through for a file that is cut short or damaged.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
+
+
+def check_list(images: Sequence[ImageSource]) -> None:
+    """Raises InputError for what is no list of images, such as one image alone."""
+    one = isinstance(images, (str, bytes, np.ndarray))
+    if one or not isinstance(images, Sequence):
+        kind = type(images).__name__
+        raise InputError(f"images is a {kind}; accepted: a list of images, [image] for one")
 
 
 def load_image(source: ImageSource) -> PIL.Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tightrope.budget import OperatingPoint
 from tightrope.bundle import Bundle
-from tightrope.errors import InputError
+from tightrope.errors import BundleError, InputError
 from tightrope.runtime.answer import Answer, Piece, Sample, Usage
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.backends.backend import Backend, Cancel, Cancelled
@@ -52,6 +52,8 @@ class Options:
         count = self.max_tokens
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InputError(f"max_tokens is {count!r}; accepted: a whole number, 1 or more")
+        if not isinstance(self.ignore_eos, bool):
+            raise InputError(f"ignore_eos is {self.ignore_eos!r}; accepted: True or False")
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Model:
@@ -163,18 +165,34 @@ class Model:
 
     def token_ids(self, prompt: Prompt, num_images: int = 0) -> list[int]:
         """Token ids of `prompt`, one placeholder per image."""
-        if not isinstance(prompt, str) and prompt and isinstance(prompt[0], (int, np.integer)):
-            return self._given_ids(prompt, num_images)
+        if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+            raise InputError(
+                f"prompt is {prompt!r}; accepted: a question, a list of token ids, or a list of "
+                "messages"
+            )
+        if not prompt and (num_images == 0 or not isinstance(prompt, str)):
+            raise InputError(f"prompt is {prompt!r}, which is empty; give a question")
         if self._vision is None and num_images:
             raise InputError(f"{num_images} images were given, but the bundle sees none")
+        if prompt and isinstance(prompt[0], (int, np.integer)):
+            return self._given_ids(prompt, num_images)
         token = None if self._vision is None else self._vision.image_token
         messages: Any = prompt
         ids = render_and_encode(self._template, self._tokenizer, messages, token, num_images)
         if not ids:
             raise InputError("the prompt is empty; give a question")
+        vocab = self.bundle.manifest.dims.vocab_size
+        if max(ids) >= vocab:
+            raise BundleError(
+                f"tokenizer.json gives token id {max(ids)}, the model knows {vocab}: the two do "
+                "not belong together; export the checkpoint again with its own tokenizer"
+            )
         return ids
 
     def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
+        for token in prompt:
+            if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
+                raise InputError(f"the prompt has {token!r} among token ids; accepted: ids alone")
         ids = [int(token) for token in prompt]
         vocab = self.bundle.manifest.dims.vocab_size
         if bad := [token for token in ids if not 0 <= token < vocab]:
@@ -232,7 +250,7 @@ class _Request:
         self._settings: Settings = resolve(options.point, manifest)
         self._conversation = conversation or Conversation(model.backend, manifest)
         self._sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
-        tokenizer, stop = model._tokenizer, options.stop or ()
+        tokenizer, stop = model._tokenizer, () if options.stop is None else options.stop
         self._rows = [Row(StreamDecoder(tokenizer, stop)) for _ in range(options.n)]
         self._images = load_images(images, self._watch)
         self._token_ids = model.token_ids(prompt, len(images))
@@ -300,6 +318,7 @@ class _Request:
         vision = self._model._vision
         image_id = None if vision is None else vision.image_token_id
         earlier = sum(isinstance(key, tuple) for key in conversation.keys)
+        self._check_fits(len(ids), len(self._images) - earlier)
         seen = self._see(self._images[earlier:], ids, image_id)
         stretch = assemble(ids, seen, image_id, self._model._embeddings, conversation.next_ordinal)
         inside = sum(settings.kept_inside(image.available, len(image.index)) for image in seen)
@@ -310,6 +329,17 @@ class _Request:
         self._prompt_tokens = conversation.next_ordinal
         conversation.keys = keys
         return logits
+
+    def _check_fits(self, num_ids: int, num_images: int) -> None:
+        """Raises InputError before the tower runs where the slots cannot hold the prompt."""
+        vision, settings = self._model._vision, self._settings
+        if vision is None or settings.resolution is None:
+            self._conversation.check_fits(num_ids, 0, 0, settings)
+            return
+        available = vision.tokens(settings.resolution)
+        kept = settings.kept_before(available)
+        visual, inside = num_images * kept, num_images * settings.kept_inside(available, kept)
+        self._conversation.check_fits(num_ids - num_images + visual, visual, inside, settings)
 
     def _see(
         self, images: Sequence[LoadedImage], ids: Sequence[int], image_id: int | None

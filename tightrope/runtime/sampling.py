@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from tightrope.errors import BackendError, InputError
 
+MOST_ANSWERS = 128
+"""Of one request: each has slots of its own."""
+
 _FLOAT32 = np.finfo(np.float32)
 _FIRST_GUESS = 1024
 """Tokens sorted at first; the nucleus of a trained model is nearly always among them."""
@@ -26,14 +29,14 @@ class Sampler:
 
     def __init__(self, temperature: float, top_p: float, seed: int, n: int = 1) -> None:
         """Raises InputError for values out of range, naming them."""
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise InputError(f"temperature is {temperature}; accepted: 0 (greedy) or more")
-        if not 0 < top_p <= 1:
-            raise InputError(f"top_p is {top_p}; accepted: above 0, up to 1 (everything)")
+        if not (_is_number(temperature) and math.isfinite(temperature) and temperature >= 0):
+            raise InputError(f"temperature is {temperature!r}; accepted: 0 (greedy) or more")
+        if not (_is_number(top_p) and 0 < top_p <= 1):
+            raise InputError(f"top_p is {top_p!r}; accepted: above 0, up to 1 (everything)")
         if not _is_count(seed, least=0):
             raise InputError(f"seed is {seed!r}; accepted: a whole number, 0 or more")
-        if not _is_count(n, least=1):
-            raise InputError(f"n is {n!r}; accepted: a whole number of answers, 1 or more")
+        if not _is_count(n, least=1) or n > MOST_ANSWERS:
+            raise InputError(f"n is {n!r}; accepted: a whole number of answers, 1..{MOST_ANSWERS}")
         self._greedy = temperature == 0
         # Within float32, so that no division by it makes a NaN of a logit of 0 or -inf.
         smallest, largest = (float(bound) for bound in (_FLOAT32.tiny, _FLOAT32.max))
@@ -97,6 +100,10 @@ def _at(weights: npt.NDArray[np.float32], uniform: float) -> int:
     """The index whose share of the summed weights holds `uniform`; never one of weight 0."""
     reached = np.cumsum(weights, dtype=np.float64)
     return int(np.searchsorted(reached, uniform * reached[-1], side="right"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and type(value) is not bool
 
 
 def _is_count(value: object, least: int) -> bool:

@@ -51,7 +51,10 @@ class Settings:
 
 def resolve(point: OperatingPoint | None, manifest: Manifest) -> Settings:
     """Settings of `point` on the bundle; raises InputError naming what does not fit."""
-    point = point or OperatingPoint()
+    if point is None:
+        point = OperatingPoint()
+    if not isinstance(point, OperatingPoint):
+        raise InputError(f"point is {point!r}; accepted: an OperatingPoint, or None")
     resolution = _resolution(point.resolution, manifest)
     before, inside = _selection(point, manifest)
     if resolution is not None and manifest.vision is not None:
@@ -59,10 +62,10 @@ def resolve(point: OperatingPoint | None, manifest: Manifest) -> Settings:
             keep_count(keep, manifest.vision.tokens(resolution))
     layers = manifest.dims.num_hidden_layers
     budget = _budget(point, manifest)
-    policy = find_policy(point.policy or (DEFAULT_POLICY if point.kv_budget else _UNBUDGETED))
     if point.kv_budget is None:
-        sinks, recent = point.sinks or 0, point.recent or 1
+        policy, sinks, recent = find_policy(_UNBUDGETED), 0, 1
     else:
+        policy = find_policy(DEFAULT_POLICY if point.policy is None else point.policy)
         sinks, recent = policy.protected(int(budget.min()), point.sinks, point.recent)
     chosen = OperatingPoint(
         selector=point.selector,

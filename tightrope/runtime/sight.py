@@ -14,7 +14,7 @@ import PIL.Image
 from tightrope.errors import BundleError
 from tightrope.plugins.baselines import BASELINES
 from tightrope.runtime.backends.backend import Backend, VisualTokens
-from tightrope.runtime.images import ImageSource, image_digest, load_image
+from tightrope.runtime.images import ImageSource, check_list, image_digest, load_image
 from tightrope.runtime.preprocess import Preprocessor
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.stopwatch import Stopwatch
@@ -46,7 +46,8 @@ class LoadedImage:
 
 
 def load_images(sources: Sequence[ImageSource], watch: Stopwatch) -> list[LoadedImage]:
-    """Decode images; raises InputError naming the one that cannot be used."""
+    """Decode images; raises InputError naming what cannot be used."""
+    check_list(sources)
     with watch("image_ms"):
         images = [load_image(source) for source in sources]
         return [LoadedImage(image, image_digest(image)) for image in images]

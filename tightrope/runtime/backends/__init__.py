@@ -7,6 +7,9 @@ from tightrope.errors import BackendError, DeviceUnavailable, InputError
 from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
 from tightrope.runtime.backends.backend import Backend
 
+MOST_THREADS = 1024
+"""More than any board has; ONNX Runtime would try to start as many as it is told."""
+
 
 def create_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
     """The backend called `name`, holding `bundle`.
@@ -14,8 +17,9 @@ def create_backend(name: str, bundle: Bundle, threads: int | None = None) -> Bac
     Raises InputError for an unknown name, DeviceUnavailable for hardware that is not here, and
     BackendError for a package that is missing or doubled.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; accepted: 1 or more")
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
+        raise InputError(f"threads is {threads!r}; accepted: a whole number, 1..{MOST_THREADS}")
     refuse_two_onnxruntimes()
     states = backend_status()
     if name != "auto" and name not in states:
