@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tightrope import bundle as bundles
-from tightrope.errors import InputError
+from tightrope.errors import BundleError, InputError
 from tightrope.export import parity
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.choices import Choices, choose, notes_on
@@ -40,16 +40,23 @@ def export(
 
     progress: called with what is being done and the share that is done, 0 to 1.
     The folder appears when all of it is written and checked; an export that fails or is
-    interrupted leaves nothing. Raises UnsupportedModel and InputError.
+    interrupted leaves nothing. Raises UnsupportedModel, InputError, and BundleError where the
+    disk takes no more.
     """
     started = time.perf_counter()
-    config = config or ExportConfig()
+    config = ExportConfig() if config is None else config
+    if not isinstance(config, ExportConfig):
+        raise InputError(f"config is {config!r}; accepted: an ExportConfig, or None")
+    if not isinstance(output, (str, os.PathLike)) or not os.fspath(output):
+        raise InputError(f"output is {output!r}; accepted: the path of the folder to write")
     target = Path(output)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another name, or ask for it to be replaced")
     if target.exists() and not (target / bundles.MANIFEST).is_file():
         raise InputError(f"{target} is no bundle and is not replaced; choose another name")
-    source = open_checkpoint(os.fspath(checkpoint))
+    source = open_checkpoint(
+        os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
+    )
     with _finished_folder(target) as folder:
         manifest, notes = _write(source, config, folder, progress or (lambda *_: None))
     sizes = [entry["bytes"] for entry in manifest.files.values()]
@@ -72,8 +79,11 @@ def export(
 @contextlib.contextmanager
 def _finished_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target` that takes its place on success and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{target} cannot be written ({error}); choose another place") from error
     try:
         folder.chmod(0o755)
         yield folder
@@ -84,6 +94,8 @@ def _finished_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             folder.rename(target)
+    except OSError as error:
+        raise BundleError(f"{target} was not written ({error}); nothing is left of it") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -96,9 +108,10 @@ def _write(
     tokenizer = source.tokenizer()
     choices = choose(source, config, tokenizer)
     notes = notes_on(source, config, choices)
-    traces, left = trace_all(source, config, choices, _part(progress, 0.02, 0.5))
-    progress("loading weights", 0.5)
+    # Before tracing, which takes longer: a damaged checkpoint is told at once.
+    progress("loading weights", 0.02)
     model = source.load_model()
+    traces, left = trace_all(source, config, choices, _part(progress, 0.1, 0.55))
     wide = config.precision == "fp32"
     graphs = folder / "graphs"
     graphs.mkdir()

@@ -7,8 +7,7 @@ import hashlib
 import io
 import json
 import re
-import socket
-import urllib.parse
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ import torch
 import transformers
 from huggingface_hub import constants as hub_constants
 
-from tightrope.errors import UnsupportedModel
-from tightrope.export.families import Family, find_family
+from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.families import Family, family_called, find_family
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_SECONDS = 5.0
@@ -50,19 +49,29 @@ class Checkpoint:
 
         Raises UnsupportedModel where tensors are missing, misshapen or unreadable.
         """
+        self.json("generation_config.json")  # transformers passes over a damaged one in silence
         options = {"gguf_file": self.gguf} if self.gguf else {"dtype": "auto"}
         with _silence():
             try:
+                # Mismatched tensors are refused below, by name: the error without this option
+                # names none.
                 model, report = self.auto_class.from_pretrained(
-                    self.folder, output_loading_info=True, **options
+                    self.folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
                 )
             except Exception as error:  # safetensors, torch and gguf each raise their own
-                raise UnsupportedModel(f"{self.name} cannot be loaded: {error}") from error
-        for problem in ("missing_keys", "mismatched_keys"):
-            if names := sorted(str(name) for name in report.get(problem) or ()):
-                found = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
                 raise UnsupportedModel(
-                    f"{self.name} has {problem.replace('_keys', '')} tensors: {found}; "
+                    f"{self.name} cannot be loaded: {_words(error)}; get the checkpoint again"
+                ) from error
+        missing = [str(name) for name in report.get("missing_keys") or ()]
+        misshapen = [
+            f"{name} {list(found)} instead of {list(wanted)}"
+            for name, found, wanted in report.get("mismatched_keys") or ()
+        ]
+        for problem, names in (("missing", sorted(missing)), ("misshapen", sorted(misshapen))):
+            if names:
+                listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+                raise UnsupportedModel(
+                    f"{self.name} has {problem} tensors: {listed}; "
                     "the checkpoint is incomplete or its config.json belongs to another"
                 )
         if self.gguf:
@@ -70,7 +79,7 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
     def _without_quantizer(self, model: Any) -> Any:
-        """A plain model with the dequantised weights: transformers' own refuses a change of type."""
+        """A plain model with the dequantised weights: transformers' refuses a change of type."""
         plain = self.auto_class.from_config(self.config, dtype=torch.float32)
         plain.load_state_dict(model.state_dict())
         plain.generation_config = model.generation_config
@@ -82,9 +91,10 @@ class Checkpoint:
         with _silence():
             try:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **options)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # tokenizers raises no narrower class
                 raise UnsupportedModel(
-                    f"{self.name} has no tokenizer that can be read: {error}"
+                    f"{self.name} has no tokenizer that can be read: {_words(error)}; put the "
+                    "model's own tokenizer.json beside its config.json"
                 ) from error
         if not getattr(tokenizer, "is_fast", False):
             raise UnsupportedModel(
@@ -97,8 +107,7 @@ class Checkpoint:
         for name in names:
             file = self.folder / name
             if file.is_file():
-                content = json.loads(file.read_text(encoding="utf-8"))
-                return content if isinstance(content, dict) else {}
+                return _read_json(file)
         return {}
 
     def chat_template(self, tokenizer: Any) -> str | None:
@@ -132,8 +141,11 @@ class Checkpoint:
 def open_checkpoint(source: str | Path) -> Checkpoint:
     """The checkpoint that `source` names; nothing of its weights is read yet.
 
-    Raises UnsupportedModel, within ten seconds where a hub cannot be reached.
+    Raises InputError for what can be no name, else UnsupportedModel, within ten seconds where a
+    hub cannot be reached.
     """
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise InputError(f"checkpoint is {source!r}; accepted: a folder, a .gguf file or a hub id")
     text = str(source)
     path = Path(source)
     gguf: str | None = None
@@ -153,12 +165,16 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         raise UnsupportedModel(
             f"{text} does not exist; give a folder, a .gguf file or a hub id owner/name"
         )
+    if not gguf:
+        family_called(_read_json(folder / "config.json").get("model_type"))
     options = {"gguf_file": gguf} if gguf else {}
     with _silence():
         try:
             config = transformers.AutoConfig.from_pretrained(folder, **options)
         except Exception as error:  # each reader raises its own for a damaged file
-            raise UnsupportedModel(f"{text} has no config that can be read: {error}") from error
+            raise UnsupportedModel(
+                f"{text} has no config that can be read: {_words(error)}; get the checkpoint again"
+            ) from error
     return Checkpoint(
         name=text, folder=folder, gguf=gguf, config=config, family=find_family(config)
     )
@@ -168,16 +184,49 @@ def _download(hub_id: str) -> Path:
     files = ["*.json", "*.jinja", "*.safetensors", "*.model", "README.md"]
     with contextlib.suppress(OSError, ValueError):
         return Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
-    endpoint = urllib.parse.urlsplit(hub_constants.ENDPOINT)
-    address = (endpoint.hostname or "", endpoint.port or (80 if endpoint.scheme == "http" else 443))
     try:
-        socket.create_connection(address, timeout=_HUB_SECONDS).close()
+        _reach_hub(hub_id)
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=files))
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except Exception as error:  # the hub's HTTP client has errors of its own
         raise UnsupportedModel(
-            f"{hub_id} is no folder here, and the hub at {endpoint.hostname} does not give it: "
-            f"{error}; download it elsewhere and give its folder"
+            f"{hub_id} is no folder here, and the hub at {hub_constants.ENDPOINT} does not give "
+            f"it: {_words(error)}; download it elsewhere and give its folder"
         ) from error
+
+
+def _reach_hub(hub_id: str) -> None:
+    """Ask the hub for a model's card; raises what went wrong, TimeoutError after a while."""
+    problems: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            huggingface_hub.HfApi().model_info(hub_id, timeout=_HUB_SECONDS)
+        except Exception as error:
+            problems.append(error)
+
+    # Apart, because no timeout of the client covers looking the hub's name up.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_SECONDS + 1)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {_HUB_SECONDS + 1:.0f} s")
+    if problems:
+        raise problems[0]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnsupportedModel(
+            f"{file} cannot be read: {_words(error)}; get the checkpoint again"
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _words(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 @contextlib.contextmanager

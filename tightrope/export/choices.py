@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jinja2
+
 from tightrope.bundle import Stage, VisionInfo
 from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.checkpoint import Checkpoint
@@ -26,6 +28,9 @@ class Choices:
     selectors: tuple[str, ...]
     schedules: dict[str, tuple[Stage, ...]]
     vision: VisionInfo | None
+    preprocessor: dict[str, Any]
+    """preprocessor.json; empty for a text model."""
+    chat_template: str | None
     prefill_chunk: int
     standard_prefill: bool
     """Whether slots and new tokens together stay within TensorRT's TopK."""
@@ -42,6 +47,8 @@ def choose(source: Checkpoint, config: ExportConfig, tokenizer: Any) -> Choices:
         selectors=selectors,
         schedules=_schedules(source, config, dims),
         vision=vision,
+        preprocessor=_preprocessor(source),
+        chat_template=_chat_template(source, tokenizer),
         prefill_chunk=chunk,
         standard_prefill=config.slots + chunk < _TOPK_LIMIT,
     )
@@ -116,6 +123,30 @@ def _vision(
     signals = [signal for signal in adapter.signals if signal in needed]
     token = tokenizer.convert_ids_to_tokens(source.config.image_token_id)
     return adapter.info(source.config, config.resolutions, signals, token)
+
+
+def _preprocessor(source: Checkpoint) -> dict[str, Any]:
+    if source.family.vision is None:
+        return {}
+    processor = source.json("processor_config.json").get("image_processor")
+    return source.family.vision.preprocessor(processor or source.json("preprocessor_config.json"))
+
+
+def _chat_template(source: Checkpoint, tokenizer: Any) -> str | None:
+    template = source.chat_template(tokenizer)
+    if template is None:
+        return None
+    trial = [{"role": "user", "content": "?"}]
+    try:
+        tokenizer.apply_chat_template(trial, chat_template=template, tokenize=False)
+    except jinja2.TemplateSyntaxError as error:
+        raise UnsupportedModel(
+            f"the chat template of {source.name} is not valid: {error}, line {error.lineno}; "
+            "take it from where the checkpoint was published"
+        ) from error
+    except (jinja2.TemplateError, TypeError, ValueError):
+        pass  # it may refuse this one conversation
+    return template
 
 
 def _refuse_for_text(source: Checkpoint, asked: object, why: str) -> None:

@@ -34,17 +34,25 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision is {self.precision!r}; accepted: {', '.join(PRECISIONS)}")
-        if self.slots < 32:
-            raise InputError(f"slots is {self.slots}; accepted: 32 or more")
-        if self.prefill_chunk is not None and self.prefill_chunk < 16:
-            raise InputError(f"prefill_chunk is {self.prefill_chunk}; accepted: 16 or more")
-        if self.block_size not in (32, 128):
-            raise InputError(f"block_size is {self.block_size}; accepted: 32 or 128")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; accepted: 0 or more")
+        _check_whole("slots", self.slots, least=32)
+        if self.prefill_chunk is not None:
+            _check_whole("prefill_chunk", self.prefill_chunk, least=16)
+        if self.block_size not in (32, 128) or not isinstance(self.block_size, int):
+            raise InputError(f"block_size is {self.block_size!r}; accepted: 32 or 128")
+        _check_whole("seed", self.seed, least=0)
+        for name in ("selectors", "schedules", "resolutions"):
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)) and (
+                values is not None or name == "schedules"
+            ):
+                raise InputError(f"{name} is {values!r}; accepted: a tuple")
         for resolution in self.resolutions or ():
-            if resolution < 1:
-                raise InputError(f"resolution is {resolution}; accepted: pixels, 1 or more")
+            _check_whole("resolution", resolution, least=1)
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; accepted: a whole number, {least} or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,8 @@ def write_host_files(
     name = next(key for key, value in parameters_of(model).items() if value is table)
     weights.rounded(name).numpy().astype(kind).tofile(folder / "embeddings.data")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    template = source.chat_template(tokenizer)
-    if template is not None:
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    if choices.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(choices.chat_template, encoding="utf-8")
     write_json(folder / "generation.json", _generation(source, model, tokenizer))
     adapter = source.family.vision
     if choices.vision is None or adapter is None:
@@ -39,9 +38,7 @@ def write_host_files(
         for side in choices.vision.resolutions
     }
     np.savez(folder / "positions.npz", **tables)  # type: ignore[arg-type]  # names are free
-    processor = source.json("processor_config.json").get("image_processor")
-    processor = processor or source.json("preprocessor_config.json")
-    write_json(folder / "preprocessor.json", adapter.preprocessor(processor))
+    write_json(folder / "preprocessor.json", choices.preprocessor)
 
 
 def _generation(source: Checkpoint, model: Any, tokenizer: Any) -> dict[str, Any]:

@@ -111,13 +111,19 @@ class WeightFile:
         )
 
     def _quantize(self, parameter: str) -> tuple[Codes, Scales]:
-        weight = self._parameters(parameter).float().T.contiguous().numpy()
+        value = self._parameters(parameter)
+        self._rounded(parameter, value)  # scales are float16: what that cannot hold, int4 cannot
+        weight = value.float().T.contiguous().numpy()
         return quantize(weight, self._block_size)
 
     def _rounded(self, parameter: str, value: torch.Tensor) -> torch.Tensor:
-        """`value` in the storage type; raises UnsupportedModel where float16 cannot hold it."""
+        """`value` in the storage type; raises UnsupportedModel where that cannot hold it."""
         if not value.is_floating_point():
             return value
+        if not bool(torch.isfinite(value).all()):
+            raise UnsupportedModel(
+                f"{parameter} holds NaN or infinity: the checkpoint is damaged; get it again"
+            )
         # Rotary frequencies and the like are buffers that models keep in float32.
         if not self._half or (value.dtype == torch.float32 and "inv_freq" in parameter):
             return value.float()

@@ -34,13 +34,18 @@ FAMILIES = {
 }
 
 
-def find_family(config: Any) -> Family:
-    """The family of a Hugging Face config; raises UnsupportedModel with those there are."""
-    family = FAMILIES.get(config.model_type)
-    if family is None:
+def family_called(model_type: object) -> Family:
+    """The family of this model type; raises UnsupportedModel with those there are."""
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UnsupportedModel(
-            f"model type {config.model_type!r} has no exporter; there are: {', '.join(FAMILIES)}"
+            f"model type {model_type!r} has no exporter; there are: {', '.join(FAMILIES)}"
         )
+    return FAMILIES[model_type]
+
+
+def find_family(config: Any) -> Family:
+    """The family of a Hugging Face config; raises UnsupportedModel where it cannot be exported."""
+    family = family_called(config.model_type)
     text = config.get_text_config()
     if family.vision is not None:
         inner = FAMILIES.get(text.model_type)

@@ -41,6 +41,12 @@ class Llava:
             raise UnsupportedModel(
                 f"vision_feature_layer is {config.vision_feature_layer!r}; accepted: one layer"
             )
+        depth, layer = config.vision_config.num_hidden_layers, config.vision_feature_layer
+        if not (1 <= layer <= depth or -depth <= layer <= -1):
+            raise UnsupportedModel(
+                f"vision_feature_layer is {layer}, the tower has {depth} layers; accepted: "
+                f"1..{depth}, or counted from the end"
+            )
         if config.vision_feature_select_strategy != "default":
             raise UnsupportedModel(
                 f"vision_feature_select_strategy is {config.vision_feature_select_strategy!r}; "
@@ -91,7 +97,12 @@ class Llava:
         return torch.stack(list(seen.pooler_output))
 
     def preprocessor(self, processor: dict[str, Any]) -> dict[str, Any]:
-        config = {key: processor[key] for key in _PROCESSOR_KEYS if key in processor}
+        if missing := [key for key in _PROCESSOR_KEYS if key not in processor]:
+            raise UnsupportedModel(
+                f"the checkpoint's image processor has no {', '.join(missing)}; take its "
+                "processor_config.json or preprocessor_config.json from where it was published"
+            )
+        config = {key: processor[key] for key in _PROCESSOR_KEYS}
         # Early configs give one number: of the shorter edge, and of both sides of the crop.
         if isinstance(config.get("size"), int):
             config["size"] = {"shortest_edge": config["size"]}
