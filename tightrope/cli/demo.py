@@ -33,7 +33,7 @@ SMOLLM2 = DemoBundle(
 )
 
 NUM_QUESTIONS = 10
-TURNS = ("What is the capital of France?", "Name one famous building there.")
+TURNS = ("What is the capital of France?", "And what is the capital of Italy?")
 TURN_TOKENS = 64
 
 POINTS = (
