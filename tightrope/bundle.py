@@ -15,19 +15,22 @@ is remembered in a stamp (size, mtime, inode) in the state folder beside the bun
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path, PurePosixPath
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from tightrope.errors import BundleError
+from tightrope.errors import BundleError, InputError
 from tightrope.interface import Dims
 
 FORMAT = 1
 MANIFEST = "bundle.json"
+_ITEM_BYTES = {"float16": 2, "float32": 4}
 _EXPORT_AGAIN = "export the checkpoint again"
 
 
@@ -95,23 +98,65 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
-        """The manifest that `to_dict` wrote; raises TypeError or KeyError for anything else."""
-        known = {item.name for item in fields(cls)}
-        unknown = set(values) - known
-        if unknown:
-            raise KeyError(f"unknown entries {sorted(unknown)}")
-        parts = dict(values)
-        parts["dims"] = Dims(**values["dims"])
-        if values["vision"] is not None:
-            vision = dict(values["vision"])
-            for name in ("resolutions", "signals"):
-                vision[name] = tuple(vision[name])
-            parts["vision"] = VisionInfo(**vision)
-        parts["schedules"] = {
-            name: tuple(Stage(**stage) for stage in stages)
-            for name, stages in values["schedules"].items()
-        }
-        return cls(**parts)
+        """The manifest that `to_dict` wrote; raises TypeError or ValueError for anything else."""
+        manifest: Manifest = _typed(cls, values, MANIFEST)
+        _check_values(manifest)
+        return manifest
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    """A value of JSON as what the annotation `hint` says; raises TypeError naming the entry."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):  # X | None
+        return None if value is None else _typed(arguments[0], value, name)
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        hints = get_type_hints(hint)
+        if unknown := sorted(set(value) - set(hints)):
+            raise TypeError(f"{name} has unknown entries {unknown}")
+        parts = {key: _typed(hints[key], item, f"{name}: {key}") for key, item in value.items()}
+        built: Any = hint
+        return built(**parts)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_typed(arguments[0], item, name) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _typed(arguments[1], item, f"{name}: {key}") for key, item in value.items()}
+    if type(value) is not hint:
+        kind = getattr(origin or hint, "__name__", hint)
+        raise TypeError(f"{name} is {value!r}, which is no {kind}")
+    return value
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Raises ValueError for what no export writes and what would size an allocation."""
+    sizes = {**asdict(manifest.dims), "slots": manifest.slots, "chunk": manifest.prefill_chunk}
+    vision, layers = manifest.vision, manifest.dims.num_hidden_layers
+    if vision is not None:
+        sizes |= {"patch_size": vision.patch_size, "resolution": min(vision.resolutions, default=0)}
+        if any(side % vision.patch_size for side in vision.resolutions if vision.patch_size > 0):
+            raise ValueError(f"resolutions are {vision.resolutions}, patches {vision.patch_size}")
+    for name, number in sizes.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}")
+    for kind in (manifest.embeddings, manifest.activations):
+        if kind not in _ITEM_BYTES:
+            raise ValueError(f"an element type is {kind!r}")
+    if not all(part.isdecimal() for part in manifest.minimum_onnxruntime.split(".")):
+        raise ValueError(f"minimum_onnxruntime is {manifest.minimum_onnxruntime!r}")
+    for name, stages in manifest.schedules.items():
+        if not stages or not all(0 <= stage.layer < layers for stage in stages):
+            raise ValueError(f"schedule {name} acts outside the {layers} layers")
+    for name, entry in manifest.files.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or path.as_posix() != name or {"..", "."} & {*path.parts, name}:
+            raise ValueError(f"the file name {name!r} leads out of the bundle")
+        if type(entry.get("bytes")) is not int or type(entry.get("sha256")) is not str:
+            raise ValueError(f"{name} has no bytes and sha256")
+    table = manifest.files.get("embeddings.data")
+    wanted = manifest.dims.vocab_size * manifest.dims.hidden_size * _ITEM_BYTES[manifest.embeddings]
+    if table is not None and table["bytes"] != wanted:
+        raise ValueError(f"embeddings.data has {table['bytes']} bytes, dims say {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +171,12 @@ class Bundle:
         """The bundle in folder `path`.
 
         verify: hash every file even if a stamp says that it was hashed before.
-        Raises BundleError naming the file and the way out.
+        Raises BundleError naming the file and the way out, InputError for what is no path.
         """
+        if not isinstance(path, (str, os.PathLike)) or not str(path):
+            raise InputError(
+                f"path is {path!r}; accepted: the folder that `tightrope export` wrote"
+            )
         folder = Path(path)
         manifest = _read_manifest(folder)
         _check_files(folder, manifest, verify)
@@ -145,7 +194,12 @@ class Bundle:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """One of the bundle's JSON files."""
-        content = json.loads(self.file(name).read_text(encoding="utf-8"))
+        try:
+            content = json.loads(self.file(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{self.path / name} is damaged ({error}); {_EXPORT_AGAIN}"
+            ) from error
         if not isinstance(content, dict):
             raise BundleError(f"{self.path / name} holds no JSON object; {_EXPORT_AGAIN}")
         return content
@@ -153,14 +207,22 @@ class Bundle:
 
 def _read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
-    if not folder.exists():
-        raise BundleError(f"{folder} does not exist; give the folder that `tightrope export` wrote")
-    if not file.is_file():
-        raise BundleError(f"{folder} has no {MANIFEST}: it is no bundle; {_EXPORT_AGAIN}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        if not folder.exists():
+            raise BundleError(
+                f"{folder} does not exist; give the folder that `tightrope export` wrote"
+            )
+        if not file.is_file():
+            raise BundleError(f"{folder} has no {MANIFEST}: it is no bundle; {_EXPORT_AGAIN}")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read ({error}); change its permissions") from error
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
+    try:
+        values = json.loads(text)
         found = values["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
     if found != FORMAT:
         newer = isinstance(found, int) and found > FORMAT
@@ -168,7 +230,7 @@ def _read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{file} has format {found}, this reader knows {FORMAT}; {way_out}")
     try:
         return Manifest.from_dict(values)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (TypeError, ValueError) as error:
         raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
 
 
@@ -178,10 +240,9 @@ def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
     fresh: dict[str, list[Any]] = {}
     for name, entry in manifest.files.items():
         file = folder / name
-        try:
-            status = file.stat()
-        except OSError as error:
-            raise BundleError(f"{file} is missing; {_EXPORT_AGAIN}") from error
+        if not file.is_file():  # nor a folder or a pipe
+            raise BundleError(f"{file} is missing; copy the bundle again or {_EXPORT_AGAIN}")
+        status = file.stat()
         if status.st_size != entry["bytes"]:
             raise BundleError(
                 f"{file} has {status.st_size} bytes, the manifest says {entry['bytes']}: "
@@ -201,9 +262,12 @@ def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
 def sha256_of(file: Path) -> str:
     """Hex digest of a file's content."""
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read ({error}); change its permissions") from error
     return digest.hexdigest()
 
 
@@ -238,4 +302,6 @@ def _write_stamps(file: Path, stamps: dict[str, list[Any]]) -> None:
         temporary.write_text(json.dumps(stamps), encoding="utf-8")
         temporary.replace(file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        # A read-only system refuses this as well, even where there is nothing to remove.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -73,6 +73,7 @@ class Model:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle, self.backend = bundle, backend
         generation = bundle.read_json("generation.json")
+        _check_generation(generation)
         special = generation["special_tokens"]
         self._ends = frozenset(generation["eos_token_ids"])
         self._embeddings = Embeddings(bundle, generation["embedding_scale"])
@@ -201,6 +202,23 @@ class Model:
         if num_images and places != num_images:
             raise InputError(f"{num_images} images were given for {places} placeholders")
         return ids
+
+
+_GENERATION = {
+    "eos_token_ids": list,
+    "add_special_tokens": bool,
+    "special_tokens": dict,
+    "embedding_scale": float,
+}
+
+
+def _check_generation(generation: Mapping[str, Any]) -> None:
+    for name, kind in _GENERATION.items():
+        if not isinstance(generation.get(name), kind):
+            raise BundleError(
+                f"generation.json has {name} {generation.get(name)!r}; accepted: a "
+                f"{kind.__name__}; export the bundle again"
+            )
 
 
 class Stream:

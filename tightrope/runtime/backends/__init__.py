@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tightrope.bundle import Bundle
 from tightrope.errors import BackendError, DeviceUnavailable, InputError
 from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
-from tightrope.runtime.backends.backend import Backend
+
+if TYPE_CHECKING:  # `tightrope doctor` asks which backends there are, without numpy
+    from tightrope.runtime.backends.backend import Backend
 
 MOST_THREADS = 1024
 """More than any board has; ONNX Runtime would try to start as many as it is told."""
@@ -33,6 +37,11 @@ def create_backend(name: str, bundle: Bundle, threads: int | None = None) -> Bac
         raise BackendError(
             f"backend {name} is not part of this release; onnxruntime runs every bundle on the CPU"
         )
-    from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
+    try:
+        from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
+    except ImportError as error:
+        raise BackendError(
+            f"onnxruntime cannot be imported ({error}); pip install --force-reinstall onnxruntime"
+        ) from error
 
     return OnnxRuntimeBackend(bundle, threads)

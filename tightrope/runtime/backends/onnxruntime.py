@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import onnxruntime
 
 from tightrope.bundle import Bundle
-from tightrope.errors import BackendError
+from tightrope.errors import BackendError, BundleError
+from tightrope.interface import decoder_inputs, decoder_outputs
 from tightrope.runtime.backends.backend import (
     Call,
     Cancel,
@@ -42,8 +44,9 @@ class OnnxRuntimeBackend:
         self._dims = bundle.manifest.dims
         self._sessions: dict[str, Any] = {}
         self._decoder = self._session("decoder")
+        _check_interface(self._decoder, bundle)
         self._steps: weakref.WeakKeyDictionary[Slots, _Step] = weakref.WeakKeyDictionary()
-        self._tables: dict[int, Floats] = {}
+        self._tables = _position_tables(bundle)
 
     def _session(self, graph: str) -> Any:
         """Session of a host graph, opened at its first use."""
@@ -64,17 +67,11 @@ class OnnxRuntimeBackend:
 
     def vision(self, pixel_values: Floats, resolution: int) -> VisualTokens:
         session = self._session("vision")
-        feeds = {"pixel_values": pixel_values, "position_table": self._table(resolution)}
+        feeds = {"pixel_values": pixel_values, "position_table": self._tables[resolution]}
         names = [output.name for output in session.get_outputs()]
         with _translated():
             values = dict(zip(names, session.run(names, feeds), strict=True))
         return VisualTokens(values.pop("visual_embeds"), values)
-
-    def _table(self, resolution: int) -> Floats:
-        if resolution not in self._tables:
-            with np.load(self._bundle.file("positions.npz"), allow_pickle=False) as tables:
-                self._tables[resolution] = tables[str(resolution)].astype(np.float32)
-        return self._tables[resolution]
 
     def select(
         self, method: str, tokens: VisualTokens, text_embeds: Floats, keep: int
@@ -244,7 +241,54 @@ def _translated() -> Iterator[None]:
         raise
 
 
+def _check_interface(decoder: Any, bundle: Bundle) -> None:
+    """Raises BundleError where the decoder's graph and the manifest's sizes disagree."""
+    dims = bundle.manifest.dims
+    for rows, values in (
+        (decoder_inputs(dims), decoder.get_inputs()),
+        (decoder_outputs(dims), decoder.get_outputs()),
+    ):
+        found = {value.name: value.shape for value in values}
+        wanted = {row.name: row.axes for row in rows}
+        for name in {**wanted, **found}:
+            axes, shape = wanted.get(name, ()), found.get(name, [])
+            # Only fixed lengths: names of free axes are the graph's own.
+            if len(axes) != len(shape) or any(
+                isinstance(axis, int) and axis != size
+                for axis, size in zip(axes, shape, strict=True)
+            ):
+                raise BundleError(
+                    f"{bundle.path}: the decoder has {name} {list(shape)}, bundle.json says "
+                    f"{list(axes)}; export the checkpoint again"
+                )
+
+
+def _position_tables(bundle: Bundle) -> dict[int, Floats]:
+    """The tower's position embeddings [1,P,Dv] by resolution; none for a text model."""
+    vision = bundle.manifest.vision
+    if vision is None:
+        return {}
+    file = bundle.file("positions.npz")
+    try:
+        with np.load(file, allow_pickle=False) as tables:
+            found = {side: tables[str(side)].astype(np.float32) for side in vision.resolutions}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{file} is damaged ({error}); export the checkpoint again") from error
+    for side, table in found.items():
+        wanted = (1, vision.tokens(side) + 1, vision.hidden_size)
+        if table.shape != wanted:
+            raise BundleError(
+                f"{file} has {list(table.shape)} for resolution {side}, bundle.json says "
+                f"{list(wanted)}; export the checkpoint again"
+            )
+    return found
+
+
 def _check_version(minimum: str) -> None:
+    if not hasattr(onnxruntime, "__version__"):
+        raise BackendError(
+            "the onnxruntime package is incomplete; pip install --force-reinstall onnxruntime"
+        )
     found = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
     if found < tuple(int(part) for part in minimum.split(".")):
         raise BackendError(
