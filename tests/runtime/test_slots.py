@@ -234,7 +234,6 @@ def test_only_the_layers_above_their_budget_are_trimmed() -> None:
     np.testing.assert_array_equal(slots.position[0][:, :, :40], kept)
 
 
-@pytest.mark.slow
 def test_4096_tokens_stay_exactly_inside_a_budget_of_64(loaded: Callable[[str], Model]) -> None:
     model = loaded("llama")
     dims = model.bundle.manifest.dims
