@@ -2,8 +2,9 @@
 
 Export derives dummy inputs, axis names and checks from these rows; the runtime derives its
 bindings. "T" is the graph's own float: float32 in host graphs, float16 in standard ones unless
-the export is fp32. Axes: see `tightrope`; `C3` is the capacity of layer 3, `U3` the slots of it
-that are handed over (all of them in decode).
+the export is fp32. Axes: see `tightrope`; `U3` is how many slots of layer 3 are handed over: all of
+them in decode, in prefill those up to the last occupied one. Scores and positions, small beside
+keys and values, are as wide as the largest layer and stand in one tensor.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def decoder_inputs(dims: Dims, stages: int = 0) -> Rows:
         TensorSpec("rope_position", "int64", ("N", "S")),
         *(TensorSpec(f"slot_key.{i}", "T", ("N", heads, f"U{i}", width)) for i in layers),
         *(TensorSpec(f"slot_value.{i}", "T", ("N", heads, f"U{i}", width)) for i in layers),
-        *(TensorSpec(f"slot_score.{i}", "float32", ("N", heads, f"C{i}")) for i in layers),
-        *(TensorSpec(f"slot_position.{i}", "int32", ("N", heads, f"C{i}")) for i in layers),
+        TensorSpec("slot_score", "float32", (len(layers), "N", heads, "C")),
+        TensorSpec("slot_position", "int32", (len(layers), "N", heads, "C")),
         TensorSpec("kv_budget", "int64", (dims.num_hidden_layers,)),
         TensorSpec("policy", "float32", (8,)),
     ]
@@ -72,8 +73,8 @@ def decoder_outputs(dims: Dims, stages: int = 0) -> Rows:
             TensorSpec("value", "T", (len(layers), "N", heads, "S", width)),
             TensorSpec("target", "int32", (len(layers), "N", heads, "S")),
         ]
-    rows += [TensorSpec(f"next_score.{i}", "float32", ("N", heads, f"C{i}")) for i in layers]
-    rows += [TensorSpec(f"next_position.{i}", "int32", ("N", heads, f"C{i}")) for i in layers]
+    rows.append(TensorSpec("next_score", "float32", (len(layers), "N", heads, "C")))
+    rows.append(TensorSpec("next_position", "int32", (len(layers), "N", heads, "C")))
     return tuple(rows)
 
 

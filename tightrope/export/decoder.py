@@ -45,13 +45,13 @@ def trace_decoder(model: Any, stages: Sequence[Stage] = ()) -> ir.Model:
     layers, count = dims.num_hidden_layers, len(stages)
 
     def arguments(values: list[Any]) -> dict[str, Any]:
-        head, slots, rest = values[:3], values[3 : 3 + 4 * layers], values[3 + 4 * layers :]
-        names = ("slot_key", "slot_value", "slot_score", "slot_position")
+        head, rest = values[:3], values[3 + 2 * layers :]
         named = dict(zip(("inputs_embeds", "query_position", "rope_position"), head, strict=True))
-        named |= {name: slots[i * layers : (i + 1) * layers] for i, name in enumerate(names)}
-        named |= {"kv_budget": rest[0], "policy": rest[1]}
+        named |= {"slot_key": values[3 : 3 + layers], "slot_value": values[3 + layers :][:layers]}
+        names = ("slot_score", "slot_position", "kv_budget", "policy")
+        named |= dict(zip(names, rest, strict=False))
         if count:
-            named |= {"visual_index": rest[2], "keep_ramps": rest[3:]}
+            named |= {"visual_index": rest[4], "keep_ramps": rest[5:]}
         return named
 
     return trace(
@@ -74,8 +74,8 @@ class _Decoder(torch.nn.Module):
         rope_position: torch.Tensor,
         slot_key: list[torch.Tensor],
         slot_value: list[torch.Tensor],
-        slot_score: list[torch.Tensor],
-        slot_position: list[torch.Tensor],
+        slot_score: torch.Tensor,
+        slot_position: torch.Tensor,
         kv_budget: torch.Tensor,
         policy: torch.Tensor,
         visual_index: torch.Tensor | None = None,
@@ -96,8 +96,13 @@ class _Decoder(torch.nn.Module):
         key, value, target, score, position = zip(*state.results, strict=True)
         rows = [*key, *value, *target]
         if not self.stages:
-            rows = [torch.stack(part) for part in (key, value, target)]
-        return (logits[:, 0].float(), *rows, *score, *position)
+            rows = [_stack(part) for part in (key, value, target)]
+        return (logits[:, 0].float(), *rows, _stack(score), _stack(position))
+
+
+def _stack(layers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[L, ...] of L tensors; without an Unsqueeze for each of them."""
+    return torch.cat(list(layers)).unflatten(0, (len(layers), -1))
 
 
 @contextlib.contextmanager

@@ -34,9 +34,10 @@ def write_graphs(
     variants = _variants(traces, standard_prefill)
     for number, (file, trace, face, single) in enumerate(variants):
         progress(f"writing {file}", number / len(variants))
-        key = (trace, wide or file.startswith("host."))
+        host = file.startswith("host.")
+        key = (trace, host)
         if key not in short:
-            short[key] = simplified(traces[trace], wide=key[1])
+            short[key] = simplified(traces[trace], wide=wide or host, host=host)
         graph = derive(short[key], face, single=single)
         if file.startswith("standard."):
             check_operators(file, graph)

@@ -190,8 +190,8 @@ def _walk(
     capacity = length + STEPS
     keys = np.zeros((len(layers), 1, heads, capacity, dims.head_dim), np.float32)
     values = np.zeros_like(keys)
-    score = [np.zeros((1, heads, capacity), np.float32) for _ in layers]
-    position = [np.full((1, heads, capacity), -1, np.int32) for _ in layers]
+    score = np.zeros((len(layers), 1, heads, capacity), np.float32)
+    position = np.full(score.shape, -1, np.int32)
     names = [output.name for output in graph.get_outputs()]
     rows, tokens, start = [], [], 0
     for step in range(STEPS + 1):
@@ -204,17 +204,16 @@ def _walk(
             "kv_budget": np.full(len(layers), capacity, np.int64),
             "policy": _FULL_CACHE,
         }
+        feeds |= {"slot_score": score, "slot_position": position}
         for i in layers:
             feeds[f"slot_key.{i}"] = keys[i][:, :, :used]
             feeds[f"slot_value.{i}"] = values[i][:, :, :used]
-            feeds[f"slot_score.{i}"], feeds[f"slot_position.{i}"] = score[i], position[i]
         out = dict(zip(names, graph.run(names, feeds), strict=True))
         at = np.ix_(range(len(layers)), range(1), range(heads))
         target = out["target"].astype(np.int64)
         where = (*(index[..., None] for index in at), target)
         keys[where], values[where] = out["key"], out["value"]
-        score = [out[f"next_score.{i}"] for i in layers]
-        position = [out[f"next_position.{i}"] for i in layers]
+        score, position = out["next_score"], out["next_position"]
         start += embeds.shape[1]
         rows.append(out["logits"][0])
         tokens.append(int(rows[-1].argmax()) if forced is None else forced[step])

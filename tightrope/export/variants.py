@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tightrope.export.passes import rotary
 from tightrope.export.passes.lower import lower
+from tightrope.export.passes.rotary import fuse_rotary
 from tightrope.export.passes.simplify import simplify, tidy
 from tightrope.export.passes.widen import widen
 from tightrope.export.trace import ONNX_OPSET, axes_of, quiet
@@ -16,13 +18,19 @@ from tightrope.export.trace import ONNX_OPSET, axes_of, quiet
 IR_VERSION = 10
 
 
-def simplified(trace: ir.Model, *, wide: bool) -> ir.Model:
-    """A traced graph in short form, own ops still in it; wide: computing in float32."""
+def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
+    """A traced graph in short form, own ops still in it.
+
+    wide: computing in float32. host: with operators that only ONNX Runtime has.
+    """
     model = trace.clone()
     with quiet():
         if wide:
             widen(model)
         simplify(model)
+        if host:
+            fuse_rotary(model)
+            tidy(model)
     return model
 
 
@@ -53,8 +61,11 @@ def _settle(model: ir.Model, single: bool) -> None:
             axes = [f"C{axis[1:]}" if axis[0] == "U" else axis for axis in axes]
         value.shape = ir.Shape([int(axis) if axis.isdigit() else axis for axis in axes])
         value.metadata_props.clear()
+    used = {node.domain for node in graph.all_nodes()}
     graph.opset_imports.clear()
     graph.opset_imports[""] = ONNX_OPSET
+    if rotary.DOMAIN in used:
+        graph.opset_imports[rotary.DOMAIN] = 1
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "tightrope", None
     model.metadata_props.clear()

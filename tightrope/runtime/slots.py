@@ -36,20 +36,21 @@ class Update:
     value: Floats | list[Floats]
     target: npt.NDArray[np.int32] | list[npt.NDArray[np.int32]]
     """[L,N,Hkv,S], -1 for a token that is not kept"""
-    next_score: list[Floats]
-    """Per layer [N,Hkv,C]"""
-    next_position: list[npt.NDArray[np.int32]]
+    next_score: Floats
+    """[L,N,Hkv,C]"""
+    next_position: npt.NDArray[np.int32]
     num_valid: Counts
     """Valid new tokens, [L,N]"""
     in_spare: bool = False
-    """Scores and positions were written to `Slots.spare` and only change places."""
+    """Scores and positions were written to the other side of `Slots.buffers` and only change places."""
 
 
 class Slots:
     """Keys, values, scores and positions of every layer, for N rows.
 
-    Layers lie one behind another in flat arrays, so that one scatter commits all of them; `key`,
-    `value`, `score` and `position` are views of them by layer, [N,Hkv,C(,D)].
+    Keys and values lie layer behind layer in flat arrays, so that one scatter commits all of them;
+    `key` and `value` are views by layer, [N,Hkv,C,D]. Scores and positions are one array each,
+    [L,N,Hkv,C], as wide as the largest layer.
     """
 
     def __init__(self, dims: Dims, rows: int) -> None:
@@ -70,13 +71,10 @@ class Slots:
         self.capacity = capacity
         self._keys = np.zeros((total, width), np.float32)
         self._values = np.zeros((total, width), np.float32)
-        self._scores = np.zeros((2, total), np.float32)
-        self._positions = np.full((2, total), -1, np.int32)
+        wide = (2, self.dims.num_hidden_layers, self.rows, heads, int(capacity.max()))
+        self._scores = np.zeros(wide, np.float32)
+        self._positions = np.full(wide, -1, np.int32)
         self.key, self.value = self._views(self._keys, starts), self._views(self._values, starts)
-        self._sides = [
-            (self._views(self._scores[side], starts), self._views(self._positions[side], starts))
-            for side in (0, 1)
-        ]
         self._side = 0
         lane = np.arange(lanes).reshape(self.rows, heads)
         # First row of each layer, batch row and head in the flat arrays.
@@ -96,18 +94,18 @@ class Slots:
         return self._side
 
     @property
-    def score(self) -> list[Floats]:
-        """Per layer [N,Hkv,C]."""
-        return self._sides[self._side][0]
+    def score(self) -> Floats:
+        """[L,N,Hkv,C]"""
+        return self._scores[self._side]
 
     @property
-    def position(self) -> list[npt.NDArray[np.int32]]:
-        """Per layer [N,Hkv,C], the ordinal of the token in each slot, -1 where it is empty."""
-        return self._sides[self._side][1]
+    def position(self) -> npt.NDArray[np.int32]:
+        """[L,N,Hkv,C], the ordinal of the token in each slot, -1 where it is empty."""
+        return self._positions[self._side]
 
-    def spare(self, side: int) -> tuple[list[Floats], list[npt.NDArray[np.int32]]]:
-        """Buffers that a call reading `side` may write its scores and positions to."""
-        return self._sides[1 - side]
+    def buffers(self, side: int) -> tuple[Floats, npt.NDArray[np.int32]]:
+        """Scores and positions of one side: a call reads the current one, may write the other."""
+        return self._scores[side], self._positions[side]
 
     @property
     def nbytes(self) -> int:
@@ -154,9 +152,8 @@ class Slots:
         if update.in_spare:
             self._side = 1 - self._side
         else:
-            for layer in range(self.dims.num_hidden_layers):
-                np.copyto(self.score[layer], update.next_score[layer])
-                np.copyto(self.position[layer], update.next_position[layer])
+            np.copyto(self.score, update.next_score)
+            np.copyto(self.position, update.next_position)
         grown = self.occupied + update.num_valid[:, :, None]
         # A row without new tokens stays as it is, even above a budget that was lowered.
         limit = np.maximum(budget[:, None, None], self.occupied)

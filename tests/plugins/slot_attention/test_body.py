@@ -50,8 +50,12 @@ def _build(face: str, attributes: dict[str, Any]) -> ort.InferenceSession:
         **{"scale": HEAD_DIM**-0.5, "softcap": 0.0, "window": 0, "pool_kernel": 5} | attributes,
     )
     common = body.shared(op, values[7], values[9], KV_HEADS)
-    function = body.step if face == "step" else body.general
-    outputs = function(op, [*values[:7], values[8]], dims, common)
+    query, key, value, slot_key, slot_value, slot_score, slot_position = values[:7]
+    attend, keep = (body.attend_one, body.keep_one) if face == "step" else (body.attend, body.keep)
+    rows = [query, key, value, slot_key, slot_value, slot_position]
+    done = attend(op, rows, op.dim(slot_score, 2), dims, common)
+    kept = keep(op, [done.mass, key, slot_score, slot_position, values[8]], dims, common)
+    outputs = (done.out, *kept)
     for value, argument in zip(outputs, SCHEMA.outputs, strict=True):
         value.name = f"out_{argument.name}"
         value.type = ir.TensorType(ir.DataType(TYPES[argument.dtype]))

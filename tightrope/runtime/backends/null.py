@@ -69,7 +69,7 @@ class NullBackend:
         place = call.query_position[None, :, None] % capacity
         target = np.where(call.query_position[None, :, None] < 0, -1, place)
         target = np.broadcast_to(target, lanes).astype(np.int32)
-        next_position = [position.copy() for position in slots.position]
+        next_position = slots.position.copy()
         for layer, position in enumerate(next_position):
             for row, head, token in zip(*np.nonzero(target[layer] >= 0), strict=True):
                 ordinal = call.query_position[row, token]

@@ -93,12 +93,11 @@ class OnnxRuntimeBackend:
     ) -> tuple[Floats, Update]:
         layers = range(self._dims.num_hidden_layers)
         feeds = _call_feeds(call)
+        feeds["slot_score"], feeds["slot_position"] = slots.score, slots.position
         for i in layers:
             used = slots.used(i) if call.embeds.shape[1] > 1 else None
             feeds[f"slot_key.{i}"] = slots.key[i][:, :, :used]
             feeds[f"slot_value.{i}"] = slots.value[i][:, :, :used]
-            feeds[f"slot_score.{i}"] = slots.score[i]
-            feeds[f"slot_position.{i}"] = slots.position[i]
         session = self._decoder
         if selection is not None:
             session = self._session(f"decoder-{selection.schedule}")
@@ -125,8 +124,8 @@ class OnnxRuntimeBackend:
             key=key,
             value=value,
             target=target,
-            next_score=[out[f"next_score.{i}"] for i in layers],
-            next_position=[out[f"next_position.{i}"] for i in layers],
+            next_score=out["next_score"],
+            next_position=out["next_position"],
             num_valid=valid_per_layer(call, len(layers), selection),
         )
         return out["logits"], update
@@ -186,18 +185,17 @@ class _Step:
     def _bind(self, slots: Slots, side: int) -> Any:
         binding = self._session.io_binding()
         buffers = self._buffers
-        reads, writes = slots.spare(1 - side), slots.spare(side)
         inputs = dict(buffers.inputs)
+        inputs["slot_score"], inputs["slot_position"] = slots.buffers(side)
         outputs = {
             "logits": buffers.logits,
             "key": buffers.key,
             "value": buffers.value,
             "target": buffers.target,
         }
+        outputs["next_score"], outputs["next_position"] = slots.buffers(1 - side)
         for i in range(slots.dims.num_hidden_layers):
             inputs |= {f"slot_key.{i}": slots.key[i], f"slot_value.{i}": slots.value[i]}
-            inputs |= {f"slot_score.{i}": reads[0][i], f"slot_position.{i}": reads[1][i]}
-            outputs |= {f"next_score.{i}": writes[0][i], f"next_position.{i}": writes[1][i]}
         # On a CPU an OrtValue is a view of the array, not a copy.
         for name, array in inputs.items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
@@ -217,12 +215,13 @@ class _Step:
         inputs["policy"][:] = call.policy
         self._session.run_with_iobinding(self._bindings[slots.side])
         layers = slots.dims.num_hidden_layers
+        next_score, next_position = slots.buffers(1 - slots.side)
         return buffers.logits, Update(
             key=buffers.key,
             value=buffers.value,
             target=buffers.target,
-            next_score=[],
-            next_position=[],
+            next_score=next_score,
+            next_position=next_position,
             num_valid=np.broadcast_to(
                 (call.query_position[:, 0] >= 0).astype(np.int64), (layers, slots.rows)
             ),
