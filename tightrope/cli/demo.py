@@ -29,7 +29,7 @@ SMOLLM2 = DemoBundle(
     checkpoint=Path("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
     name="smollm2",
     precision="int4",
-    usual_seconds=90,
+    usual_seconds=120,
 )
 
 NUM_QUESTIONS = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +53,12 @@ def export_once(wanted: DemoBundle) -> Path:
 
 
 def is_fitting(wanted: DemoBundle) -> bool:
-    """Whether the bundle is whole, as wanted, of this version and younger than its checkpoint."""
+    """Whether the bundle is whole, as wanted, and younger than the checkpoint and the exporter."""
     try:
         manifest = Bundle.open(wanted.path).manifest
     except BundleError:
         return False
-    files = wanted.checkpoint.iterdir() if wanted.checkpoint.is_dir() else [wanted.checkpoint]
-    newest = max(file.stat().st_mtime for file in files)
+    newest = max(file.stat().st_mtime for file in _made_from(wanted.checkpoint))
     return (
         manifest.exporter.get("tightrope") == tightrope.__version__
         and manifest.source.get("name") == wanted.checkpoint.name
@@ -66,3 +66,12 @@ def is_fitting(wanted: DemoBundle) -> bool:
         and tuple(manifest.schedules) == wanted.schedules
         and (wanted.path / MANIFEST).stat().st_mtime >= newest
     )
+
+
+def _made_from(checkpoint: Path) -> Iterator[Path]:
+    """The files that decide what is in a bundle: a clone's code changes within one version."""
+    yield from checkpoint.iterdir() if checkpoint.is_dir() else [checkpoint]
+    package = Path(tightrope.__file__).parent
+    yield from package.glob("*.py")
+    for part in ("export", "plugins"):
+        yield from (package / part).rglob("*.py")
