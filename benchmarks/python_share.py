@@ -16,6 +16,7 @@ import numpy as np
 import tokenizers
 from measuring import record, spread
 
+from tightrope.budget import OperatingPoint
 from tightrope.interface import Dims
 from tightrope.runtime.backends.backend import Cancel
 from tightrope.runtime.backends.null import NullBackend
@@ -23,7 +24,6 @@ from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.generation import Decoding, Row, decode
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings
-from tightrope.budget import OperatingPoint
 from tightrope.runtime.tokenizer import Tokenizer
 
 DIMS = Dims(

@@ -15,11 +15,10 @@ import numpy as np
 from measuring import interleaved, record, spread
 
 import tightrope as tr
-from tightrope.runtime.backends.backend import Call
+from tightrope.runtime.backends.backend import Call, Cancel
 from tightrope.runtime.conversation import Conversation, assemble
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
-from tightrope.runtime.backends.backend import Cancel
 
 
 def filled(model: Model, tokens: int) -> Conversation:

@@ -32,7 +32,7 @@ HEADS, KV_HEADS, HEAD_DIM = 4, 2, 8
 RANGES = {
     "N": (1, 1, 4),
     "S": (1, 64, 64),
-    "C0": (1, 128, 256),
+    "C": (1, 128, 256),
     "U0": (0, 128, 256),
     "V": (1, 36, 64),
     "K": (1, 18, 64),
@@ -66,7 +66,7 @@ def attention(face: str, dtype: int) -> ir.Model:
     """One SlotAttention by its body, with a window and a soft cap, its axes named for layer 0."""
     single = face == "step"
     fixed: dict[str, int | str] = {"Hq": HEADS, "Hkv": KV_HEADS, "D": HEAD_DIM, "8": 8, "1": 1}
-    fixed |= {"C": "C0", "U": "C0" if single else "U0", "S": 1 if single else "S"}
+    fixed |= {"C": "C", "U": "C" if single else "U0", "S": 1 if single else "S"}
     types = {"T": dtype, "float32": FLOAT, "int32": INT32, "int64": INT64}
     inputs = []
     for argument in SLOT_ATTENTION.inputs:
@@ -84,8 +84,13 @@ def attention(face: str, dtype: int) -> ir.Model:
         pool_kernel=5,
     )
     common = slot_attention.shared(op, inputs[7], inputs[9], KV_HEADS)
-    lower = slot_attention.step if single else slot_attention.general
-    outputs = lower(op, [*inputs[:7], inputs[8]], dims, common)
+    query, key, value_, slot_key, slot_value, slot_score, slot_position = inputs[:7]
+    attend = slot_attention.attend_one if single else slot_attention.attend
+    keep = slot_attention.keep_one if single else slot_attention.keep
+    rows = [query, key, value_, slot_key, slot_value, slot_position]
+    done = attend(op, rows, op.dim(slot_score, 2), dims, common)
+    kept = keep(op, [done.mass, key, slot_score, slot_position, inputs[8]], dims, common)
+    outputs = (done.out, *kept)
     for output, argument in zip(outputs, SLOT_ATTENTION.outputs, strict=True):
         output.name = f"next_{argument.name}"
         output.type = ir.TensorType(ir.DataType(types[argument.dtype]))
@@ -370,7 +375,7 @@ def test_ranges_are_ordered_and_agree(graph: str, resolutions: tuple[int, ...]) 
         if graph.startswith("prefill"):
             assert ranges["K1"][place] <= ranges["K0"][place] <= ranges["V"][place]
             assert ranges["V"][place] <= ranges["S"][place]
-            assert ranges["U0"][place] <= ranges["C0"][place]
+            assert ranges["U0"][place] <= ranges["C"][place]
         else:
             assert ranges["P"][place] == ranges["V"][place] + 1
             assert ranges["V"][place] == (ranges["H"][place] // 14) ** 2

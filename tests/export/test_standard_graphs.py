@@ -81,6 +81,7 @@ def decoder_feeds(
         "kv_budget": np.full(dims.num_hidden_layers, 36, np.int64),
         "policy": POLICIES[policy].vector(2, 4),
     }
+    scores, positions = [], []
     for layer in range(dims.num_hidden_layers):
         key, value = rng.normal(size=(2, rows, heads, CAPACITY, width)).astype(np.float32)
         position = np.full((rows, heads, CAPACITY), -1, np.int32)
@@ -90,9 +91,9 @@ def decoder_feeds(
         taken = position >= 0
         feeds[f"slot_key.{layer}"] = (key * taken[..., None])[:, :, :used]
         feeds[f"slot_value.{layer}"] = (value * taken[..., None])[:, :, :used]
-        feeds[f"slot_score.{layer}"] = rng.random(position.shape).astype(np.float32) * taken
-        feeds[f"slot_position.{layer}"] = position
-    return feeds
+        scores.append(rng.random(position.shape).astype(np.float32) * taken)
+        positions.append(position)
+    return feeds | {"slot_score": np.stack(scores), "slot_position": np.stack(positions)}
 
 
 def same(ours: dict[str, Array], theirs: dict[str, Array]) -> None:
@@ -115,9 +116,8 @@ def test_prefill_equals_the_host_decoder(policy: str, used: int, graphs: Graphs)
 
 def test_prefill_takes_a_cache_without_a_single_slot_in_use(graphs: Graphs) -> None:
     feeds = decoder_feeds(graphs, 1, 11, "h2o", 0)
-    for layer in range(graphs.bundle.manifest.dims.num_hidden_layers):
-        feeds[f"slot_position.{layer}"][:] = -1
-        feeds[f"slot_score.{layer}"][:] = 0
+    feeds["slot_position"][:] = -1
+    feeds["slot_score"][:] = 0
     same(graphs.run("standard.prefill", feeds), graphs.run("host.decoder", feeds))
 
 

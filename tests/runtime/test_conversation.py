@@ -119,7 +119,7 @@ def difference(ours: Floats, theirs: npt.NDArray[np.float64]) -> float:
 
 
 def same_places(
-    positions: Sequence[npt.NDArray[np.int32]], decoder: EagerDecoder, note: str
+    positions: Iterable[npt.NDArray[np.int32]], decoder: EagerDecoder, note: str
 ) -> None:
     for layer, position in enumerate(positions):
         expected = decoder.places(layer, position.shape[2])

@@ -39,8 +39,8 @@ def update(slots: Slots, target: npt.NDArray[np.int32], seed: int = 0) -> Update
     """Random rows for `target` [L,N,Hkv,S] that every token of the call is counted in."""
     rng = np.random.default_rng(seed)
     key, value = rng.normal(size=(2, *target.shape, WIDTH)).astype(np.float32)
-    next_score = [rng.random(score.shape).astype(np.float32) for score in slots.score]
-    next_position = [rng.integers(-1, 99, p.shape).astype(np.int32) for p in slots.position]
+    next_score = rng.random(slots.score.shape).astype(np.float32)
+    next_position = rng.integers(-1, 99, slots.position.shape).astype(np.int32)
     shape = (LAYERS, slots.rows)
     return Update(
         key=key,
@@ -215,7 +215,7 @@ def test_trimming_keeps_the_best_and_the_protected(
             assert (slots.position[layer][0, head][budget:] == -1).all()
 
 
-def _parts(slots: Slots) -> tuple[list[Any], ...]:
+def _parts(slots: Slots) -> tuple[Any, ...]:
     return slots.key, slots.value, slots.score, slots.position
 
 

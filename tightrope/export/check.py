@@ -128,7 +128,7 @@ def axis_ranges(graph: str, manifest: Manifest) -> dict[str, tuple[int, int, int
     chunk, slots = manifest.prefill_chunk, manifest.slots
     layers = range(manifest.dims.num_hidden_layers)
     ranges = {"N": (1, 1, MOST_ROWS), "S": (1, chunk, chunk), "T": (1, min(32, chunk), chunk)}
-    ranges |= {f"C{i}": (1, slots // 2, slots) for i in layers}
+    ranges["C"] = (1, slots // 2, slots)
     # Prefill gets the occupied slots, at first none of them; decode gets all.
     decode = graph == "standard.decode"
     ranges |= {f"U{i}": (1 if decode else 0, slots // 2, slots) for i in layers}

@@ -102,7 +102,8 @@ class _Decoder(torch.nn.Module):
 
 def _stack(layers: Sequence[torch.Tensor]) -> torch.Tensor:
     """[L, ...] of L tensors; without an Unsqueeze for each of them."""
-    return torch.cat(list(layers)).unflatten(0, (len(layers), -1))
+    shape = (len(layers), *layers[0].shape)
+    return torch.cat(list(layers)).reshape(shape)
 
 
 @contextlib.contextmanager

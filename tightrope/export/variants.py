@@ -58,7 +58,6 @@ def _settle(model: ir.Model, single: bool) -> None:
         axes = axes_of(model, value.name)
         if single:
             axes = ["1" if axis == "S" else axis for axis in axes]
-            axes = [f"C{axis[1:]}" if axis[0] == "U" else axis for axis in axes]
         value.shape = ir.Shape([int(axis) if axis.isdigit() else axis for axis in axes])
         value.metadata_props.clear()
     used = {node.domain for node in graph.all_nodes()}

@@ -51,7 +51,7 @@ class WeightFile:
             tensor = self._store(parameter_name(name), value.metadata_props.get(LAYOUT, "plain"))
             wanted = value.dtype
             value.const_value = tensor
-            value.dtype = tensor.dtype
+            value.type = ir.TensorType(tensor.dtype)  # a clone shares its type objects
             value.shape = ir.Shape(tensor.shape)
             if wanted != tensor.dtype:
                 _cast(model.graph, value, wanted)

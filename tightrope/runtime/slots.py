@@ -42,7 +42,7 @@ class Update:
     num_valid: Counts
     """Valid new tokens, [L,N]"""
     in_spare: bool = False
-    """Scores and positions were written to the other side of `Slots.buffers` and only change places."""
+    """Scores and positions were written to the other side of `Slots.buffers` already."""
 
 
 class Slots:
@@ -96,12 +96,12 @@ class Slots:
     @property
     def score(self) -> Floats:
         """[L,N,Hkv,C]"""
-        return self._scores[self._side]
+        return self.buffers(self._side)[0]
 
     @property
     def position(self) -> npt.NDArray[np.int32]:
         """[L,N,Hkv,C], the ordinal of the token in each slot, -1 where it is empty."""
-        return self._positions[self._side]
+        return self.buffers(self._side)[1]
 
     def buffers(self, side: int) -> tuple[Floats, npt.NDArray[np.int32]]:
         """Scores and positions of one side: a call reads the current one, may write the other."""

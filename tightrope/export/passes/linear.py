@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tightrope.export.passes.replace import take_over
 from tightrope.plugins import int4_matmul
 from tightrope.plugins.schema import DOMAIN
 
@@ -64,12 +65,8 @@ def to_int4(model: ir.Model, block_size: int) -> list[str]:
             [node.inputs[0], *parts],
             attributes=[ir.AttrInt64("block_size", block_size)],
         )
-        product.outputs[0].type = node.outputs[0].type
-        product.outputs[0].shape = node.outputs[0].shape
         model.graph.insert_before(node, product)
-        ir.convenience.replace_all_uses_with(
-            node.outputs[0], product.outputs[0], replace_graph_outputs=True
-        )
+        take_over(node.outputs[0], product.outputs[0])
         model.graph.remove(node, safe=True)
     return left
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from tightrope.export.passes.replace import take_over
 from tightrope.plugins.builder import OpBuilder
 from tightrope.plugins.int4_matmul import body as int4_body
 from tightrope.plugins.schema import DOMAIN
@@ -22,37 +23,31 @@ FACES = ("general", "step", "both")
 def lower(model: ir.Model, face: str) -> None:
     """Replace every own op of `model` by standard operators."""
     assert face in FACES
-    attention = _Attention(model, face)
+    own = [node for node in model.graph if node.domain == DOMAIN]
+    decodes = any(node.op_type == "SlotAttention" for node in own)
+    attention = _Attention(model, face) if decodes else None
     handlers: dict[str, Callable[[OpBuilder, ir.Node], Values]] = {
-        "SlotAttention": attention,
         "SelectTokens": _select,
         "Int4MatMul": _multiply,
     }
-    own = [node for node in model.graph if node.domain == DOMAIN]
+    if attention is not None:
+        handlers["SlotAttention"] = attention
     for number, node in enumerate(own):
         op = OpBuilder(f"{node.op_type}.{number}")
         results = handlers[node.op_type](op, node)
         model.graph.insert_before(node, op.nodes)
         for old, new in zip(node.outputs, results, strict=False):
-            _take_over(old, new)
+            take_over(old, new)
         if len(results) == len(node.outputs):
             model.graph.remove(node, safe=True)
-    if attention.stacked:
+    if attention is not None and attention.stacked:
         op = OpBuilder("keep")
         outputs = {value.name: value for value in model.graph.outputs}
         for name, new in attention.keep_all(op, outputs["key"]).items():
-            _take_over(outputs[name], new)
+            take_over(outputs[name], new)
         model.graph.extend(op.nodes)
         common.RemoveUnusedNodesPass()(model)  # the own nodes, whose outputs nothing reads now
     model.graph.opset_imports.pop(DOMAIN, None)
-
-
-def _take_over(old: ir.Value, new: ir.Value) -> None:
-    """Users of `old` read `new`, which is called the same where it is an output."""
-    new.type, new.shape = old.type, old.shape
-    if old.is_graph_output():
-        new.name, old.name = old.name, f"{old.name}.traced"
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def _select(op: OpBuilder, node: ir.Node) -> Values:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from tightrope.export.passes.replace import take_over
 from tightrope.plugins.builder import OpBuilder
 
 DOMAIN = "com.microsoft"
@@ -27,9 +28,8 @@ def fuse_rotary(model: ir.Model) -> None:
             tables[cos, sin] = _tables(op, cos, sin)
         places, cos_table, sin_table = tables[cos, sin]
         rotated = op.RotaryEmbedding(x, places, cos_table, sin_table, domain=DOMAIN)
-        rotated.type, rotated.shape = node.outputs[0].type, node.outputs[0].shape
         model.graph.insert_before(node, op.nodes)
-        ir.convenience.replace_all_uses_with(node.outputs[0], rotated)
+        take_over(node.outputs[0], rotated)
         model.graph.remove(node, safe=True)
     if tables:
         model.graph.opset_imports[DOMAIN] = 1
@@ -38,7 +38,7 @@ def fuse_rotary(model: ir.Model) -> None:
 def _tables(op: OpBuilder, cos: ir.Value, sin: ir.Value) -> tuple[ir.Value, ...]:
     """position_ids [N,S] and tables [N*S,D/2] of cos and sin [N,1,S,D], whose halves are equal."""
     assert cos.shape is not None
-    half = int(cos.shape[-1]) // 2  # type: ignore[call-overload]
+    half = int(cos.shape[-1]) // 2
     tables = [op.Reshape(op.Slice(value, [0], [half], [-1]), [-1, half]) for value in (cos, sin)]
     rows = op.Concat(op.dim(cos, 0), op.dim(cos, 2), axis=0)
     count = op.ReduceProd(rows, [0], keepdims=0)

@@ -114,7 +114,8 @@ def attend(
 ) -> Attended:
     """Attention of one layer for any S and any slots, empty or evicted.
 
-    inputs: query, key, value, slot_key, slot_value, slot_position [N,Hkv,C]; capacity: C, int64 [1].
+    inputs: query, key, value, slot_key, slot_value, slot_position [N,Hkv,C].
+    capacity: C, int64 [1].
     """
     query, key, value, slot_key, slot_value, slot_position = inputs
     kv_heads, head_dim = dims.kv_heads, dims.head_dim
