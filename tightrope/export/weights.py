@@ -61,11 +61,12 @@ class WeightFile:
         return parameter in self._quantized
 
     def in_graphs(self, parameter: str) -> torch.Tensor:
-        """A parameter as the graphs compute with it, float32: rounded, or through int4."""
-        if parameter in self._quantized:
-            codes, scale = self._quantize(parameter)
-            return torch.from_numpy(np.ascontiguousarray(dequantize(codes, scale).T))
-        return self.rounded(parameter)
+        """A parameter as the graphs compute with it, float32: rounded, or read back from int4."""
+        if parameter not in self._quantized:
+            return self.rounded(parameter)
+        codes = self._stored[parameter, "codes"].numpy().astype(np.int8)
+        scale = self._stored[parameter, "scale"].numpy()
+        return torch.from_numpy(np.ascontiguousarray(dequantize(codes, scale).T))
 
     def rounded(self, parameter: str) -> torch.Tensor:
         """A parameter rounded to the storage type and never quantised, float32."""
@@ -74,37 +75,36 @@ class WeightFile:
     def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
         key = (parameter, layout)
         if key not in self._stored:
-            self._stored[key] = self._write(parameter, layout)
+            if layout in ("codes", "scale"):
+                self._write_int4(parameter)
+            else:
+                value = self._rounded(parameter, self._parameters(parameter))
+                value = value.T if layout == "transposed" else value
+                array = value.contiguous().numpy()
+                kind = ir.DataType.from_numpy(array.dtype)
+                self._write(parameter, layout, array.tobytes(), kind, array.shape)
         return self._stored[key]
 
-    def _write(self, parameter: str, layout: str) -> ir.ExternalTensor:
-        shape: tuple[int, ...]
-        if layout in ("codes", "scale"):
-            self._quantized.add(parameter)
-            codes, scale = self._quantize(parameter)
-            data, dtype, shape = (
-                (pack(codes).tobytes(), ir.DataType.INT4, codes.shape)
-                if layout == "codes"
-                else (scale.tobytes(), ir.DataType.FLOAT16, scale.shape)
-            )
-        else:
-            value = self._rounded(parameter, self._parameters(parameter))
-            if layout == "transposed":
-                value = value.T
-            array = value.contiguous().numpy()
-            data, shape = array.tobytes(), array.shape
-            dtype = ir.DataType.from_numpy(array.dtype)
+    def _write_int4(self, parameter: str) -> None:
+        codes, scale = self._quantize(parameter)
+        self._quantized.add(parameter)
+        self._write(parameter, "codes", pack(codes).tobytes(), ir.DataType.INT4, codes.shape)
+        self._write(parameter, "scale", scale.tobytes(), ir.DataType.FLOAT16, scale.shape)
+
+    def _write(
+        self, parameter: str, layout: str, data: bytes, kind: ir.DataType, shape: tuple[int, ...]
+    ) -> None:
         offset = self._stream.tell()
         if offset % _ALIGN:
             self._stream.write(bytes(_ALIGN - offset % _ALIGN))
             offset = self._stream.tell()
         self._stream.write(data)
         self._stream.flush()
-        return ir.ExternalTensor(
+        self._stored[parameter, layout] = ir.ExternalTensor(
             FILE,
             offset,
             len(data),
-            dtype,
+            kind,
             shape=ir.Shape(shape),
             name=f"{parameter}.{layout}",
             base_dir=str(Path(self._stream.name).parent),
