@@ -18,9 +18,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(
-    tasks: dict[str, Callable[[], Any]], repetitions: int
-) -> dict[str, list[float]]:
+def interleaved(tasks: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, list[float]]:
     """Milliseconds of each task, all tasks in turn in every repetition, so that drift hits all."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():

@@ -1,6 +1,6 @@
 """What visual-token pruning and a KV budget buy on one image and question.
 
-    python benchmarks/pruning.py BUNDLE IMAGE "question"
+python benchmarks/pruning.py BUNDLE IMAGE "question"
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python benchmarks/steps.py BUNDLE...
 
 Give bundles of one checkpoint that differ in --slots (say 256 and 4096). A step with 64 occupied
-slots is timed on each; then one step over growing capacity C with the cache nearly full: if a
-step copied the cache, its time would grow by the time of that copy, which is measured beside it.
+slots is timed on each. Then, over growing capacity C with the cache nearly full: the graph's run,
+which reads the cache once and must grow with it; the commit of its rows, which must not; and for
+scale a copy of the cache, which no step makes (the graph's inputs are the slots' own memory).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tightrope.runtime.backends.backend import Call, Cancel
 from tightrope.runtime.conversation import Conversation, assemble
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
+from tightrope.runtime.slots import Update
 
 
 def filled(model: Model, tokens: int) -> Conversation:
@@ -32,13 +34,13 @@ def filled(model: Model, tokens: int) -> Conversation:
     return conversation
 
 
-def one_step(model: Model, conversation: Conversation) -> None:
+def one_step(model: Model, conversation: Conversation) -> Update:
     """The decode call for the next token, not committed: the slots stay as they are."""
     settings = resolve(None, model.bundle.manifest)
     place = np.array([[conversation.next_ordinal]])
     embeds = model._embeddings([[1]])
     call = Call(embeds, place.astype(np.int32), place, settings.budget, settings.policy)
-    model.backend.decode(conversation.slots, call)
+    return model.backend.decode(conversation.slots, call)[1]
 
 
 def main() -> None:
@@ -63,9 +65,11 @@ def main() -> None:
             continue
         conversation = filled(largest, capacity - 2)
         slots = conversation.slots
+        update = one_step(largest, conversation)
         times = interleaved(
             {
-                "step": lambda conversation=conversation: one_step(largest, conversation),
+                "run": lambda conversation=conversation: one_step(largest, conversation),
+                "commit": lambda slots=slots, update=update: slots.commit(update, slots.capacity),
                 "copy of the cache": lambda slots=slots: (slots._keys.copy(), slots._values.copy()),
             },
             arguments.repetitions,
