@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path, PurePosixPath
@@ -282,8 +283,9 @@ def state_folder(bundle: Path) -> Path:
     bundle = bundle.resolve()
     if os.access(bundle.parent, os.W_OK):
         return bundle.with_suffix(".state")
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return home / "tightrope" / hashlib.sha256(str(bundle).encode()).hexdigest()[:16]
+    home = Path(os.environ.get("HOME") or tempfile.gettempdir())  # a service may have no home
+    state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
+    return state / "tightrope" / hashlib.sha256(str(bundle).encode()).hexdigest()[:16]
 
 
 def _read_stamps(file: Path) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import torch
 
 from tightrope.bundle import Stage
 from tightrope.export.trace import (
+    DECODER,
     DECODER_ATTENTION,
     DecoderState,
-    decoder_state,
+    known,
     trace,
 )
 from tightrope.interface import Dims, decoder_inputs, decoder_outputs
@@ -84,7 +85,7 @@ class _Decoder(torch.nn.Module):
         slots = list(zip(slot_key, slot_value, slot_score, slot_position, strict=True))
         state = DecoderState(slots, query_position, kv_budget, policy)
         with contextlib.ExitStack() as hooks:
-            hooks.enter_context(decoder_state(state))
+            hooks.enter_context(known(DECODER, state))
             hooks.enter_context(_last_token_only(self.model, state))
             if visual_index is not None and keep_ramps is not None:
                 layers = self.model.get_decoder().layers
@@ -200,7 +201,6 @@ def _last_query_attention(
     logits = torch.cat([one @ slot_key.transpose(2, 3), one @ key.transpose(2, 3)], -1)
     padding = (state.query_position < 0)[:, None].expand(-1, key.shape[1], -1)
     hidden = torch.cat([used < 0, padding], 2)
-    logits = logits.float() * width**-0.5
-    weight = logits.masked_fill(hidden[:, :, None], -1e30).softmax(-1)
+    weight = logits.float().masked_fill(hidden[:, :, None], -1e30).softmax(-1)
     score: torch.Tensor = weight.mean((1, 2))[:, -length:]
     return score

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 import onnx_ir as ir
@@ -47,22 +47,9 @@ class DecoderState:
     budget: torch.Tensor
     policy: torch.Tensor
     on_attention: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
-    """Told layer, query and key of each layer: in-LLM stages score tokens with them."""
+    """Told layer, scaled query and key: in-LLM stages score tokens with them."""
     results: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
     """Per layer key, value, target, score, position."""
-
-
-_decoder: ContextVar[DecoderState] = ContextVar("decoder")
-
-
-@contextlib.contextmanager
-def decoder_state(state: DecoderState) -> Iterator[None]:
-    """Layers traced inside read `state`."""
-    token = _decoder.set(state)
-    try:
-        yield
-    finally:
-        _decoder.reset(token)
 
 
 class TowerState:
@@ -87,17 +74,19 @@ class TowerState:
         return self.key.mean(1)
 
 
-_tower: ContextVar[TowerState] = ContextVar("tower")
+DECODER: ContextVar[DecoderState] = ContextVar("decoder")
+TOWER: ContextVar[TowerState] = ContextVar("tower")
+State = TypeVar("State")
 
 
 @contextlib.contextmanager
-def tower_state(state: TowerState) -> Iterator[None]:
-    """The block that `state` names leaves its query and key there."""
-    token = _tower.set(state)
+def known(variable: ContextVar[State], state: State) -> Iterator[None]:
+    """Attention that is traced inside finds `state` in DECODER or TOWER."""
+    token = variable.set(state)
     try:
         yield
     finally:
-        _tower.reset(token)
+        variable.reset(token)
 
 
 def _attend_slots(
@@ -111,7 +100,8 @@ def _attend_slots(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    state, layer = _decoder.get(), module.layer_idx
+    state, layer = DECODER.get(), module.layer_idx
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out, target, score, position = torch.ops.tightrope.slot_attention(
         query,
         key,
@@ -120,13 +110,13 @@ def _attend_slots(
         state.query_position,
         state.budget[layer : layer + 1],
         state.policy,
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        scale,
         softcap or 0.0,
         sliding_window or 0,
     )
     state.results.append((key, value, target, score, position))
     if state.on_attention is not None:
-        state.on_attention(layer, query, key)
+        state.on_attention(layer, query * scale, key)
     return out.transpose(1, 2), None
 
 
@@ -140,7 +130,7 @@ def _attend_tower(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    state = _tower.get()
+    state = TOWER.get()
     if state.seen == state.block:
         state.query, state.key, state.scaling = query, key, scaling
     state.seen += 1

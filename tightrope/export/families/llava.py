@@ -10,7 +10,7 @@ import torch
 from tightrope.bundle import VisionInfo
 from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.families.vision import Tensors
-from tightrope.export.trace import TOWER_ATTENTION, TowerState, tower_state
+from tightrope.export.trace import TOWER, TOWER_ATTENTION, TowerState, known
 
 _PROCESSOR_KEYS = (
     "do_resize",
@@ -131,7 +131,7 @@ class _Tower(torch.nn.Module):
         embeddings.interpolate_pos_encoding = lambda *_: position_table
         state = TowerState(self.feature - 1)
         try:
-            with tower_state(state):
+            with known(TOWER, state):
                 hidden = tower.pre_layrnorm(embeddings(pixel_values, interpolate_pos_encoding=True))
                 # Blocks behind the feature layer feed nothing.
                 for block in tower.encoder.layers[: self.feature]:
