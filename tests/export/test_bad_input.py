@@ -100,6 +100,13 @@ def assert_refused(
 CONFIGS: dict[str, tuple[str, Edit, str]] = {
     "another family": ("llama", lambda c: c.update(model_type="gemma3"), "'gemma3' has no exp"),
     "a name unheard of": ("llama", lambda c: c.update(model_type="x"), "'x' has no exporter; th"),
+    "a rope that follows the length": (
+        "llama",
+        lambda c: c.update(
+            rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+        ),
+        "rope_type is 'dynamic'",
+    ),
     "no name": ("llama", lambda c: c.pop("model_type"), "model type None has no exporter"),
     "a name that is none": ("llama", lambda c: c.update(model_type=["llama"]), "no exporter"),
     "a width in words": ("llama", lambda c: c.update(hidden_size="wide"), "no config.*hidden_size"),

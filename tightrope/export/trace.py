@@ -24,6 +24,7 @@ from onnxscript import values as onnxscript_values
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionInterface
 
+from tightrope.errors import UnsupportedModel
 from tightrope.interface import Rows
 from tightrope.plugins import select_tokens, slot_attention
 from tightrope.plugins.schema import DOMAIN, OPSET_VERSION, OpSchema
@@ -255,20 +256,24 @@ def trace(
     examples, axes = _examples(inputs, patch_size)
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
-        program = torch.export.export(
-            module, (), arguments(examples), dynamic_shapes=arguments(axes), strict=False
-        )
-        traced = torch.onnx.export(
-            program,
-            dynamo=True,
-            optimize=False,
-            opset_version=ONNX_OPSET,
-            custom_translation_table=_translations(),
-            verbose=False,
-        )
-    assert traced is not None
-    model: ir.Model = traced.model
-    return _named(model, inputs, outputs)
+        try:
+            program = torch.export.export(
+                module, (), arguments(examples), dynamic_shapes=arguments(axes), strict=False
+            )
+            traced: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                optimize=False,
+                opset_version=ONNX_OPSET,
+                custom_translation_table=_translations(),
+                verbose=False,
+            )
+        except Exception as error:  # torch's tracer raises whatever the model's code does
+            reason = str(error).strip().partition("\n")[0]
+            raise UnsupportedModel(
+                f"this model's code cannot be traced with dynamic lengths: {reason}"
+            ) from error
+    return _named(traced.model, inputs, outputs)
 
 
 def _examples(rows: Rows, patch_size: int) -> tuple[list[torch.Tensor], list[dict[int, Any]]]:
@@ -330,7 +335,9 @@ def axes_of(model: ir.Model, name: str) -> list[str]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """torch's exporter and the passes warn of what is on purpose: no torchvision, no weights."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "onnx_ir", "onnxscript")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

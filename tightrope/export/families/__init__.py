@@ -43,6 +43,9 @@ def family_called(model_type: object) -> Family:
     return FAMILIES[model_type]
 
 
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+
+
 def find_family(config: Any) -> Family:
     """The family of a Hugging Face config; raises UnsupportedModel where it cannot be exported."""
     family = family_called(config.model_type)
@@ -56,4 +59,10 @@ def find_family(config: Any) -> Family:
                 f"exporters exist for: {known}"
             )
         family.vision.check(config)
+    rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope in _LENGTH_DEPENDENT_ROPE:
+        raise UnsupportedModel(
+            f"rope_type is {rope!r}: its frequencies change with the prompt's length, which a "
+            "graph cannot follow; accepted: default, linear, llama3, yarn"
+        )
     return family
