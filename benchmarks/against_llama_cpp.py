@@ -3,7 +3,8 @@
     pip install llama-cpp-python
     python benchmarks/against_llama_cpp.py BUNDLE models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-Decode speed at greedy, both on the same number of threads; precisions differ and are named: the
+Decode speed at greedy, both on the same number of threads, each in a process of its own and in
+turn, so that neither's waiting threads take the other's cores. Precisions differ and are named: the
 file is Q4_1 (asymmetric int4), the bundle symmetric int4 made from it. The logit error of each is
 taken against the file's weights in float32 (Hugging Face's model), if torch is installed.
 """
@@ -11,6 +12,7 @@ taken against the file's weights in float32 (Hugging Face's model), if torch is 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 from typing import Any
 
@@ -18,8 +20,13 @@ import numpy as np
 from measuring import record, spread
 
 import tightrope as tr
+from tightrope.bundle import Bundle
+from tightrope.runtime.backends.backend import Cancel
+from tightrope.runtime.conversation import Conversation, assemble
+from tightrope.runtime.settings import resolve
 
-PROMPT = "The history of the steam engine begins with"
+# "The history of the steam engine begins with", for the logit error.
+IDS = [504, 1463, 282, 260, 9403, 2327, 5634, 351]
 
 
 def main() -> None:
@@ -31,30 +38,30 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
-    import llama_cpp
-
-    model = tr.load(arguments.bundle, threads=arguments.threads)
-    peer = llama_cpp.Llama(
-        arguments.gguf,
-        n_ctx=1024,
-        n_threads=arguments.threads,
-        n_threads_batch=arguments.threads,
-        verbose=False,
-        logits_all=False,
-    )
-    ids = model.token_ids(PROMPT)
-    rng = np.random.default_rng(0)
-    vocab = model.bundle.manifest.dims.vocab_size
-    prompt = rng.integers(100, vocab, arguments.prompt_tokens).tolist()
-    ours: dict[str, list[float]] = {"decode": [], "prefill": []}
-    theirs: dict[str, list[float]] = {"decode": [], "prefill": []}
+    spawn = multiprocessing.get_context("spawn")
+    sides = {}
+    for side, file in (("tightrope", arguments.bundle), ("llama.cpp", arguments.gguf)):
+        ours_end, theirs_end = spawn.Pipe()
+        work = (side, file, arguments.threads, arguments.prompt_tokens, arguments.tokens)
+        spawn.Process(target=_serve, args=(theirs_end, *work), daemon=True).start()
+        sides[side] = ours_end
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for repetition in range(arguments.repetitions + 1):
-        mine = _ours(model, prompt, arguments.tokens)
-        other = _theirs(peer, prompt, arguments.tokens)
-        if repetition:  # the first one warms up
-            for name in ours:
-                ours[name].append(mine[name])
-                theirs[name].append(other[name])
+        for side, pipe in sides.items():
+            pipe.send("go")
+            result = pipe.recv()
+            if repetition:  # the first one warms up
+                measured[side].append(result)
+    logits = {}
+    for side, pipe in sides.items():
+        pipe.send("logits")
+        logits[side] = pipe.recv()
+        pipe.send("end")
+    ours, theirs = (
+        {name: [result[name] for result in measured[side]] for name in ("decode", "prefill")}
+        for side in ("tightrope", "llama.cpp")
+    )
+    precision = Bundle.open(arguments.bundle).manifest.precision
     ratios = {
         name: spread([a / b for a, b in zip(ours[name], theirs[name], strict=True)])
         for name in ours
@@ -64,15 +71,33 @@ def main() -> None:
         {
             "threads": arguments.threads,
             "precision": {
-                "tightrope": f"{model.bundle.manifest.precision}, int8 activations",
+                "tightrope": f"{precision}, int8 activations",
                 "llama.cpp": "Q4_1, int8 activations",
             },
             "tokens a second, tightrope": {name: spread(value) for name, value in ours.items()},
             "tokens a second, llama.cpp": {name: spread(value) for name, value in theirs.items()},
             "tightrope / llama.cpp": ratios,
-            "logit error": _errors(model, peer, arguments.gguf, ids),
+            "logit error": _errors(logits, arguments.gguf),
         },
     )
+
+
+def _serve(pipe: Any, side: str, file: str, threads: int, prompt_tokens: int, tokens: int) -> None:
+    """One side in its own process: answers "go" with speeds and "logits" with logits."""
+    prompt = np.random.default_rng(0).integers(100, 49000, prompt_tokens).tolist()
+    if side == "tightrope":
+        model = tr.load(file, threads=threads)
+    else:
+        import llama_cpp
+
+        peer = llama_cpp.Llama(
+            file, n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+    while (wanted := pipe.recv()) != "end":
+        if side == "tightrope":
+            pipe.send(_ours(model, prompt, tokens) if wanted == "go" else _our_logits(model))
+        else:
+            pipe.send(_theirs(peer, prompt, tokens) if wanted == "go" else _their_logits(peer))
 
 
 def _ours(model: Any, prompt: list[int], tokens: int) -> dict[str, float]:
@@ -87,7 +112,7 @@ def _theirs(peer: Any, prompt: list[int], tokens: int) -> dict[str, float]:
     peer.reset()
     started = time.perf_counter()
     peer.eval(prompt)
-    token = int(np.argmax(peer.eval_logits[-1] if peer.eval_logits else _last(peer)))
+    token = int(np.argmax(_last(peer)))
     read = time.perf_counter()
     for _ in range(tokens - 1):
         peer.eval([token])
@@ -106,31 +131,34 @@ def _last(peer: Any) -> Any:
     return np.ctypeslib.as_array(pointer, shape=(peer.n_vocab(),))
 
 
-def _errors(model: Any, peer: Any, gguf: str, ids: list[int]) -> dict[str, Any]:
+def _our_logits(model: Any) -> Any:
+    conversation = Conversation(model.backend, model.bundle.manifest)
+    settings = resolve(None, model.bundle.manifest)
+    stretch = assemble(IDS, [], None, model._embeddings, 0)
+    return conversation.read(stretch, 0, settings, Cancel())[0]
+
+
+def _their_logits(peer: Any) -> Any:
+    peer.reset()
+    peer.eval(IDS)
+    return np.array(_last(peer))
+
+
+def _errors(logits: dict[str, Any], gguf: str) -> dict[str, Any]:
     """Root mean square of the difference of logits, over that of the logits, after a prompt."""
     try:
+        import torch
+
         from tightrope.export.checkpoint import open_checkpoint
     except ModuleNotFoundError:
         return {"not measured": "torch is not installed"}
-    import torch
-
-    from tightrope.runtime.backends.backend import Cancel
-    from tightrope.runtime.conversation import Conversation, assemble
-    from tightrope.runtime.settings import resolve
-
     reference = open_checkpoint(gguf).load_model().float()
     with torch.no_grad():
-        expected = reference(input_ids=torch.tensor([ids])).logits[0, -1].numpy()
-    conversation = Conversation(model.backend, model.bundle.manifest)
-    settings = resolve(None, model.bundle.manifest)
-    stretch = assemble(ids, [], None, model._embeddings, 0)
-    mine = conversation.read(stretch, 0, settings, Cancel())[0]
-    peer.reset()
-    peer.eval(ids)
+        expected = reference(input_ids=torch.tensor([IDS])).logits[0, -1].numpy()
     scale = float(np.sqrt((expected**2).mean()))
     return {
-        name: float(np.sqrt(((logits - expected) ** 2).mean())) / scale
-        for name, logits in (("tightrope", mine), ("llama.cpp", np.array(_last(peer))))
+        name: float(np.sqrt(((value - expected) ** 2).mean())) / scale
+        for name, value in logits.items()
     }
 
 
