@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tightrope.budget import OperatingPoint
@@ -85,8 +85,3 @@ class Piece:
 
     text: str
     answer: Answer | None = None
-
-
-def resolved(point: OperatingPoint, **chosen: Any) -> OperatingPoint:
-    """`point` with what was chosen where it left the choice open."""
-    return replace(point, **chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -415,7 +415,7 @@ class _Request:
             finish_reason=first.finish_reason or "cancelled",
             usage=usage,
             timings=self._watch.timings(),
-            point=replace(self._settings.point),
+            point=self._settings.point,
             backend=self._model.backend.name,
             samples=samples if len(samples) > 1 else None,
             notes=tuple(self._notes),

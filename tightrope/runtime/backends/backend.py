@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -127,8 +126,3 @@ def valid_per_layer(call: Call, layers: int, selection: Selection | None) -> Ind
         layers, call.query_position.shape[1], selection
     )
     return np.asarray(valid[None] - dropped[:, None])
-
-
-def names_of(values: Sequence[Any]) -> list[str]:
-    """Names of a session's inputs or outputs."""
-    return [value.name for value in values]
