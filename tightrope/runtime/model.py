@@ -278,7 +278,6 @@ class _Request:
         self._kept = self._visual = 0
 
     def run(self) -> Iterator[Piece]:
-        slots = self._conversation.slots
         try:
             logits = self._prefill()
         except Cancelled:

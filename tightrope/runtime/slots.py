@@ -63,7 +63,7 @@ class Slots:
         self._allocate(np.full(layers, SMALLEST_CAPACITY, np.int64))
 
     def _allocate(self, capacity: Counts) -> None:
-        layers, heads, width = self.dims.num_hidden_layers, self.dims.num_key_value_heads, 0
+        layers, heads = self.dims.num_hidden_layers, self.dims.num_key_value_heads
         width = self.dims.head_dim
         lanes = self.rows * heads
         starts = np.concatenate([[0], np.cumsum(capacity * lanes)])
@@ -71,7 +71,7 @@ class Slots:
         self.capacity = capacity
         self._keys = np.zeros((total, width), np.float32)
         self._values = np.zeros((total, width), np.float32)
-        wide = (2, self.dims.num_hidden_layers, self.rows, heads, int(capacity.max()))
+        wide = (2, layers, self.rows, heads, int(capacity.max()))
         self._scores = np.zeros(wide, np.float32)
         self._positions = np.full(wide, -1, np.int32)
         self.key, self.value = self._views(self._keys, starts), self._views(self._values, starts)

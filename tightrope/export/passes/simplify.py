@@ -8,6 +8,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from tightrope.export.passes.replace import take_over
+
 
 def simplify(model: ir.Model) -> None:
     """Fold constants, drop no-ops, and put reshapes and norms in their short forms."""
@@ -32,7 +34,10 @@ def _drop_casts_to_same(model: ir.Model) -> None:
             continue
         source = node.inputs[0]
         if source.dtype is not None and source.dtype.value == node.attributes["to"].as_int():
-            _replace(model, node, source)
+            old = node.outputs[0]
+            if not old.is_graph_output():
+                ir.convenience.replace_all_uses_with(old, source)
+                model.graph.remove(node, safe=True)
 
 
 def fix_reshapes(model: ir.Model) -> None:
@@ -79,17 +84,7 @@ def divide_in_norms(model: ir.Model) -> None:
             if producer is None or producer.op_type != "Reciprocal":
                 continue
             quotient = ir.Node("", "Div", [node.inputs[1 - place], producer.inputs[0]])
-            quotient.outputs[0].type = node.outputs[0].type
-            quotient.outputs[0].shape = node.outputs[0].shape
             model.graph.insert_before(node, quotient)
-            _replace(model, node, quotient.outputs[0])
+            take_over(node.outputs[0], quotient.outputs[0])
+            model.graph.remove(node, safe=True)
             break
-
-
-def _replace(model: ir.Model, node: ir.Node, value: ir.Value) -> None:
-    """Users of a node with one output read `value` instead; an output keeps its name."""
-    old = node.outputs[0]
-    if old.is_graph_output():
-        return
-    ir.convenience.replace_all_uses_with(old, value)
-    model.graph.remove(node, safe=True)
