@@ -1,0 +1,309 @@
+"""Training batches: pictures, and several questions about each in one packed sequence.
+
+A sequence is [<s> USER: | visual tokens | question | question | ...]. A mask lets each question see
+the prefix and itself, and its position ids go on from the prefix, so that each question is exactly
+a prompt of its own, at a fraction of the cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from models.training.labels import patch_labels
+from models.training.vocabulary import (
+    BOS,
+    END_THINK,
+    EOS,
+    IDS,
+    IMAGE,
+    SYSTEMS,
+    THINK,
+    encode,
+)
+from tightrope.profiles.scenes.draw import draw
+from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
+from tightrope.profiles.scenes.recall import recall
+from tightrope.profiles.scenes.sample import sample_scene, scene_rng
+from tightrope.profiles.scenes.scene import Level, Scene
+from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+TYPES = (*QUESTIONS, "recall")
+EMPTY_THOUGHT = {"count": 0.15, "comparison": 0.15}
+"""How often a question with a thought is asked without it; others: see _OTHERS."""
+_OTHERS = 0.1
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One packed sequence while it grows."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    block: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    """What the token predicts, or -1."""
+    weight: list[float] = field(default_factory=list)
+    question: list[int] = field(default_factory=list)
+    """Which question the prediction belongs to, or -1."""
+    types: list[int] = field(default_factory=list)
+
+    def add(self, ids: list[int], start: int, block: int) -> int:
+        self.ids += ids
+        self.positions += range(start, start + len(ids))
+        self.block += [block] * len(ids)
+        self.target += [-1] * len(ids)
+        self.weight += [0.0] * len(ids)
+        self.question += [-1] * len(ids)
+        return start + len(ids)
+
+    def ask(self, question: Question, start: int, block: int, empty_thought: bool) -> None:
+        """A question, its earlier turns as context, and its answer as targets."""
+        said: list[int] = []
+        for user, assistant in question.earlier:
+            said += encode(f"{user} ASSISTANT: {assistant} {EOS} USER:")
+        said += encode(f"{question.question} ASSISTANT:")
+        if empty_thought:
+            said += [IDS[THINK], IDS[END_THINK]]
+        thought: list[int] = []
+        if question.thought is not None and not empty_thought:
+            thought = [IDS[THINK], *encode(question.thought), IDS[END_THINK]]
+        answer = [*encode(question.answer), IDS[EOS]]
+        at = len(self.ids) + len(said) - 1
+        self.add(said + thought + answer[:-1], start, block)
+        targets = thought + answer
+        share = 0.5 if question.type == "list" else 1.0
+        weights = [0.5] * len(thought) + [share] * (len(answer) - 1) + [0.1]
+        self.target[at : at + len(targets)] = targets
+        self.weight[at : at + len(targets)] = weights
+        self.question[at : at + len(targets)] = [len(self.types)] * len(targets)
+        self.types.append(TYPES.index(question.type))
+
+
+@dataclass(slots=True)
+class Batch:
+    """Arrays of one step. B pictures, N patches, T tokens (padded), V visual tokens in all."""
+
+    pixels: npt.NDArray[np.uint8] | None
+    """[B,px,px,3]; None where nothing is drawn."""
+    values: Ints
+    """[B,N,8] what each patch shows."""
+    owner: Ints
+    """[B,N] which thing, or -1."""
+    present: Floats
+    """[B,K] what the whole picture holds: targets of CLS."""
+    ids: Ints
+    positions: Ints
+    block: Ints
+    target: Ints
+    weight: Floats
+    question: Ints
+    """[B,T] each; padding has block -1."""
+    visual: Ints
+    """[V,4]: picture, patch, its sequence, its place there."""
+    types: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diet:
+    """What a stage is fed with."""
+
+    pictures: int
+    """In a step, over all processes."""
+    text: int
+    """Tokens of questions and answers about each picture; 0: it is only looked at."""
+    levels: dict[Level, float]
+    pixels: dict[int, float]
+    """Sides and their shares; one side per step."""
+    drawn: bool = True
+    all_patches: float = 1.0
+    """Share of steps in which the decoder sees every patch; else things and a few others."""
+    texts: float = 0.1
+    """Share of steps that are texts without a picture."""
+    text_words: int = 150
+    weights: dict[str, float] = field(default_factory=dict)
+    """Types that are asked more or less often than the rest."""
+
+
+def make_batch(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
+    """The share of process `rank` in a step; the whole step is the same for every `world`."""
+    rng = np.random.RandomState([7, seed, step])
+    if rng.random_sample() < diet.texts:
+        return _texts(diet, seed, step, rank, world)
+    sides = list(diet.pixels)
+    pixels = sides[int(rng.choice(len(sides), p=_shares(diet.pixels)))]
+    whole = rng.random_sample() < diet.all_patches
+    own = range(rank, diet.pictures, world)
+    return _pictures(diet, seed, [step * diet.pictures + at for at in own], pixels, whole)
+
+
+def _shares(weights: dict) -> Floats:
+    values = np.array(list(weights.values()), np.float64)
+    return values / values.sum()
+
+
+def pack(
+    scene: Scene,
+    questions: list[Question],
+    chosen: Ints,
+    values: Ints,
+    owner: Ints,
+    picture: npt.NDArray[np.uint8],
+    empty_thought: bool,
+) -> Batch:
+    """Questions about one picture [px,px,3] of which the decoder sees the patches `chosen`."""
+    sequence = Sequence()
+    start = sequence.add([IDS[BOS], IDS["USER:"]], 0, 0)
+    sequence.add([IDS[IMAGE]] * len(chosen), start, 0)
+    sequence.positions[start:] = [start + int(at) for at in chosen]
+    for block, question in enumerate(questions, 1):
+        sequence.ask(question, start + len(owner), block, empty_thought)
+    return _padded(
+        [sequence],
+        pixels=picture[None],
+        values=values[None],
+        owner=owner[None],
+        present=_present(scene)[None],
+        visual=np.array([(0, int(at), 0, start + n) for n, at in enumerate(chosen)], np.int64),
+    )
+
+
+def _pictures(diet: Diet, seed: int, indices: list[int], pixels: int, whole: bool) -> Batch:
+    sequences, visual, drawn, values, owners, present = [], [], [], [], [], []
+    levels = list(diet.levels)
+    for place, index in enumerate(indices):
+        rng = scene_rng("train", seed, index)
+        level = levels[int(rng.choice(len(levels), p=_shares(diet.levels)))]
+        scene = sample_scene(rng, "train", level)
+        questions = _questions(rng, scene, diet)
+        shown, owner = patch_labels(scene, pixels)
+        if diet.drawn:
+            drawn.append(draw(scene, "train", pixels))
+        chosen = _chosen(rng, owner, whole)
+        sequence, first = _sequence(rng, questions, chosen, len(owner))
+        visual += [(place, int(at), place, first + n) for n, at in enumerate(chosen)]
+        sequences.append(sequence)
+        values.append(shown)
+        owners.append(owner)
+        present.append(_present(scene))
+    return _padded(
+        sequences,
+        pixels=np.stack(drawn) if drawn else None,
+        values=np.stack(values),
+        owner=np.stack(owners),
+        present=np.stack(present),
+        visual=np.array(visual, np.int64),
+    )
+
+
+def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
+    sequences = []
+    for at in range(rank, diet.pictures, world):
+        rng = np.random.RandomState([8, seed, step, at])
+        words = 20 + int(rng.randint(diet.text_words))
+        question = recall(rng, words)
+        sequence = Sequence()
+        sequence.add([IDS[BOS]], 0, 0)
+        # Texts start anywhere, so that long ones meet no position for the first time.
+        start = sequence.add([IDS["USER:"]], 1 + int(rng.randint(600)) * int(rng.randint(2)), 0)
+        sequence.ask(question, start, 1, bool(rng.random_sample() < _OTHERS))
+        sequences.append(sequence)
+    count = len(sequences)
+    return _padded(
+        sequences,
+        pixels=None,
+        values=np.zeros((count, 0, 8), np.int64),
+        owner=np.zeros((count, 0), np.int64),
+        present=np.zeros((count, 0), np.float32),
+        visual=np.zeros((0, 4), np.int64),
+    )
+
+
+def _questions(rng: np.random.RandomState, scene: Scene, diet: Diet) -> list[Question]:
+    names = list(QUESTIONS)
+    shares = _shares({name: diet.weights.get(name, 1.0) for name in names})
+    found: list[Question] = []
+    left = diet.text
+    while left >= 12:  # the shortest question with its answer
+        question = ask(rng, scene, names[int(rng.choice(len(names), p=shares))])
+        if question is None or question in found:
+            left -= 1
+        elif question.words <= left:
+            found.append(question)
+            left -= question.words
+        else:
+            left -= 6
+    return found
+
+
+def _chosen(rng: np.random.RandomState, owner: Ints, whole: bool) -> Ints:
+    """Patches that become visual tokens: all, or those of things and a few of the rest."""
+    if whole:
+        return np.arange(len(owner))
+    background = np.flatnonzero(owner < 0)
+    few = rng.permutation(background)[: 12 + rng.randint(len(owner) // 8)]
+    return np.sort(np.concatenate([np.flatnonzero(owner >= 0), few]))
+
+
+def _sequence(
+    rng: np.random.RandomState, questions: list[Question], chosen: Ints, patches: int
+) -> tuple[Sequence, int]:
+    """The packed sequence, and where its visual tokens start.
+
+    Positions of what is left of a picture are the old ones or closed up, by the toss of a coin.
+    """
+    sequence = Sequence()
+    opening = [IDS[BOS]]
+    if rng.random_sample() < 0.15:
+        opening += encode(f"SYSTEM: {SYSTEMS[rng.randint(len(SYSTEMS))]}")
+    start = sequence.add([*opening, IDS["USER:"]], 0, 0)
+    first = len(sequence.ids)
+    closed_up = rng.random_sample() < 0.5
+    after = sequence.add([IDS[IMAGE]] * len(chosen), start, 0)
+    if not closed_up:
+        sequence.positions[first:] = [start + int(at) for at in chosen]
+        after = start + patches
+    for block, question in enumerate(questions, 1):
+        empty = rng.random_sample() < EMPTY_THOUGHT.get(question.type, _OTHERS)
+        sequence.ask(question, after, block, bool(empty))
+    return sequence, first
+
+
+def _present(scene: Scene) -> Floats:
+    """How many of each shape and colour there are (capped at 4), then digits and words: [44]."""
+    things = scene.things
+    counts = [sum(t.shape == s for t in things) for s in SHAPES]
+    counts += [sum(t.colour == c for t in things) for c in COLOURS]
+    flags = [any(t.digit == d for t in things) for d in range(10)]
+    flags += [any(t.word == w for t in things) for w in SIGN_WORDS]
+    return np.array([*(min(count, 4) / 4 for count in counts), *flags], np.float32)
+
+
+NUM_PRESENT = 6 + 8 + 10 + 20
+
+
+def _padded(sequences: list[Sequence], **arrays) -> Batch:
+    longest = max(len(sequence.ids) for sequence in sequences)
+
+    def stack(name: str, fill: float, dtype: type) -> npt.NDArray:
+        table = np.full((len(sequences), longest), fill, dtype)
+        for row, sequence in zip(table, sequences, strict=True):
+            found = getattr(sequence, name)
+            row[: len(found)] = found
+        return table
+
+    return Batch(
+        ids=stack("ids", 0, np.int64),
+        positions=stack("positions", 0, np.int64),
+        block=stack("block", -1, np.int64),
+        target=stack("target", -1, np.int64),
+        weight=stack("weight", 0.0, np.float32),
+        question=stack("question", -1, np.int64),
+        types=[sequence.types for sequence in sequences],
+        **arrays,
+    )

@@ -1,0 +1,48 @@
+"""Checkpoints of a training: whole or not there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class TrainingError(Exception):
+    """A training cannot start or go on; the text says the way out."""
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write to a neighbour first, so that a file under `path` is always a whole one."""
+    beside = path.with_name(f".{path.name}.part")
+    with open(beside, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The state in `path`; raises TrainingError if it is broken or was made with other settings."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainingError(f"{path} is missing: run the stage that writes it first") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{path} cannot be read ({type(error).__name__}); delete it, its stage starts again"
+        ) from error
+    found = state.get("settings")
+    if found != settings:
+        changed = sorted(
+            name
+            for name in {*settings, *(found or {})}
+            if (found or {}).get(name) != settings.get(name)
+        )
+        raise TrainingError(
+            f"{path} comes from a training with another {', '.join(changed)}; go on with the "
+            "settings it was started with, or train into an empty folder"
+        )
+    return state

@@ -1,0 +1,107 @@
+"""How well a checkpoint answers, in PyTorch: `python -m models.training.evaluate CHECKPOINT`.
+
+Teacher-forced: an answer is right if every one of its tokens, its thought's too, is the likeliest,
+which is what greedy decoding would write. Made for watching a training; the figures of the model
+card come from the exported bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.training.batches import TYPES, pack
+from models.training.forward import tower
+from models.training.labels import patch_labels
+from models.training.losses import answers, projected, to_tensors
+from models.training.shape import LAYERS, create
+from tightrope.profiles.scenes.draw import draw
+from tightrope.profiles.scenes.questions import QUESTIONS, ask
+from tightrope.profiles.scenes.sample import sample_scene, scene_rng
+
+LEVEL_SHARES = {"easy": 0.1, "medium": 0.2, "hard": 0.7}
+
+
+def scenes(number: int, seed: int = 0):
+    for index in range(number):
+        rng = scene_rng("dev", seed, index)
+        level = str(rng.choice(list(LEVEL_SHARES), p=list(LEVEL_SHARES.values())))
+        scene = sample_scene(rng, "dev", level)
+        yield scene, [q for name in QUESTIONS if (q := ask(rng, scene, name))]
+
+
+def measure(model, number: int, pixels: int, condition: str, empty_thought: bool, whole: bool):
+    """Share right by type, with the number of questions, under a condition:
+    all | grey | random:12.5 | oracle:12.5 | hide:4"""
+    kind, _, value = condition.partition(":")
+    right = defaultdict(list)
+    for at, (scene, questions) in enumerate(scenes(number)):
+        rng = np.random.RandomState([11, at])
+        labels, owner = patch_labels(scene, pixels)
+        picture = draw(scene, "dev", pixels)
+        if kind == "grey":
+            picture[:] = 128
+        groups = [questions]
+        if kind == "oracle":
+            groups = [[question] for question in questions]
+        for group in groups:
+            chosen = np.arange(len(owner))
+            keep = -(-len(owner) * float(value or 100) // 100)
+            if kind == "random":
+                chosen = np.sort(rng.permutation(len(owner))[: int(keep)])
+            elif kind == "oracle":
+                named = np.isin(owner, group[0].about)
+                order = rng.permutation(len(owner))
+                order = order[np.argsort(~named[order], kind="stable")]
+                chosen = np.sort(order[: int(keep)])
+            batch = pack(scene, group, chosen, labels, owner, picture, empty_thought)
+            data = to_tensors(batch, torch.device("cpu"))
+            with torch.no_grad():
+                tokens = projected(model, tower(model, data.pixels)[-2][:, 1:])
+                hide = int(value) if kind == "hide" else LAYERS
+                _, verdicts = answers(model, tokens, data, whole, hide)
+            for type_, ok in verdicts:
+                right[TYPES[type_]].append(ok)
+    return right
+
+
+def summary(right) -> dict:
+    found = {name: round(float(np.mean(right[name])), 3) for name in TYPES if right[name]}
+    values = [ok for oks in right.values() for ok in oks]
+    return {"all": round(float(np.mean(values)), 4), "n": len(values), **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--pixels", type=int, nargs="+", default=[336])
+    parser.add_argument("--condition", nargs="+", default=["all"])
+    parser.add_argument("--empty-thought", action="store_true")
+    parser.add_argument("--working-layers", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    model = create(0).eval()
+    state = torch.load(given.checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    for pixels in given.pixels:
+        for condition in given.condition:
+            right = measure(
+                model,
+                given.scenes,
+                pixels,
+                condition,
+                given.empty_thought,
+                not given.working_layers,
+            )
+            print(json.dumps({"pixels": pixels, "condition": condition, **summary(right)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What training minimises: answers, and what each patch and the whole picture show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.training.batches import NUM_PRESENT, Batch
+from models.training.forward import additive, decoder, packed_mask, tower
+from models.training.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
+from models.training.shape import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
+from models.training.vocabulary import IDS
+
+_PATCH_WEIGHTS = {
+    "kind": 1.0,
+    "colour": 0.5,
+    "texture": 0.3,
+    "size": 0.2,
+    "digit": 0.7,
+    "word": 0.7,
+    "row": 0.15,
+    "column": 0.15,
+}
+_BACKGROUND_WEIGHT = 0.05
+_DEEP = (2, 3)
+"""Tower layers with heads of their own, so that the first layers learn early."""
+
+
+class Aids(nn.Module):
+    """Weights that only training needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.oracle = nn.Linear(NUM_VALUES, WIDTH)
+        self.patch = nn.Sequential(nn.LayerNorm(TOWER_WIDTH), nn.Linear(TOWER_WIDTH, NUM_VALUES))
+        self.deep = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(TOWER_WIDTH), nn.Linear(TOWER_WIDTH, NUM_VALUES))
+            for _ in _DEEP
+        )
+        self.cls = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(TOWER_WIDTH), nn.Linear(TOWER_WIDTH, NUM_PRESENT))
+            for _ in range(2)
+        )
+        self.attributes = nn.Linear(WIDTH, NUM_VALUES)
+
+    def tie(self, words: Tensor) -> None:
+        """Start the oracle's columns at the embeddings of the words that say the same."""
+        with torch.no_grad():
+            self.oracle.weight.normal_(std=0.1)
+            self.oracle.bias.zero_()
+            for column, name in enumerate(value_names()):
+                if name in IDS:
+                    self.oracle.weight[:, column] = words[IDS[name]]
+
+
+@dataclass(slots=True)
+class Tensors:
+    """A batch on its device."""
+
+    pixels: Tensor | None
+    hot: Tensor
+    values: Tensor
+    owner: Tensor
+    present: Tensor
+    ids: Tensor
+    positions: Tensor
+    block: Tensor
+    target: Tensor
+    weight: Tensor
+    question: Tensor
+    visual: Tensor
+    types: list[list[int]]
+
+
+def to_tensors(batch: Batch, device: torch.device) -> Tensors:
+    def put(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    pixels = None
+    if batch.pixels is not None:
+        pixels = put(batch.pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+    count, patches, width = batch.values.shape
+    hot = one_hot(batch.values.reshape(-1, width)).reshape(count, patches, NUM_VALUES)
+    return Tensors(
+        pixels=pixels,
+        hot=put(hot),
+        values=put(batch.values),
+        owner=put(batch.owner),
+        present=put(batch.present),
+        ids=put(batch.ids),
+        positions=put(batch.positions),
+        block=put(batch.block),
+        target=put(batch.target),
+        weight=put(batch.weight),
+        question=put(batch.question),
+        visual=put(batch.visual),
+        types=batch.types,
+    )
+
+
+def answers(
+    model, tokens: Tensor, data: Tensors, whole: bool, hide_from: int = LAYERS
+) -> tuple[Tensor, list[tuple[int, bool]]]:
+    """The answers' loss, and for each question its type and whether every token is right.
+
+    tokens: visual tokens [B,N,D]. whole: run every layer, else WORKING_LAYERS alone. From layer
+    `hide_from` on the text does not see the picture.
+    """
+    x = model.model.language_model.embed_tokens(data.ids)
+    is_visual = torch.zeros_like(data.ids, dtype=torch.bool)
+    if len(data.visual):
+        picture, patch, row, place = data.visual.unbind(1)
+        x = x.index_put((row, place), tokens[picture, patch])
+        is_visual[row, place] = True
+    open_mask = packed_mask(data.block)
+    mask = additive(open_mask)
+    hidden_mask = mask
+    if hide_from < LAYERS:
+        text_to_picture = ~is_visual[:, :, None] & is_visual[:, None, :]
+        hidden_mask = additive(open_mask & ~text_to_picture)
+    layers = range(LAYERS) if whole else WORKING_LAYERS
+    masks = [hidden_mask if index >= hide_from else mask for index in layers]
+    hidden = decoder(model, x, data.positions, masks, layers)
+    at = data.target >= 0
+    logits = model.lm_head(hidden[at])
+    target, weight = data.target[at], data.weight[at]
+    losses = F.cross_entropy(logits, target, reduction="none")
+    loss = (losses * weight).sum() / weight.sum()
+    wrong = (logits.argmax(-1) != target).cpu().numpy()
+    rows, _ = at.nonzero(as_tuple=True)
+    found = _verdicts(rows.cpu().numpy(), data.question[at].cpu().numpy(), wrong, data.types)
+    return loss, found
+
+
+def _verdicts(rows, questions, wrong, types) -> list[tuple[int, bool]]:
+    right = [[True] * len(row) for row in types]
+    for row, question in zip(rows[wrong], questions[wrong], strict=True):
+        right[row][question] = False
+    return [
+        (t, ok)
+        for row, oks in zip(types, right, strict=True)
+        for t, ok in zip(row, oks, strict=True)
+    ]
+
+
+def sight(model, aids: Aids, data: Tensors) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Visual features [B,N,D] before the projector, the tower's own loss, and its accuracies."""
+    states = tower(model, data.pixels)
+    features = states[-2][:, 1:]
+    loss, shares = _patch_loss(aids.patch(features), data)
+    for head, layer in zip(aids.deep, _DEEP, strict=True):
+        loss = loss + 0.3 * _patch_loss(head(states[layer - 1][:, 1:]), data)[0]
+    for head, state in zip(aids.cls, states[-2:], strict=True):
+        loss = loss + 0.5 * F.mse_loss(head(state[:, 0]), data.present) * 4
+    return features, loss, shares
+
+
+def _patch_loss(logits: Tensor, data: Tensors) -> tuple[Tensor, dict[str, float]]:
+    shown = data.owner >= 0
+    weight = torch.where(shown, 1.0, _BACKGROUND_WEIGHT)
+    weight = weight / weight.sum()
+    loss, shares, start = torch.zeros((), device=logits.device), {}, 0
+    for index, (name, names) in enumerate(ATTRIBUTES.items()):
+        part = logits[..., start : start + len(names)]
+        start += len(names)
+        target = data.values[..., index]
+        each = F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none")
+        loss = loss + _PATCH_WEIGHTS[name] * (each * weight.flatten()).sum()
+        with torch.no_grad():
+            has = (
+                shown & (target < len(names) - 1)
+                if name not in ("row", "column", "kind")
+                else shown
+            )
+            right = (part.argmax(-1) == target)[has]
+            shares[name] = float(right.float().mean()) if len(right) else float("nan")
+    return loss, shares
+
+
+def projected(model, features: Tensor) -> Tensor:
+    return model.model.multi_modal_projector(features)
+
+
+def bridge(tokens: Tensor, aids: Aids, data: Tensors) -> Tensor:
+    """How far projected features [B,N,D] are from the oracle's tokens, background counting less."""
+    wanted = aids.oracle(data.hot).detach()
+    weight = torch.where(data.owner >= 0, 1.0, 0.2)[..., None]
+    return ((tokens - wanted) ** 2 * weight).sum() / ((wanted**2) * weight).sum()

@@ -1,0 +1,93 @@
+"""The course of training: what each stage learns, from what, for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.training.batches import Diet
+
+Learns = Literal["words", "sight", "bridge", "all"]
+
+_HARDER = {"easy": 0.1, "medium": 0.3, "hard": 0.6}
+_EASIER = {"easy": 0.35, "medium": 0.4, "hard": 0.25}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stretch of training."""
+
+    name: str
+    learns: Learns
+    """words: the decoder, told by an oracle what each patch shows. sight: the tower, by what its
+    patches show. bridge: the projector, towards the oracle's tokens. all: everything at once."""
+    after: tuple[str, ...] = ()
+    """Stages whose weights it starts from; the tower comes from the last of them."""
+    steps: int
+    rate: float
+    diet: Diet
+    whole: bool = False
+    """Every decoder layer, else the working layers alone."""
+    hide_late: float = 0.0
+    """Share of steps in which text does not see the picture in the decoder's last third."""
+    alone: bool = False
+    """One process: it runs beside another stage."""
+
+
+_COUNTS = {"count": 1.4, "comparison": 1.3, "relation": 1.2, "list": 1.2}
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="words",
+        learns="words",
+        steps=6000,
+        rate=1.5e-3,
+        alone=True,
+        diet=Diet(
+            pictures=8,
+            text=120,
+            levels=_HARDER,
+            pixels={168: 0.6, 224: 0.3, 336: 0.1},
+            drawn=False,
+            all_patches=0.0,
+            weights=_COUNTS,
+        ),
+    ),
+    Stage(
+        name="sight",
+        learns="sight",
+        steps=7000,
+        rate=1.5e-3,
+        alone=True,
+        diet=Diet(
+            pictures=8,
+            text=0,
+            levels=_EASIER,
+            pixels={168: 0.85, 224: 0.15},
+            texts=0.0,
+        ),
+    ),
+    Stage(
+        name="bridge",
+        learns="bridge",
+        after=("words", "sight"),
+        steps=400,
+        rate=3e-3,
+        diet=Diet(pictures=8, text=0, levels=_EASIER, pixels={168: 1.0}, texts=0.0),
+    ),
+    Stage(
+        name="joint",
+        learns="all",
+        after=("bridge",),
+        steps=3000,
+        rate=1e-3,
+        diet=Diet(
+            pictures=8,
+            text=120,
+            levels=_EASIER,
+            pixels={168: 0.7, 224: 0.3},
+            weights=_COUNTS,
+            texts=0.05,
+        ),
+    ),
+)

@@ -1,0 +1,285 @@
+"""Train the reference model from nothing: `python -m models.training.train OUT`.
+
+Every stage writes OUT/<stage>.pt now and then and goes on from there when it is started again. The
+data of a step depend on seed, stage and step alone, not on the number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from models.training import checkpoints
+from models.training.batches import TYPES, make_batch
+from models.training.checkpoints import TrainingError
+from models.training.losses import Aids, answers, bridge, projected, sight, to_tensors
+from models.training.shape import LAYERS, config, create
+from models.training.stages import STAGES, Stage
+from models.training.vocabulary import WORDS
+
+SAVE_SECONDS = 240
+LOG_STEPS = 50
+WARMUP = 100
+BETAS, DECAY, CLIP = (0.9, 0.98), 0.03, 1.0
+
+
+def settings(stage: Stage, seed: int) -> dict[str, Any]:
+    """What a checkpoint depends on; one training must not go on with another's."""
+    return {
+        "seed": seed,
+        "stage": repr(stage),
+        "vocabulary": hashlib.sha256(" ".join(WORDS).encode()).hexdigest()[:16],
+        "model": hashlib.sha256(config().to_json_string().encode()).hexdigest()[:16],
+    }
+
+
+class Trainer:
+    """One stage in one process."""
+
+    def __init__(self, out: Path, stage: Stage, seed: int, rank: int, world: int, device: str):
+        self.out, self.stage, self.seed = out, stage, seed
+        self.rank, self.world = rank, world
+        self.device = torch.device(device)
+        self.model = create(seed)
+        self.aids = Aids()
+        self.aids.tie(self.model.model.language_model.embed_tokens.weight)
+        self.step, self.seconds = 0, 0.0
+        self._start_from_earlier_stages()
+        self.model.to(self.device)
+        self.aids.to(self.device)
+        self.weights = self._trained()
+        groups = [
+            {"params": [w for w in self.weights if w.ndim >= 2], "weight_decay": DECAY},
+            {"params": [w for w in self.weights if w.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=stage.rate, betas=BETAS, fused=True)
+        self._resume()
+        self.tally: dict[str, list[float]] = defaultdict(list)
+
+    @property
+    def path(self) -> Path:
+        return self.out / f"{self.stage.name}.pt"
+
+    def _start_from_earlier_stages(self) -> None:
+        for place, name in enumerate(self.stage.after):
+            earlier = next(stage for stage in STAGES if stage.name == name)
+            path = self.out / f"{name}.pt"
+            state = checkpoints.load(path, settings(earlier, self.seed))
+            if state["step"] < earlier.steps:
+                raise TrainingError(f"{path} is at step {state['step']} of {earlier.steps}")
+            if place == 0:
+                self.model.load_state_dict(state["model"])
+                self.aids.load_state_dict(state["aids"])
+                continue
+            tower = {k: v for k, v in state["model"].items() if "vision_tower" in k}
+            self.model.load_state_dict(tower, strict=False)
+            heads = {k: v for k, v in state["aids"].items() if not k.startswith("oracle")}
+            self.aids.load_state_dict(heads, strict=False)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        model = self.model
+        parts: dict[str, list[torch.nn.Module]] = {
+            "words": [model.model.language_model, model.lm_head, self.aids.oracle],
+            "sight": [
+                model.model.vision_tower,
+                self.aids.patch,
+                self.aids.deep,
+                self.aids.cls,
+            ],
+            "bridge": [model.model.multi_modal_projector],
+            "all": [model, self.aids.patch, self.aids.deep, self.aids.cls],
+        }
+        for weight in [*model.parameters(), *self.aids.parameters()]:
+            weight.requires_grad_(False)
+        found = [w for part in parts[self.stage.learns] for w in part.parameters()]
+        for weight in found:
+            weight.requires_grad_(True)
+        return found
+
+    def _resume(self) -> None:
+        if not self.path.exists():
+            return
+        state = checkpoints.load(self.path, settings(self.stage, self.seed))
+        self.model.load_state_dict(state["model"])
+        self.aids.load_state_dict(state["aids"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def run(self) -> None:
+        parent = os.getppid()
+        saved = begun = time.monotonic()
+        earlier = self.seconds
+        while self.step < self.stage.steps:
+            if os.getppid() != parent:
+                raise TrainingError("the process that started this one is gone")
+            self._one_step()
+            self.step += 1
+            self.seconds = earlier + time.monotonic() - begun
+            if self.rank == 0:
+                if self.step % LOG_STEPS == 0:
+                    self._log()
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    saved = time.monotonic()
+                    self._save()
+        if self.rank == 0:
+            self._save()
+
+    def _rate(self) -> float:
+        if self.step < WARMUP:
+            return self.stage.rate * (self.step + 1) / WARMUP
+        part = (self.step - WARMUP) / max(1, self.stage.steps - WARMUP)
+        return self.stage.rate * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * part)))
+
+    def _one_step(self) -> None:
+        seed = self.seed + 1000 * STAGES.index(self.stage)
+        batch = make_batch(self.stage.diet, seed, self.step, self.rank, self.world)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        loss = self._loss(to_tensors(batch, self.device))
+        loss.backward()
+        flat = torch.cat(
+            [(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in self.weights]
+        )
+        if self.world > 1:
+            dist.all_reduce(flat)
+            flat /= self.world
+        norm = float(flat.norm())
+        flat *= min(1.0, CLIP / (norm + 1e-6))
+        start = 0
+        for weight in self.weights:
+            weight.grad = flat[start : start + weight.numel()].view_as(weight)
+            start += weight.numel()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.tally["norm"].append(norm)
+
+    def _loss(self, data) -> torch.Tensor:
+        learns = self.stage.learns
+        if learns == "words" or data.pixels is None:
+            return self._answer_loss(self.aids.oracle(data.hot), data)
+        if learns == "sight":
+            _, loss, shares = sight(self.model, self.aids, data)
+            self._note_sight(loss, shares)
+            return loss
+        if learns == "bridge":
+            with torch.no_grad():
+                features, _, _ = sight(self.model, self.aids, data)
+            loss = bridge(projected(self.model, features), self.aids, data)
+            self.tally["bridge"].append(float(loss.detach()))
+            return loss
+        features, seen, shares = sight(self.model, self.aids, data)
+        self._note_sight(seen, shares)
+        tokens = projected(self.model, features)
+        apart = bridge(tokens, self.aids, data)
+        self.tally["bridge"].append(float(apart.detach()))
+        return self._answer_loss(tokens, data) + 0.4 * seen + 0.2 * apart
+
+    def _note_sight(self, loss: torch.Tensor, shares: dict[str, float]) -> None:
+        self.tally["sight"].append(float(loss.detach()))
+        for name, share in shares.items():
+            if share == share:
+                self.tally[f"patch {name}"].append(share)
+
+    def _answer_loss(self, tokens: torch.Tensor, data) -> torch.Tensor:
+        rng = np.random.RandomState([9, self.seed, self.step])
+        hide = LAYERS
+        if rng.random_sample() < self.stage.hide_late:
+            hide = LAYERS * 2 // 3 + int(rng.randint(3))
+        loss, verdicts = answers(self.model, tokens, data, self.stage.whole, hide)
+        self.tally["loss"].append(float(loss.detach()))
+        for kind, right in verdicts:
+            self.tally[TYPES[kind]].append(right)
+        return loss
+
+    def _log(self) -> None:
+        line: dict[str, Any] = {"stage": self.stage.name, "step": self.step}
+        line["minutes"] = round(self.seconds / 60, 1)
+        line |= {name: round(float(np.mean(values)), 3) for name, values in self.tally.items()}
+        self.tally.clear()
+        with open(self.out / f"{self.stage.name}.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _save(self) -> None:
+        checkpoints.save(
+            self.path,
+            {
+                "settings": settings(self.stage, self.seed),
+                "model": self.model.state_dict(),
+                "aids": self.aids.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+            },
+        )
+
+
+def _work(out: Path, name: str, seed: int, rank: int, world: int, device: str, port: int) -> None:
+    if device == "cpu":
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+    if world > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        dist.init_process_group("gloo", rank=rank, world_size=world)
+    stage = next(stage for stage in STAGES if stage.name == name)
+    try:
+        Trainer(out, stage, seed, rank, world, device).run()
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
+
+
+def _run_together(jobs: list[tuple]) -> None:
+    """Run one process a job; the first that fails ends them all."""
+    context = multiprocessing.get_context("spawn")
+    running = [context.Process(target=_work, args=job) for job in jobs]
+    for process in running:
+        process.start()
+    while any(process.is_alive() for process in running):
+        if any(process.exitcode for process in running):
+            for process in running:
+                process.kill()
+        time.sleep(0.2)
+    if any(process.exitcode for process in running):
+        sys.exit(1)
+
+
+def run(out: Path, only: list[str], seed: int, processes: int, device: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    alone = [stage.name for stage in STAGES if stage.alone and stage.name in only]
+    if alone:
+        _run_together([(out, name, seed, 0, 1, device, 0) for name in alone])
+    for stage in STAGES:
+        if stage.alone or stage.name not in only:
+            continue
+        port = 29500 + os.getpid() % 1000
+        _run_together(
+            [(out, stage.name, seed, rank, processes, device, port) for rank in range(processes)]
+        )
+
+
+def main() -> None:
+    names = [stage.name for stage in STAGES]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stage", action="append", choices=names, help="only this one")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    run(given.out, given.stage or names, given.seed, given.processes, given.device)
+
+
+if __name__ == "__main__":
+    main()

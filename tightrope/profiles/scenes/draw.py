@@ -1,0 +1,188 @@
+"""Pixels of a scene: signed distances, blended at the edges.
+
+Only addition, multiplication, division, square roots and comparisons in double precision, which
+give the same bits everywhere; so a scene has the same pixels on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from tightrope.errors import InputError
+from tightrope.profiles.scenes.glyphs import digit_glyphs, word_bitmap
+from tightrope.profiles.scenes.scene import SIDE, Scene, Split, Thing
+from tightrope.profiles.scenes.words import COLOURS
+
+Array = npt.NDArray[np.float64]
+Field = Callable[[Array, Array], Array]
+
+INK = np.array([18.0, 18.0, 22.0])
+PAPER = np.array([236.0, 234.0, 226.0])
+_STRIPE_SHADE = 0.3
+
+
+def draw(scene: Scene, split: Split, pixels: int = SIDE) -> npt.NDArray[np.uint8]:
+    """The picture: uint8 [pixels, pixels, 3]. `split` says which handwritten digits are used."""
+    if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 14:
+        raise InputError(f"a scene cannot be drawn {pixels!r} pixels wide; accepted: 14 or more")
+    rng = np.random.RandomState(scene.pixel_seed)
+    canvas = _background(scene, rng, pixels)
+    for thing in scene.things:
+        tint = rng.randint(-10, 11, 3)
+        if thing.kind == "object":
+            _draw_object(canvas, thing, tint)
+        elif thing.kind == "plate":
+            _draw_bitmap(canvas, thing, digit_glyphs(split)[0][thing.glyph] / 16.0, margin=0.06)
+        else:
+            _draw_bitmap(canvas, thing, word_bitmap(thing.word).astype(np.float64), margin=0.0)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def _background(scene: Scene, rng: np.random.RandomState, pixels: int) -> Array:
+    base = rng.randint(90, 171) + rng.randint(-14, 15, 3)
+    canvas = np.empty((pixels, pixels, 3))
+    canvas[:] = base
+    if scene.background == "noisy":
+        grain = rng.randint(-100, 101, (84, 84, 1)) / 100.0 * rng.randint(8, 26)
+        at = np.arange(pixels) * 84 // pixels
+        canvas += grain[at][:, at]
+    elif scene.background == "cluttered":
+        for _ in range(rng.randint(8, 17)):
+            _stroke(canvas, rng, base)
+    return canvas
+
+
+def _stroke(canvas: Array, rng: np.random.RandomState, base: npt.NDArray[np.int64]) -> None:
+    """A faint line, no wider than an outline: nothing that a question is about."""
+    x, y = rng.randint(0, SIDE, 2)
+    dx, dy = rng.randint(-70, 71, 2)
+    width = 1.0 + rng.randint(3)
+    colour = np.clip(base + rng.randint(-45, 46, 3), 40, 215).astype(np.float64)
+    length = float(max(1, dx * dx + dy * dy))
+
+    def distance(px: Array, py: Array) -> Array:
+        along = np.clip(((px - x) * dx + (py - y) * dy) / length, 0.0, 1.0)
+        return np.sqrt((px - x - along * dx) ** 2 + (py - y - along * dy) ** 2) - width
+
+    reach = width + 1
+    box = (min(x, x + dx) - reach, min(y, y + dy) - reach)
+    box += (max(x, x + dx) + reach, max(y, y + dy) + reach)
+    _blend(canvas, box, distance, lambda px, py: colour)
+
+
+def _draw_object(canvas: Array, thing: Thing, tint: npt.NDArray[np.int64]) -> None:
+    radius = thing.width / 2
+    outline = max(1.5, 0.07 * thing.width)
+    fill = np.clip(np.array(COLOURS[thing.colour]) + tint, 0, 255).astype(np.float64)
+    period = thing.width / 3.5
+
+    def outer(px: Array, py: Array) -> Array:
+        return SHAPE_FIELDS[thing.shape]((px - thing.x) / radius, (py - thing.y) / radius) * radius
+
+    def inner(px: Array, py: Array) -> Array:
+        return outer(px, py) + outline
+
+    def paint(px: Array, py: Array) -> Array:
+        if not thing.striped:
+            return fill
+        phase = (py - thing.y) / period
+        dark = (phase - np.floor(phase) >= 0.5)[..., None]
+        return np.where(dark, fill * _STRIPE_SHADE, fill)
+
+    _blend(canvas, thing.box, outer, lambda px, py: INK)
+    _blend(canvas, thing.box, inner, paint)
+
+
+def _draw_bitmap(canvas: Array, thing: Thing, ink: Array, margin: float) -> None:
+    """A light rectangle with a bitmap on it, enlarged between its pixels' centres."""
+    half_width, half_height = thing.width / 2, thing.height / 2
+
+    def outer(px: Array, py: Array) -> Array:
+        return np.maximum(abs(px - thing.x) - half_width, abs(py - thing.y) - half_height)
+
+    def paint(px: Array, py: Array) -> Array:
+        rows, columns = ink.shape
+        u = ((px - thing.x) / thing.width * (1 + 2 * margin) + 0.5) * columns - 0.5
+        v = ((py - thing.y) / thing.height * (1 + 2 * margin) + 0.5) * rows - 0.5
+        strength = _between(ink, v, u)[..., None]
+        return PAPER * (1 - strength) + INK * strength
+
+    _blend(canvas, thing.box, outer, paint)
+
+
+def _between(values: Array, v: Array, u: Array) -> Array:
+    """Bilinear reading of values [r,c] at rows v and columns u; nothing outside."""
+    padded = np.pad(values, 2)
+    v, u = np.clip(v, -1.5, values.shape[0] + 0.5) + 2, np.clip(u, -1.5, values.shape[1] + 0.5) + 2
+    row, column = np.floor(v).astype(np.int64), np.floor(u).astype(np.int64)
+    below, beside = v - row, u - column
+    upper = padded[row, column] * (1 - beside) + padded[row, column + 1] * beside
+    lower = padded[row + 1, column] * (1 - beside) + padded[row + 1, column + 1] * beside
+    return upper * (1 - below) + lower * below
+
+
+def _blend(
+    canvas: Array, box: tuple[float, ...], distance: Field, paint: Field | Callable[..., Array]
+) -> None:
+    """Paint where `distance` (units, negative inside) says so, one pixel soft at the edge."""
+    pixels = canvas.shape[0]
+    scale = pixels / SIDE
+    left, top = (max(0, int(edge * scale) - 1) for edge in box[:2])
+    right, bottom = (min(pixels, int(edge * scale) + 2) for edge in box[2:])
+    if left >= right or top >= bottom:
+        return
+    px = ((np.arange(left, right) + 0.5) / scale)[None, :]
+    py = ((np.arange(top, bottom) + 0.5) / scale)[:, None]
+    px, py = np.broadcast_arrays(px, py)
+    cover = np.clip(0.5 - distance(px, py) * scale, 0.0, 1.0)[..., None]
+    part = canvas[top:bottom, left:right]
+    part += (paint(px, py) - part) * cover
+
+
+def _circle(x: Array, y: Array) -> Array:
+    return np.sqrt(x * x + y * y) - 1.0
+
+
+def _square(x: Array, y: Array) -> Array:
+    return np.maximum(abs(x), abs(y)) - 0.88
+
+
+def _triangle(x: Array, y: Array) -> Array:
+    return np.maximum(y - 0.8, abs(x) * 0.8736 - y * 0.4866 - 0.4866)
+
+
+def _star(x: Array, y: Array) -> Array:
+    """Five points: where at most one of a pentagon's five edges is crossed, tips cut round."""
+    edges = np.stack([x * nx + y * ny - 0.37 for nx, ny in _PENTAGON])
+    return np.maximum(np.partition(edges, 3, axis=0)[3], _circle(x, y))
+
+
+def _cross(x: Array, y: Array) -> Array:
+    x, y = abs(x), abs(y)
+    return np.minimum(np.maximum(x - 1.0, y - 0.36), np.maximum(x - 0.36, y - 1.0))
+
+
+def _ring(x: Array, y: Array) -> Array:
+    return abs(np.sqrt(x * x + y * y) - 0.7) - 0.3
+
+
+# Normals of a pentagon's edges; one edge is above, so that the star stands on two points.
+_PENTAGON = (
+    (0.0, -1.0),
+    (0.9510565, -0.3090170),
+    (0.5877853, 0.8090170),
+    (-0.5877853, 0.8090170),
+    (-0.9510565, -0.3090170),
+)
+SHAPE_FIELDS: dict[str, Field] = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "ring": _ring,
+}
+"""Signed distance to each shape's edge on [-1,1] x [-1,1], y downwards, in radii."""

@@ -1,0 +1,35 @@
+"""Questions about a text: a fact early in a long context, for budgets of the KV cache."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tightrope.profiles.scenes.questions import Question
+from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS, article, place
+
+
+def recall(rng: np.random.RandomState, words: int) -> Question:
+    """A text of about `words` words: facts, then other sentences with more facts between them.
+
+    The fact that is asked about is one of the first three.
+    """
+    keys = [SIGN_WORDS[at] for at in rng.permutation(len(SIGN_WORDS))]
+    facts = [(key, str(rng.randint(10))) for key in keys]
+    sentences = [f"the {key} has {digit} ." for key, digit in facts[:3]]
+    later = facts[3:]
+    while sum(sentence.count(" ") + 1 for sentence in sentences) < words:
+        if later and rng.random_sample() < 0.2:
+            key, digit = later.pop()
+            sentences.append(f"the {key} has {digit} .")
+        else:
+            sentences.append(_filler(rng))
+    key, digit = facts[rng.randint(3)]
+    return Question(
+        type="recall", question=f"{' '.join(sentences)} what has the {key} ?", answer=digit
+    )
+
+
+def _filler(rng: np.random.RandomState) -> str:
+    colours, shapes = list(COLOURS), list(SHAPES)
+    colour, shape = colours[rng.randint(len(colours))], shapes[rng.randint(len(shapes))]
+    return f"there is {article(colour)} {colour} {shape} at the {place(int(rng.randint(9)))} ."

@@ -1,0 +1,111 @@
+"""A scene from a seed.
+
+Random numbers come from NumPy's legacy generator, whose streams are frozen for good: the same
+seed gives the same scene on every machine and with every version.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tightrope.errors import InputError
+from tightrope.profiles.scenes.glyphs import digit_glyphs, sign_size
+from tightrope.profiles.scenes.scene import SIDE, Background, Level, Scene, Split, Thing
+from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+LEVELS: tuple[Level, ...] = ("easy", "medium", "hard")
+BACKGROUNDS: tuple[Background, ...] = ("plain", "noisy", "cluttered")
+MAX_SEED = 2**32 - 1
+
+CELL = SIDE // 3
+# Diameters in units: small objects, large objects, plates; then the scale of a sign's letters.
+_SIZES = {
+    "hard": ((24, 30), (38, 44), (40, 44), 2),
+    "medium": ((36, 46), (58, 66), (56, 64), 3),
+    "easy": ((56, 68), (84, 96), (80, 92), 4),
+}
+
+
+def scene_rng(split: Split, seed: int, index: int) -> np.random.RandomState:
+    """The random stream of scene `index` of a split; raises InputError for a seed out of range."""
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; accepted: {', '.join(SPLITS)}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed is {seed!r}; accepted: a whole number from 0 to {MAX_SEED}")
+    return np.random.RandomState([SPLITS.index(split), seed, index])
+
+
+def sample_scene(rng: np.random.RandomState, split: Split, level: Level) -> Scene:
+    """A scene of 2 to 8 objects, at most one thing in each cell of a 3 x 3 arrangement."""
+    cells = [int(cell) for cell in rng.permutation(9)]
+    things = []
+    if rng.random_sample() < 0.5:
+        things += [_plate(rng, split, level, cells.pop()) for _ in range(1 + rng.randint(2))]
+    if rng.random_sample() < 0.45:
+        things.append(_sign(rng, level, cells.pop()))
+    count = 2 + rng.randint(min(8, len(cells)) - 1)
+    things += _objects(rng, level, cells[:count])
+    return Scene(
+        things=tuple(sorted(things, key=lambda thing: thing.cell)),
+        level=level,
+        background=BACKGROUNDS[rng.randint(len(BACKGROUNDS))],
+        pixel_seed=int(rng.randint(2**31 - 1)),
+    )
+
+
+def _objects(rng: np.random.RandomState, level: Level, cells: list[int]) -> list[Thing]:
+    """Objects that share attributes often enough for large counts and hard questions."""
+    shapes, colours = list(SHAPES), list(COLOURS)
+    common_shape, common_colour = shapes[rng.randint(6)], colours[rng.randint(8)]
+    shared_shape, shared_colour = ((0.0, 0.0), (0.75, 0.1), (0.1, 0.75), (0.4, 0.4))[rng.randint(4)]
+    objects = []
+    for cell in cells:
+        shape = common_shape if rng.random_sample() < shared_shape else shapes[rng.randint(6)]
+        colour = common_colour if rng.random_sample() < shared_colour else colours[rng.randint(8)]
+        large = bool(rng.random_sample() < 0.5)
+        low, high = _SIZES[level][1 if large else 0]
+        size = int(rng.randint(low, high + 1))
+        x, y = _centre(rng, cell, size, size)
+        objects.append(
+            Thing(
+                kind="object",
+                cell=cell,
+                x=x,
+                y=y,
+                width=size,
+                height=size,
+                shape=shape,
+                colour=colour,
+                large=large,
+                striped=bool(rng.random_sample() < 0.3),
+            )
+        )
+    return objects
+
+
+def _plate(rng: np.random.RandomState, split: Split, level: Level, cell: int) -> Thing:
+    glyphs, labels = digit_glyphs(split)
+    low, high = _SIZES[level][2]
+    size = int(rng.randint(low, high + 1))
+    pick = int(rng.randint(len(glyphs)))
+    x, y = _centre(rng, cell, size, size)
+    digit = int(labels[pick])
+    return Thing(
+        kind="plate", cell=cell, x=x, y=y, width=size, height=size, digit=digit, glyph=pick
+    )
+
+
+def _sign(rng: np.random.RandomState, level: Level, cell: int) -> Thing:
+    word = SIGN_WORDS[rng.randint(len(SIGN_WORDS))]
+    width, height = sign_size(word, _SIZES[level][3])
+    x, y = _centre(rng, cell, width, height)
+    return Thing(kind="sign", cell=cell, x=x, y=y, width=width, height=height, word=word)
+
+
+def _centre(rng: np.random.RandomState, cell: int, width: int, height: int) -> tuple[int, int]:
+    """A centre such that the thing lies in its cell, two units from the edge."""
+    row, column = divmod(cell, 3)
+    x = rng.randint(column * CELL + width // 2 + 2, (column + 1) * CELL - width // 2 - 1)
+    y = rng.randint(row * CELL + height // 2 + 2, (row + 1) * CELL - height // 2 - 1)
+    return int(x), int(y)

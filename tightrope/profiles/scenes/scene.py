@@ -1,0 +1,68 @@
+"""What is in a picture: frozen values, before any pixel is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tightrope.profiles.scenes.words import place
+
+Kind = Literal["object", "plate", "sign"]
+Level = Literal["easy", "medium", "hard"]
+Background = Literal["plain", "noisy", "cluttered"]
+Split = Literal["train", "dev", "test"]
+
+SIDE = 336
+"""Side of a scene in its own units, which are pixels when it is drawn at 336."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """One thing in a scene: an object, a plate with a digit, or a sign with a word."""
+
+    kind: Kind
+    cell: int
+    """Its place in the 3 x 3 arrangement, in reading order."""
+    x: int
+    y: int
+    """Centre, in units."""
+    width: int
+    height: int
+    shape: str = ""
+    colour: str = ""
+    large: bool = False
+    striped: bool = False
+    digit: int = -1
+    glyph: int = -1
+    """Which handwritten digit of the collection."""
+    word: str = ""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom in units."""
+        half_width, half_height = self.width / 2, self.height / 2
+        return (
+            self.x - half_width,
+            self.y - half_height,
+            self.x + half_width,
+            self.y + half_height,
+        )
+
+    @property
+    def place(self) -> str:
+        return place(self.cell)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A picture, described: things in reading order on a background."""
+
+    things: tuple[Thing, ...]
+    level: Level
+    background: Background
+    pixel_seed: int
+    """Draws what the description leaves open: the background and small shifts of colour."""
+
+    @property
+    def objects(self) -> tuple[Thing, ...]:
+        return tuple(thing for thing in self.things if thing.kind == "object")
