@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration as Model
 
-from models.training.batches import NUM_PRESENT, Batch
-from models.training.forward import additive, decoder, packed_mask, tower
-from models.training.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
-from models.training.shape import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
-from models.training.vocabulary import IDS
+from tightrope.profiles.reference.batches import NUM_PRESENT, Batch
+from tightrope.profiles.reference.forward import additive, decoder, packed_mask, tower
+from tightrope.profiles.reference.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
+from tightrope.profiles.reference.shape import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
+from tightrope.profiles.reference.vocabulary import IDS
 
 _PATCH_WEIGHTS = {
     "kind": 1.0,
@@ -77,7 +80,7 @@ class Tensors:
 
 
 def to_tensors(batch: Batch, device: torch.device) -> Tensors:
-    def put(array: np.ndarray) -> Tensor:
+    def put(array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     pixels = None
@@ -103,7 +106,7 @@ def to_tensors(batch: Batch, device: torch.device) -> Tensors:
 
 
 def answers(
-    model, tokens: Tensor, data: Tensors, whole: bool, hide_from: int = LAYERS
+    model: Model, tokens: Tensor, data: Tensors, whole: bool, hide_from: int = LAYERS
 ) -> tuple[Tensor, list[tuple[int, bool]]]:
     """The answers' loss, and for each question its type and whether every token is right.
 
@@ -136,7 +139,9 @@ def answers(
     return loss, found
 
 
-def _verdicts(rows, questions, wrong, types) -> list[tuple[int, bool]]:
+def _verdicts(
+    rows: Any, questions: Any, wrong: Any, types: list[list[int]]
+) -> list[tuple[int, bool]]:
     right = [[True] * len(row) for row in types]
     for row, question in zip(rows[wrong], questions[wrong], strict=True):
         right[row][question] = False
@@ -147,8 +152,9 @@ def _verdicts(rows, questions, wrong, types) -> list[tuple[int, bool]]:
     ]
 
 
-def sight(model, aids: Aids, data: Tensors) -> tuple[Tensor, Tensor, dict[str, float]]:
+def sight(model: Model, aids: Aids, data: Tensors) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Visual features [B,N,D] before the projector, the tower's own loss, and its accuracies."""
+    assert data.pixels is not None
     states = tower(model, data.pixels)
     features = states[-2][:, 1:]
     loss, shares = _patch_loss(aids.patch(features), data)
@@ -181,12 +187,14 @@ def _patch_loss(logits: Tensor, data: Tensors) -> tuple[Tensor, dict[str, float]
     return loss, shares
 
 
-def projected(model, features: Tensor) -> Tensor:
-    return model.model.multi_modal_projector(features)
+def projected(model: Model, features: Tensor) -> Tensor:
+    tokens: Tensor = model.model.multi_modal_projector(features)
+    return tokens
 
 
 def bridge(tokens: Tensor, aids: Aids, data: Tensors) -> Tensor:
     """How far projected features [B,N,D] are from the oracle's tokens, background counting less."""
     wanted = aids.oracle(data.hot).detach()
     weight = torch.where(data.owner >= 0, 1.0, 0.2)[..., None]
-    return ((tokens - wanted) ** 2 * weight).sum() / ((wanted**2) * weight).sum()
+    apart: Tensor = ((tokens - wanted) ** 2 * weight).sum() / ((wanted**2) * weight).sum()
+    return apart

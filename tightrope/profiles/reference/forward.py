@@ -70,7 +70,8 @@ def decoder(
         h = layer.post_attention_layernorm(x)
         mlp = layer.mlp
         x = x + mlp.down_proj(F.silu(mlp.gate_proj(h)) * mlp.up_proj(h))
-    return llama.norm(x)
+    normed: Tensor = llama.norm(x)
+    return normed
 
 
 def packed_mask(block: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train the reference model from nothing: `python -m models.training.train OUT`.
+"""Train the reference model from nothing: `python -m tightrope.profiles.reference.train OUT`.
 
 Every stage writes OUT/<stage>.pt now and then and goes on from there when it is started again. The
 data of a step depend on seed, stage and step alone, not on the number of processes.
@@ -22,13 +22,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from models.training import checkpoints
-from models.training.batches import TYPES, make_batch
-from models.training.checkpoints import TrainingError
-from models.training.losses import Aids, answers, bridge, projected, sight, to_tensors
-from models.training.shape import LAYERS, config, create
-from models.training.stages import STAGES, Stage
-from models.training.vocabulary import WORDS
+from tightrope.profiles.reference import checkpoints
+from tightrope.profiles.reference.batches import TYPES, make_batch
+from tightrope.profiles.reference.checkpoints import TrainingError
+from tightrope.profiles.reference.losses import (
+    Aids,
+    Tensors,
+    answers,
+    bridge,
+    projected,
+    sight,
+    to_tensors,
+)
+from tightrope.profiles.reference.shape import LAYERS, config, create
+from tightrope.profiles.reference.stages import STAGES, Stage
+from tightrope.profiles.reference.vocabulary import WORDS
 
 SAVE_SECONDS = 240
 LOG_STEPS = 50
@@ -149,7 +157,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         loss = self._loss(to_tensors(batch, self.device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         flat = torch.cat(
             [(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in self.weights]
         )
@@ -166,7 +174,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.tally["norm"].append(norm)
 
-    def _loss(self, data) -> torch.Tensor:
+    def _loss(self, data: Tensors) -> torch.Tensor:
         learns = self.stage.learns
         if learns == "words" or data.pixels is None:
             return self._answer_loss(self.aids.oracle(data.hot), data)
@@ -193,7 +201,7 @@ class Trainer:
             if share == share:
                 self.tally[f"patch {name}"].append(share)
 
-    def _answer_loss(self, tokens: torch.Tensor, data) -> torch.Tensor:
+    def _answer_loss(self, tokens: torch.Tensor, data: Tensors) -> torch.Tensor:
         rng = np.random.RandomState([9, self.seed, self.step])
         hide = LAYERS
         if rng.random_sample() < self.stage.hide_late:
@@ -240,7 +248,7 @@ def _work(out: Path, name: str, seed: int, rank: int, world: int, device: str, p
         sys.exit(f"error: {error}")
 
 
-def _run_together(jobs: list[tuple]) -> None:
+def _run_together(jobs: list[tuple[Path, str, int, int, int, str, int]]) -> None:
     """Run one process a job; the first that fails ends them all."""
     context = multiprocessing.get_context("spawn")
     running = [context.Process(target=_work, args=job) for job in jobs]

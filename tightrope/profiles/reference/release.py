@@ -1,4 +1,4 @@
-"""A checkpoint as a folder in Hugging Face's layout: `python -m models.training.release`."""
+"""A checkpoint as a folder in Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from models.training.shape import PATCH, SIDE, config
-from models.training.vocabulary import BOS, EOS, IDS, IMAGE, PAD, UNKNOWN, tokenizer
+from tightrope.profiles.reference.shape import PATCH, SIDE, config
+from tightrope.profiles.reference.vocabulary import BOS, EOS, IDS, IMAGE, PAD, UNKNOWN, tokenizer
 
 CHAT_TEMPLATE = """\
 {%- for m in messages -%}

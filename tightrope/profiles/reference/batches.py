@@ -7,13 +7,15 @@ a prompt of its own, at a fraction of the cost.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from models.training.labels import patch_labels
-from models.training.vocabulary import (
+from tightrope.profiles.reference.labels import patch_labels
+from tightrope.profiles.reference.vocabulary import (
     BOS,
     END_THINK,
     EOS,
@@ -142,9 +144,10 @@ def make_batch(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch
     return _pictures(diet, seed, [step * diet.pictures + at for at in own], pixels, whole)
 
 
-def _shares(weights: dict) -> Floats:
+def _shares(weights: Mapping[Any, float]) -> npt.NDArray[np.float64]:
     values = np.array(list(weights.values()), np.float64)
-    return values / values.sum()
+    shares: npt.NDArray[np.float64] = values / values.sum()
+    return shares
 
 
 def pack(
@@ -287,11 +290,11 @@ def _present(scene: Scene) -> Floats:
 NUM_PRESENT = 6 + 8 + 10 + 20
 
 
-def _padded(sequences: list[Sequence], **arrays) -> Batch:
+def _padded(sequences: list[Sequence], **arrays: Any) -> Batch:
     longest = max(len(sequence.ids) for sequence in sequences)
 
-    def stack(name: str, fill: float, dtype: type) -> npt.NDArray:
-        table = np.full((len(sequences), longest), fill, dtype)
+    def stack(name: str, fill: float, dtype: type) -> npt.NDArray[Any]:
+        table: npt.NDArray[Any] = np.full((len(sequences), longest), fill, dtype)
         for row, sequence in zip(table, sequences, strict=True):
             found = getattr(sequence, name)
             row[: len(found)] = found

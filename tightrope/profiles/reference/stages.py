@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.training.batches import Diet
+from tightrope.profiles.reference.batches import Diet
+from tightrope.profiles.scenes.scene import Level
 
 Learns = Literal["words", "sight", "bridge", "all"]
 
-_HARDER = {"easy": 0.1, "medium": 0.3, "hard": 0.6}
-_EASIER = {"easy": 0.35, "medium": 0.4, "hard": 0.25}
+_HARDER: dict[Level, float] = {"easy": 0.1, "medium": 0.3, "hard": 0.6}
+_EASIER: dict[Level, float] = {"easy": 0.35, "medium": 0.4, "hard": 0.25}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

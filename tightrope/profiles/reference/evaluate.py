@@ -1,4 +1,4 @@
-"""How well a checkpoint answers, in PyTorch: `python -m models.training.evaluate CHECKPOINT`.
+"""How well a checkpoint answers, in PyTorch.
 
 Teacher-forced: an answer is right if every one of its tokens, its thought's too, is the likeliest,
 which is what greedy decoding would write. Made for watching a training; the figures of the model
@@ -10,36 +10,41 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import LlavaForConditionalGeneration as Model
 
-from models.training.batches import TYPES, pack
-from models.training.forward import tower
-from models.training.labels import patch_labels
-from models.training.losses import answers, projected, to_tensors
-from models.training.shape import LAYERS, create
+from tightrope.profiles.reference.batches import TYPES, pack
+from tightrope.profiles.reference.forward import tower
+from tightrope.profiles.reference.labels import patch_labels
+from tightrope.profiles.reference.losses import answers, projected, to_tensors
+from tightrope.profiles.reference.shape import LAYERS, create
 from tightrope.profiles.scenes.draw import draw
-from tightrope.profiles.scenes.questions import QUESTIONS, ask
-from tightrope.profiles.scenes.sample import sample_scene, scene_rng
+from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
+from tightrope.profiles.scenes.sample import LEVELS, sample_scene, scene_rng
+from tightrope.profiles.scenes.scene import Level, Scene
 
-LEVEL_SHARES = {"easy": 0.1, "medium": 0.2, "hard": 0.7}
+LEVEL_SHARES: dict[Level, float] = {"easy": 0.1, "medium": 0.2, "hard": 0.7}
 
 
-def scenes(number: int, seed: int = 0):
+def scenes(number: int, seed: int = 0) -> Iterator[tuple[Scene, list[Question]]]:
     for index in range(number):
         rng = scene_rng("dev", seed, index)
-        level = str(rng.choice(list(LEVEL_SHARES), p=list(LEVEL_SHARES.values())))
+        level = LEVELS[int(rng.choice(len(LEVELS), p=[LEVEL_SHARES[name] for name in LEVELS]))]
         scene = sample_scene(rng, "dev", level)
         yield scene, [q for name in QUESTIONS if (q := ask(rng, scene, name))]
 
 
-def measure(model, number: int, pixels: int, condition: str, empty_thought: bool, whole: bool):
+def measure(
+    model: Model, number: int, pixels: int, condition: str, empty_thought: bool, whole: bool
+) -> dict[str, list[bool]]:
     """Share right by type, with the number of questions, under a condition:
     all | grey | random:12.5 | oracle:12.5 | hide:4"""
     kind, _, value = condition.partition(":")
-    right = defaultdict(list)
+    right: dict[str, list[bool]] = defaultdict(list)
     for at, (scene, questions) in enumerate(scenes(number)):
         rng = np.random.RandomState([11, at])
         labels, owner = patch_labels(scene, pixels)
@@ -61,6 +66,7 @@ def measure(model, number: int, pixels: int, condition: str, empty_thought: bool
                 chosen = np.sort(order[: int(keep)])
             batch = pack(scene, group, chosen, labels, owner, picture, empty_thought)
             data = to_tensors(batch, torch.device("cpu"))
+            assert data.pixels is not None
             with torch.no_grad():
                 tokens = projected(model, tower(model, data.pixels)[-2][:, 1:])
                 hide = int(value) if kind == "hide" else LAYERS
@@ -70,7 +76,7 @@ def measure(model, number: int, pixels: int, condition: str, empty_thought: bool
     return right
 
 
-def summary(right) -> dict:
+def summary(right: dict[str, list[bool]]) -> dict[str, float]:
     found = {name: round(float(np.mean(right[name])), 3) for name in TYPES if right[name]}
     values = [ok for oks in right.values() for ok in oks]
     return {"all": round(float(np.mean(values)), 4), "n": len(values), **found}
