@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -27,22 +27,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The state in `path`; raises TrainingError if it is broken or was made with other settings."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainingError(f"{path} is missing: run the stage that writes it first") from None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise TrainingError(
             f"{path} cannot be read ({type(error).__name__}); delete it, its stage starts again"
         ) from error
-    found = state.get("settings")
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+        raise TrainingError(f"{path} is no checkpoint of this training; name another folder")
+    found = state["settings"]
     if found != settings:
         changed = sorted(
-            name
-            for name in {*settings, *(found or {})}
-            if (found or {}).get(name) != settings.get(name)
+            name for name in {*settings, *found} if found.get(name) != settings.get(name)
         )
         raise TrainingError(
             f"{path} comes from a training with another {', '.join(changed)}; go on with the "
             "settings it was started with, or train into an empty folder"
         )
-    return state
+    return cast(dict[str, Any], state)

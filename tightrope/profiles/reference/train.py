@@ -133,17 +133,16 @@ class Trainer:
         while self.step < self.stage.steps:
             if os.getppid() != parent:
                 raise TrainingError("the process that started this one is gone")
-            self._one_step()
-            self.step += 1
+            self.advance()
             self.seconds = earlier + time.monotonic() - begun
             if self.rank == 0:
                 if self.step % LOG_STEPS == 0:
                     self._log()
                 if time.monotonic() - saved > SAVE_SECONDS:
                     saved = time.monotonic()
-                    self._save()
+                    self.save()
         if self.rank == 0:
-            self._save()
+            self.save()
 
     def _rate(self) -> float:
         if self.step < WARMUP:
@@ -151,8 +150,10 @@ class Trainer:
         part = (self.step - WARMUP) / max(1, self.stage.steps - WARMUP)
         return self.stage.rate * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * part)))
 
-    def _one_step(self) -> None:
-        seed = self.seed + 1000 * STAGES.index(self.stage)
+    def advance(self) -> None:
+        """One step."""
+        place = [stage.name for stage in STAGES].index(self.stage.name)
+        seed = self.seed + 1000 * place
         batch = make_batch(self.stage.diet, seed, self.step, self.rank, self.world)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
@@ -173,6 +174,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.tally["norm"].append(norm)
+        self.step += 1
 
     def _loss(self, data: Tensors) -> torch.Tensor:
         learns = self.stage.learns
@@ -220,7 +222,8 @@ class Trainer:
         with open(self.out / f"{self.stage.name}.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
         checkpoints.save(
             self.path,
             {

@@ -1,0 +1,237 @@
+"""The training program: what it feeds, what it computes, and how it stops and goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+transformers = pytest.importorskip("transformers", reason="training needs transformers")
+
+from tightrope.profiles.reference import release, shape, vocabulary  # noqa: E402
+from tightrope.profiles.reference.batches import Batch, make_batch, pack  # noqa: E402
+from tightrope.profiles.reference.checkpoints import TrainingError  # noqa: E402
+from tightrope.profiles.reference.forward import additive, decoder, packed_mask, tower  # noqa: E402
+from tightrope.profiles.reference.labels import ATTRIBUTES, one_hot, patch_labels  # noqa: E402
+from tightrope.profiles.reference.losses import projected, to_tensors  # noqa: E402
+from tightrope.profiles.reference.stages import STAGES, Stage  # noqa: E402
+from tightrope.profiles.reference.train import Trainer  # noqa: E402
+from tightrope.profiles.scenes.draw import draw  # noqa: E402
+from tightrope.profiles.scenes.questions import QUESTIONS, ask  # noqa: E402
+from tightrope.profiles.scenes.recall import recall  # noqa: E402
+from tightrope.profiles.scenes.sample import sample_scene, scene_rng  # noqa: E402
+
+EVERY_ARRAY = ("pixels", "values", "owner", "present", "ids", "positions", "block", "target")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """A fresh model none of whose layers is the identity."""
+    model = shape.create(3).eval().requires_grad_(False)
+    torch.manual_seed(4)
+    for layer in model.model.language_model.layers:
+        layer.self_attn.o_proj.weight.normal_(std=0.05)
+        layer.mlp.down_proj.weight.normal_(std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def released(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("released")
+    release.release(model.state_dict(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("pixels", [168, 336])
+def test_packed_questions_are_single_prompts_to_hugging_face(
+    model: Any, released: Path, pixels: int
+) -> None:
+    rng = scene_rng("dev", 5, 0)
+    scene = sample_scene(rng, "dev", "hard")
+    questions = [q for name in QUESTIONS if (q := ask(rng, scene, name)) is not None]
+    assert len(questions) >= 8
+    labels, owner = patch_labels(scene, pixels)
+    picture = draw(scene, "dev", pixels)
+    batch = pack(scene, questions, np.arange(len(owner)), labels, owner, picture, False)
+    data = to_tensors(batch, torch.device("cpu"))
+    assert data.pixels is not None
+    tokens = projected(model, tower(model, data.pixels)[-2][:, 1:])
+    x = model.model.language_model.embed_tokens(data.ids)
+    x[0, data.visual[:, 3]] = tokens[0]
+    masks = [additive(packed_mask(data.block))] * shape.LAYERS
+    packed = model.lm_head(decoder(model, x, data.positions, masks, range(shape.LAYERS)))
+
+    words = transformers.AutoTokenizer.from_pretrained(released)
+    seen = model.model.get_image_features(data.pixels, interpolate_pos_encoding=True).pooler_output
+
+    def embeds(ids: list[int]) -> Any:
+        found = model.get_input_embeddings()(torch.tensor([ids]))
+        found[0, torch.tensor(ids) == vocabulary.IDS["<image>"]] = seen[0]
+        return found
+
+    for block, question in enumerate(questions, 1):
+        messages = [{"role": "user", "content": f"<image> {question.question}"}]
+        for user, assistant in reversed(question.earlier):
+            messages[0]["content"] = question.question
+            messages.insert(0, {"role": "assistant", "content": assistant})
+            messages.insert(0, {"role": "user", "content": f"<image> {user}"})
+        prompt = words.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        thought = f"<think> {question.thought} </think>" if question.thought else ""
+        ids = words(f"{prompt} {thought} {question.answer}").input_ids
+        at = ids.index(vocabulary.IDS["<image>"])
+        ids[at : at + 1] = [vocabulary.IDS["<image>"]] * len(owner)
+        own = batch.block[0] == block
+        assert list(batch.ids[0][(batch.block[0] == 0) | own]) == ids
+        expected = model(inputs_embeds=embeds(ids)).logits[0, -int(own.sum()) :]
+        assert float((packed[0, own] - expected).abs().max()) < 2e-4
+
+
+def test_an_empty_thought_is_part_of_the_prompt(released: Path) -> None:
+    words = transformers.AutoTokenizer.from_pretrained(released)
+    messages = [{"role": "user", "content": "how many stars are there ?"}]
+    said = words.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    assert said.endswith("ASSISTANT: <think> </think>")
+
+
+def test_every_word_of_every_question_is_a_token_of_its_own() -> None:
+    words = vocabulary.tokenizer()
+    for index in range(150):
+        rng = scene_rng("train", 9, index)
+        scene = sample_scene(rng, "train", ("easy", "medium", "hard")[index % 3])
+        found = [ask(rng, scene, name) for name in QUESTIONS]
+        for question in [*filter(None, found), recall(rng, 60)]:
+            text = f"{question.question} {question.thought or ''} {question.answer}"
+            ids = vocabulary.encode(text)
+            assert vocabulary.IDS["<unk>"] not in ids
+            assert words.encode(text, add_special_tokens=False).ids == ids
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_data_of_a_step_do_not_depend_on_the_number_of_processes(stage: Stage) -> None:
+    diet = replace(stage.diet, pictures=4, pixels={168: 1.0})
+    for step in range(3):
+        whole = make_batch(diet, 1, step, 0, 1)
+        halves = [make_batch(diet, 1, step, rank, 2) for rank in range(2)]
+        for name in EVERY_ARRAY:
+            expected = getattr(whole, name)
+            for place in range(4):
+                found = getattr(halves[place % 2], name)
+                if expected is None:
+                    assert found is None
+                    continue
+                width = min(expected.shape[1], found.shape[1])
+                np.testing.assert_array_equal(
+                    expected[place, :width], found[place // 2, :width], err_msg=name
+                )
+
+
+def test_each_thing_owns_the_patches_that_show_it() -> None:
+    for index, pixels in enumerate((168, 224, 336) * 4):
+        scene = sample_scene(scene_rng("train", 2, index), "train", "hard")
+        values, owner = patch_labels(scene, pixels)
+        assert set(owner) == {-1, *range(len(scene.things))}
+        assert (one_hot(values).sum(1) == len(ATTRIBUTES)).all()
+        for place, thing in enumerate(scene.things):
+            kinds = {ATTRIBUTES["kind"][value] for value in values[owner == place, 0]}
+            assert kinds == {thing.shape or thing.kind}
+
+
+def _tiny(**changes: Any) -> Stage:
+    words = next(stage for stage in STAGES if stage.name == "words")
+    diet = replace(words.diet, pictures=2, text=40)
+    return replace(words, steps=4, diet=diet, **changes)
+
+
+def _trainer(out: Path, stage: Stage, seed: int = 0) -> Trainer:
+    return Trainer(out, stage, seed, rank=0, world=1, device="cpu")
+
+
+def test_a_training_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        for folder in (whole, broken):
+            folder.mkdir()
+        unbroken = _trainer(whole, _tiny())
+        unbroken.run()
+        first = _trainer(broken, _tiny())
+        for _ in range(2):
+            first.advance()
+        first.save()
+        (broken / ".words.pt.part").write_bytes(b"half of the next checkpoint")
+        second = _trainer(broken, _tiny())
+        assert second.step == 2
+        second.run()
+    finally:
+        torch.set_num_threads(threads)
+    for name, weight in unbroken.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+    fresh = shape.create(0).state_dict()
+    moved = unbroken.model.state_dict()["lm_head.weight"]
+    assert not torch.equal(moved, fresh["lm_head.weight"])
+
+
+def test_a_training_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
+    _trainer(tmp_path, _tiny()).save()
+    with pytest.raises(TrainingError, match=r"words\.pt comes from a training with another stage"):
+        _trainer(tmp_path, _tiny(rate=1.0))
+    with pytest.raises(TrainingError, match="another seed"):
+        _trainer(tmp_path, _tiny(), seed=1)
+
+
+def test_a_cut_checkpoint_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, _tiny())
+    trainer.save()
+    whole = trainer.path.read_bytes()
+    for length in (0, 100, len(whole) // 2, len(whole) - 1):
+        trainer.path.write_bytes(whole[:length])
+        with pytest.raises(TrainingError, match=r"words\.pt cannot be read .*delete it"):
+            _trainer(tmp_path, _tiny())
+
+
+def test_a_foreign_file_is_no_checkpoint(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "words.pt")
+    with pytest.raises(TrainingError, match="is no checkpoint of this training"):
+        _trainer(tmp_path, _tiny())
+
+
+def test_a_stage_waits_for_the_ones_before_it(tmp_path: Path) -> None:
+    bridge = next(stage for stage in STAGES if stage.name == "bridge")
+    with pytest.raises(TrainingError, match=r"words\.pt is missing: run the stage that writes it"):
+        _trainer(tmp_path, bridge)
+    words = next(stage for stage in STAGES if stage.name == "words")
+    started = _trainer(tmp_path, words)
+    started.save()
+    with pytest.raises(TrainingError, match="is at step 0 of"):
+        _trainer(tmp_path, bridge)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = _trainer(tmp_path, _tiny())
+    trainer.save()
+    before = trainer.path.read_bytes()
+
+    def full(state: Any, file: Any) -> None:
+        file.write(b"some of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save()
+    assert trainer.path.read_bytes() == before
+
+
+def test_texts_have_no_picture() -> None:
+    diet = replace(STAGES[0].diet, texts=1.0)
+    batch: Batch = make_batch(diet, 0, 0, 0, 1)
+    assert batch.pixels is None and batch.visual.shape == (0, 4)
+    assert (batch.positions.max(1) > 20).all()
