@@ -18,62 +18,45 @@ from tightrope.profiles.scenes.words import COLOURS
 
 Array = npt.NDArray[np.float64]
 Field = Callable[[Array, Array], Array]
+"""A value at points x and y, which may have any shape; a colour adds an axis of three."""
 
 INK = np.array([18.0, 18.0, 22.0])
 PAPER = np.array([236.0, 234.0, 226.0])
 _STRIPE_SHADE = 0.3
+_GRAIN = 4
+"""Side in units of a noisy background's grains."""
 
 
 def draw(scene: Scene, split: Split, pixels: int = SIDE) -> npt.NDArray[np.uint8]:
     """The picture: uint8 [pixels, pixels, 3]. `split` says which handwritten digits are used."""
     if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 14:
         raise InputError(f"a scene cannot be drawn {pixels!r} pixels wide; accepted: 14 or more")
+    return render(scene, split, pixels, SIDE)
+
+
+def render(scene: Scene, split: Split, pixels: int, side: int) -> npt.NDArray[np.uint8]:
+    """As `draw`, of a scene that is `side` units wide, a multiple of SIDE."""
     rng = np.random.RandomState(scene.pixel_seed)
-    canvas = _background(scene, rng, pixels)
+    scale = pixels / side
+    canvas = _background(scene, rng, pixels, side)
     for thing in scene.things:
         tint = rng.randint(-10, 11, 3)
         if thing.kind == "object":
-            _draw_object(canvas, thing, tint)
+            outer, inner, paint = look(thing, tint)
+            _blend(canvas, scale, thing.box, outer, lambda px, py: INK)
+            _blend(canvas, scale, thing.box, inner, paint)
         elif thing.kind == "plate":
-            _draw_bitmap(canvas, thing, digit_glyphs(split)[0][thing.glyph] / 16.0, margin=0.06)
+            _draw_bitmap(canvas, scale, thing, digit_glyphs(split)[0][thing.glyph] / 16.0, 0.06)
         else:
-            _draw_bitmap(canvas, thing, word_bitmap(thing.word).astype(np.float64), margin=0.0)
+            _draw_bitmap(canvas, scale, thing, word_bitmap(thing.word).astype(np.float64), 0.0)
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def _background(scene: Scene, rng: np.random.RandomState, pixels: int) -> Array:
-    base = rng.randint(90, 171) + rng.randint(-14, 15, 3)
-    canvas = np.empty((pixels, pixels, 3))
-    canvas[:] = base
-    if scene.background == "noisy":
-        grain = rng.randint(-100, 101, (84, 84, 1)) / 100.0 * rng.randint(8, 26)
-        at = np.arange(pixels) * 84 // pixels
-        canvas += grain[at][:, at]
-    elif scene.background == "cluttered":
-        for _ in range(rng.randint(8, 17)):
-            _stroke(canvas, rng, base)
-    return canvas
+def look(thing: Thing, tint: npt.NDArray[np.int64]) -> tuple[Field, Field, Field]:
+    """What an object looks like at points in its own units.
 
-
-def _stroke(canvas: Array, rng: np.random.RandomState, base: npt.NDArray[np.int64]) -> None:
-    """A faint line, no wider than an outline: nothing that a question is about."""
-    x, y = rng.randint(0, SIDE, 2)
-    dx, dy = rng.randint(-70, 71, 2)
-    width = 1.0 + rng.randint(3)
-    colour = np.clip(base + rng.randint(-45, 46, 3), 40, 215).astype(np.float64)
-    length = float(max(1, dx * dx + dy * dy))
-
-    def distance(px: Array, py: Array) -> Array:
-        along = np.clip(((px - x) * dx + (py - y) * dy) / length, 0.0, 1.0)
-        return np.sqrt((px - x - along * dx) ** 2 + (py - y - along * dy) ** 2) - width
-
-    reach = width + 1
-    box = (min(x, x + dx) - reach, min(y, y + dy) - reach)
-    box += (max(x, x + dx) + reach, max(y, y + dy) + reach)
-    _blend(canvas, box, distance, lambda px, py: colour)
-
-
-def _draw_object(canvas: Array, thing: Thing, tint: npt.NDArray[np.int64]) -> None:
+    Signed distance to its edge, to the edge of what its outline leaves, and the colour in there.
+    """
     radius = thing.width / 2
     outline = max(1.5, 0.07 * thing.width)
     fill = np.clip(np.array(COLOURS[thing.colour]) + tint, 0, 255).astype(np.float64)
@@ -92,11 +75,46 @@ def _draw_object(canvas: Array, thing: Thing, tint: npt.NDArray[np.int64]) -> No
         dark = (phase - np.floor(phase) >= 0.5)[..., None]
         return np.where(dark, fill * _STRIPE_SHADE, fill)
 
-    _blend(canvas, thing.box, outer, lambda px, py: INK)
-    _blend(canvas, thing.box, inner, paint)
+    return outer, inner, paint
 
 
-def _draw_bitmap(canvas: Array, thing: Thing, ink: Array, margin: float) -> None:
+def _background(scene: Scene, rng: np.random.RandomState, pixels: int, side: int) -> Array:
+    base = rng.randint(90, 171) + rng.randint(-14, 15, 3)
+    canvas = np.empty((pixels, pixels, 3))
+    canvas[:] = base
+    if scene.background == "noisy":
+        grains = side // _GRAIN
+        grain = rng.randint(-100, 101, (grains, grains, 1)) / 100.0 * rng.randint(8, 26)
+        at = np.arange(pixels) * grains // pixels
+        canvas += grain[at][:, at]
+    elif scene.background == "cluttered":
+        for _ in range(rng.randint(8, 17) * (side // SIDE) ** 2):
+            _stroke(canvas, side, rng, base)
+    return canvas
+
+
+def _stroke(
+    canvas: Array, side: int, rng: np.random.RandomState, base: npt.NDArray[np.int64]
+) -> None:
+    """A faint line, no wider than an outline: nothing that a question is about."""
+    x, y = rng.randint(0, side, 2)
+    dx, dy = rng.randint(-70, 71, 2)
+    width = 1.0 + rng.randint(3)
+    colour = np.clip(base + rng.randint(-45, 46, 3), 40, 215).astype(np.float64)
+    length = float(max(1, dx * dx + dy * dy))
+
+    def distance(px: Array, py: Array) -> Array:
+        along = np.clip(((px - x) * dx + (py - y) * dy) / length, 0.0, 1.0)
+        away: Array = np.sqrt((px - x - along * dx) ** 2 + (py - y - along * dy) ** 2)
+        return away - width
+
+    reach = width + 1
+    nearest, farthest = (min(x, x + dx), min(y, y + dy)), (max(x, x + dx), max(y, y + dy))
+    box = (*(value - reach for value in nearest), *(value + reach for value in farthest))
+    _blend(canvas, canvas.shape[0] / side, box, distance, lambda px, py: colour)
+
+
+def _draw_bitmap(canvas: Array, scale: float, thing: Thing, ink: Array, margin: float) -> None:
     """A light rectangle with a bitmap on it, enlarged between its pixels' centres."""
     half_width, half_height = thing.width / 2, thing.height / 2
 
@@ -107,13 +125,13 @@ def _draw_bitmap(canvas: Array, thing: Thing, ink: Array, margin: float) -> None
         rows, columns = ink.shape
         u = ((px - thing.x) / thing.width * (1 + 2 * margin) + 0.5) * columns - 0.5
         v = ((py - thing.y) / thing.height * (1 + 2 * margin) + 0.5) * rows - 0.5
-        strength = _between(ink, v, u)[..., None]
+        strength = between(ink, v, u)[..., None]
         return PAPER * (1 - strength) + INK * strength
 
-    _blend(canvas, thing.box, outer, paint)
+    _blend(canvas, scale, thing.box, outer, paint)
 
 
-def _between(values: Array, v: Array, u: Array) -> Array:
+def between(values: Array, v: Array, u: Array) -> Array:
     """Bilinear reading of values [r,c] at rows v and columns u; nothing outside."""
     padded = np.pad(values, 2)
     v, u = np.clip(v, -1.5, values.shape[0] + 0.5) + 2, np.clip(u, -1.5, values.shape[1] + 0.5) + 2
@@ -125,11 +143,10 @@ def _between(values: Array, v: Array, u: Array) -> Array:
 
 
 def _blend(
-    canvas: Array, box: tuple[float, ...], distance: Field, paint: Field | Callable[..., Array]
+    canvas: Array, scale: float, box: tuple[float, ...], distance: Field, paint: Field
 ) -> None:
     """Paint where `distance` (units, negative inside) says so, one pixel soft at the edge."""
     pixels = canvas.shape[0]
-    scale = pixels / SIDE
     left, top = (max(0, int(edge * scale) - 1) for edge in box[:2])
     right, bottom = (min(pixels, int(edge * scale) + 2) for edge in box[2:])
     if left >= right or top >= bottom:
@@ -157,7 +174,8 @@ def _triangle(x: Array, y: Array) -> Array:
 def _star(x: Array, y: Array) -> Array:
     """Five points: where at most one of a pentagon's five edges is crossed, tips cut round."""
     edges = np.stack([x * nx + y * ny - 0.37 for nx, ny in _PENTAGON])
-    return np.maximum(np.partition(edges, 3, axis=0)[3], _circle(x, y))
+    pentagram: Array = np.partition(edges, 3, axis=0)[3]
+    return np.maximum(pentagram, _circle(x, y))
 
 
 def _cross(x: Array, y: Array) -> Array:
