@@ -33,6 +33,8 @@ from tightrope.runtime.tokenizer import Tokenizer
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 
 DEFAULT_MAX_TOKENS = 256
+THINKING = "enable_thinking"
+"""The variable by which chat templates are told whether the model thinks before it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +83,11 @@ class Model:
             bundle.file("tokenizer.json"), special, generation["add_special_tokens"]
         )
         self._template: ChatTemplate | None = None
+        self._template_thinks = False
         if "chat_template.jinja" in bundle.manifest.files:
             source = bundle.file("chat_template.jinja").read_text(encoding="utf-8")
             self._template = ChatTemplate(source, special)
+            self._template_thinks = THINKING in source
         self._vision = bundle.manifest.vision
         self._sight: Sight | None = None
         if self._vision is not None:
@@ -164,8 +168,14 @@ class Model:
             raise InputError("this bundle has no chat template: it continues text, use generate")
         return Chat(self, system)
 
-    def token_ids(self, prompt: Prompt, num_images: int = 0) -> list[int]:
-        """Token ids of `prompt`, one placeholder per image."""
+    def token_ids(
+        self, prompt: Prompt, num_images: int = 0, thinking: bool | None = None
+    ) -> list[int]:
+        """Token ids of `prompt`, one placeholder per image.
+
+        thinking: whether the model thinks before it answers; None leaves it to the chat template.
+        Raises InputError for a choice that the template does not offer.
+        """
         if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
             raise InputError(
                 f"prompt is {prompt!r}; accepted: a question, a list of token ids, or a list of "
@@ -175,11 +185,19 @@ class Model:
             raise InputError(f"prompt is {prompt!r}, which is empty; give a question")
         if self._vision is None and num_images:
             raise InputError(f"{num_images} images were given, but the bundle sees none")
+        if thinking is not None and not self._template_thinks:
+            raise InputError(
+                f"thinking is {thinking}, but this bundle's chat template does not mention "
+                f"{THINKING}: leave it out"
+            )
         if prompt and isinstance(prompt[0], (int, np.integer)):
             return self._given_ids(prompt, num_images)
         token = None if self._vision is None else self._vision.image_token
         messages: Any = prompt
-        ids = render_and_encode(self._template, self._tokenizer, messages, token, num_images)
+        told = {} if thinking is None else {THINKING: thinking}
+        ids = render_and_encode(
+            self._template, self._tokenizer, messages, token, num_images, **told
+        )
         if not ids:
             raise InputError("the prompt is empty; give a question")
         vocab = self.bundle.manifest.dims.vocab_size
