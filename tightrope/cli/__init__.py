@@ -21,6 +21,7 @@ from tightrope.cli.export import export
 from tightrope.cli.inspect import inspect
 from tightrope.cli.methods import methods
 from tightrope.cli.run import run
+from tightrope.cli.task import app as task_app
 from tightrope.errors import BudgetUnreachable, InputError, TightropeError
 
 # What `install the extra` means for a package that is not there.
@@ -124,3 +125,4 @@ def demo() -> None:
 
 for _command in (export, inspect, run, bench, build, methods, doctor):
     app.command()(_command)
+app.add_typer(task_app, name="task")
