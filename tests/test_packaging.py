@@ -65,7 +65,9 @@ def package_files() -> set[str]:
     """Every file of the package that belongs into a wheel."""
     found = (path for path in (ROOT / "tightrope").rglob("*") if path.is_file())
     return {
-        path.relative_to(ROOT).as_posix() for path in found if path.suffix in (".py", ".toml")
+        path.relative_to(ROOT).as_posix()
+        for path in found
+        if path.suffix in (".py", ".toml", ".npz")
     } | {"tightrope/py.typed"}
 
 
