@@ -18,12 +18,16 @@ from tightrope.cli.options import (
     operating_point,
 )
 from tightrope.cli.output import print_json, print_pairs, print_table, progress_on_terminal
+from tightrope.cli.task_make import make
+from tightrope.cli.task_show import show
 from tightrope.errors import InputError
 
 if TYPE_CHECKING:
     from tightrope.profiles.task.score import Report, Tally
 
 app = typer.Typer(no_args_is_help=True, help="Score a bundle on questions with known answers.")
+app.command("make")(make)
+app.command("show")(show)
 
 _COLUMNS = ("n", "accuracy", "95 % interval")
 

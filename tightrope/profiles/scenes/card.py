@@ -1,0 +1,112 @@
+"""The card of a task that was drawn: what it holds, and the command that makes it again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tightrope.profiles.scenes.making import MakeConfig, MakeSummary
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+
+_KINDS = {
+    "scenes": """\
+Drawn pictures of {side} x {side} pixels with two to nine things, at most one in each cell of a
+3 x 3 arrangement: objects (circle, square, triangle, star, cross, ring in eight colours, plain or
+striped), plates with a handwritten digit, signs with a word. Type `recall` has no picture: a fact
+early in a text of some 60 to 400 words.""",
+    "tiled": """\
+Drawn pictures of {side} x {side} pixels with things of the size that they have in a picture of 336:
+scaled down to that, they are too small to tell apart. A place such as `top left` is a ninth of the
+whole picture and may hold several things.""",
+    "clips": """\
+Clips of 4 to 16 frames of {side} x {side} pixels, each frame a file, in the order of `images`.
+Objects move straight or stand still; one of them appears, disappears or changes colour. Questions
+count frames from 1.""",
+    "views": """\
+Sets of two to four views of {side} x {side} pixels: flat objects at different depths before a wall,
+seen by pinhole cameras that stand beside each other and turn left or right. `info.views` holds for
+each view its `depth` image (16-bit PNG, millimetres along the camera's z), its `pose` (camera to
+world, 4 x 4, metres; x right, y down, z ahead) and its `intrinsics` (3 x 3). The pixel in column u
+and row v is the ray through (u + 0.5, v + 0.5).""",
+}
+
+_WITH_DIGITS = ("scenes", "tiled")
+_DIGITS = """ The handwritten digits come from scikit-learn's copy of the UCI data set "Optical
+Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak), CC BY 4.0; they are enlarged and placed
+on a plate. No digit is in two of the splits train, dev and test."""
+
+
+def card(config: MakeConfig, summary: MakeSummary, name: str) -> str:
+    """The README of a task folder called `name`, with the metadata block that hubs read."""
+    size = next((text for limit, text in _SIZES if summary.questions < limit), "n>1M")
+    tables = [_table("type", summary.by_type)]
+    if summary.by_level:
+        tables.append(_table("level", summary.by_level))
+    counts = "\n".join(tables)
+    return f"""\
+---
+license: apache-2.0
+task_categories: [visual-question-answering]
+language: [en]
+size_categories: [{size}]
+---
+# {config.kind.capitalize()}, split {config.split}, seed {config.seed}
+
+{summary.questions} questions about {summary.images} pictures, drawn by `tightrope`.
+
+{_KINDS[config.kind].format(side=config.side)}
+
+{counts}
+{_small(summary)}
+`task.jsonl` has one JSON object a line: `id`, `images` (paths relative to this folder),
+`question`, or `messages` where a question has an earlier turn, `answer`, `type`, and `info`: split
+and number of the scene, `about` (left, top, right, bottom in pixels of what the question names;
+`about_images` says in which of several images, from 0), `smallest` (the shortest side among these,
+in 336ths of the picture's width), and `thought` where an answer has a worked one. An answer is
+right if it is equal to the reference word for word.
+
+## Made by
+
+```sh
+{command(config, name)}
+```
+
+The same command draws the same pixels on every machine. sha256 of shape and bytes of all decoded
+pictures, in the order of their names:
+
+    {summary.pixel_sha256}
+
+## Licence
+
+Apache-2.0.{_DIGITS if config.kind in _WITH_DIGITS else ""}
+"""
+
+
+def command(config: MakeConfig, name: str) -> str:
+    """The command line that makes the task again as the folder `name`."""
+    words = ["tightrope", "task", "make", "-o", name, "--kind", config.kind]
+    words += ["--split", config.split, "--seed", str(config.seed)]
+    words += ["--images", str(config.images), "--pixels", str(config.side)]
+    if config.level is not None:
+        words += ["--level", config.level]
+    for type in config.types or ():
+        words += ["--type", type]
+    return shlex.join(words)
+
+
+def _table(head: str, counts: dict[str, int]) -> str:
+    rows = "".join(f"| {name} | {count} |\n" for name, count in counts.items())
+    return f"| {head} | questions |\n|---|---:|\n{rows}"
+
+
+def _small(summary: MakeSummary) -> str:
+    if not summary.placed:
+        return ""
+    share = 100 * summary.small / summary.placed
+    return (
+        f"{summary.small} of the {summary.placed} questions that name something to be seen "
+        f"({share:.0f} %)\nare about something under 45 units, which are 336ths of the picture's "
+        "width.\n"
+    )
