@@ -54,6 +54,8 @@ class Sequence:
     question: list[int] = field(default_factory=list)
     """Which question the prediction belongs to, or -1."""
     types: list[int] = field(default_factory=list)
+    named: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    """For each question the place of its last token, and which things it is about."""
 
     def add(self, ids: list[int], start: int, block: int) -> int:
         self.ids += ids
@@ -78,6 +80,7 @@ class Sequence:
         answer = [*encode(question.answer), IDS[EOS]]
         at = len(self.ids) + len(said) - 1
         self.add(said + thought + answer[:-1], start, block)
+        self.named.append((at, question.about))
         targets = thought + answer
         share = 0.5 if question.type == "list" else 1.0
         weights = [0.5] * len(thought) + [share] * (len(answer) - 1) + [0.1]
@@ -108,6 +111,10 @@ class Batch:
     """[B,T] each; padding has block -1."""
     visual: Ints
     """[V,4]: picture, patch, its sequence, its place there."""
+    named: Ints
+    """[G,2]: sequence and place of the last token of a question about something to be seen"""
+    ground: npt.NDArray[np.bool_]
+    """[G,T]: where in the sequence the patches are that show it"""
     types: list[list[int]]
 
 
@@ -128,6 +135,8 @@ class Diet:
     texts: float = 0.1
     """Share of steps that are texts without a picture."""
     text_words: int = 150
+    written: bool = False
+    """Only pictures with a plate and a sign."""
     weights: dict[str, float] = field(default_factory=dict)
     """Types that are asked more or less often than the rest."""
 
@@ -173,16 +182,18 @@ def pack(
         owner=owner[None],
         present=_present(scene)[None],
         visual=np.array([(0, int(at), 0, start + n) for n, at in enumerate(chosen)], np.int64),
+        shown=[(start, owner[chosen])],
     )
 
 
 def _pictures(diet: Diet, seed: int, indices: list[int], pixels: int, whole: bool) -> Batch:
     sequences, visual, drawn, values, owners, present = [], [], [], [], [], []
+    places = []
     levels = list(diet.levels)
     for place, index in enumerate(indices):
         rng = scene_rng("train", seed, index)
         level = levels[int(rng.choice(len(levels), p=_shares(diet.levels)))]
-        scene = sample_scene(rng, "train", level)
+        scene = _scene(rng, level, diet.written)
         questions = _questions(rng, scene, diet)
         shown, owner = patch_labels(scene, pixels)
         if diet.drawn:
@@ -191,6 +202,7 @@ def _pictures(diet: Diet, seed: int, indices: list[int], pixels: int, whole: boo
         sequence, first = _sequence(rng, questions, chosen, len(owner))
         visual += [(place, int(at), place, first + n) for n, at in enumerate(chosen)]
         sequences.append(sequence)
+        places.append((first, owner[chosen]))
         values.append(shown)
         owners.append(owner)
         present.append(_present(scene))
@@ -201,7 +213,15 @@ def _pictures(diet: Diet, seed: int, indices: list[int], pixels: int, whole: boo
         owner=np.stack(owners),
         present=np.stack(present),
         visual=np.array(visual, np.int64),
+        shown=places,
     )
+
+
+def _scene(rng: np.random.RandomState, level: Level, written: bool) -> Scene:
+    while True:
+        scene = sample_scene(rng, "train", level)
+        if not written or {"plate", "sign"} <= {thing.kind for thing in scene.things}:
+            return scene
 
 
 def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
@@ -224,6 +244,7 @@ def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
         owner=np.zeros((count, 0), np.int64),
         present=np.zeros((count, 0), np.float32),
         visual=np.zeros((0, 4), np.int64),
+        shown=[],
     )
 
 
@@ -290,8 +311,17 @@ def _present(scene: Scene) -> Floats:
 NUM_PRESENT = 6 + 8 + 10 + 20
 
 
-def _padded(sequences: list[Sequence], **arrays: Any) -> Batch:
+def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: Any) -> Batch:
+    """shown: for each sequence where its visual tokens start, and what each of them shows."""
     longest = max(len(sequence.ids) for sequence in sequences)
+    named, ground = [], []
+    for row, (sequence, (first, owner)) in enumerate(zip(sequences, shown, strict=False)):
+        for place, about in sequence.named:
+            hit = np.isin(owner, about)
+            if hit.any():
+                named.append((row, place))
+                ground.append(np.zeros(longest, np.bool_))
+                ground[-1][first : first + len(owner)] = hit
 
     def stack(name: str, fill: float, dtype: type) -> npt.NDArray[Any]:
         table: npt.NDArray[Any] = np.full((len(sequences), longest), fill, dtype)
@@ -308,5 +338,7 @@ def _padded(sequences: list[Sequence], **arrays: Any) -> Batch:
         weight=stack("weight", 0.0, np.float32),
         question=stack("question", -1, np.int64),
         types=[sequence.types for sequence in sequences],
+        named=np.array(named, np.int64).reshape(-1, 2),
+        ground=np.array(ground, np.bool_).reshape(-1, longest),
         **arrays,
     )

@@ -70,7 +70,7 @@ def measure(
             with torch.no_grad():
                 tokens = projected(model, tower(model, data.pixels)[-2][:, 1:])
                 hide = int(value) if kind == "hide" else LAYERS
-                _, verdicts = answers(model, tokens, data, whole, hide)
+                _, _, verdicts = answers(model, tokens, data, whole, hide)
             for type_, ok in verdicts:
                 right[TYPES[type_]].append(ok)
     return right

@@ -6,7 +6,7 @@ is as there, and a test holds both against each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +53,12 @@ def decoder(
     positions: Tensor,
     masks: Sequence[Tensor],
     layers: Sequence[int],
+    watch: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """Normed hidden states [B,T,D] of embeddings x [B,T,D]; masks[n] [B,1,T,T] is for layers[n]."""
+    """Normed hidden states [B,T,D] of embeddings x [B,T,D]; masks[n] [B,1,T,T] is for layers[n].
+
+    watch: is shown every layer's queries [B,6,T,32] and keys [B,2,T,32].
+    """
     llama = model.model.language_model
     cos, sin = _rotary(positions, x.dtype)
     for index, mask in zip(layers, masks, strict=True):
@@ -64,6 +68,8 @@ def decoder(
         q = _rotate(_heads(attention.q_proj(h), HEADS), cos, sin)
         k = _rotate(_heads(attention.k_proj(h), KV_HEADS), cos, sin)
         v = _heads(attention.v_proj(h), KV_HEADS)
+        if watch is not None:
+            watch(index, q, k)
         k, v = (t.repeat_interleave(HEADS // KV_HEADS, dim=1) for t in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + attention.o_proj(_joined(mixed))

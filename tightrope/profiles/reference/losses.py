@@ -28,7 +28,10 @@ _PATCH_WEIGHTS = {
     "row": 0.15,
     "column": 0.15,
 }
-_BACKGROUND_WEIGHT = 0.05
+_BACKGROUND_WEIGHT = 0.5
+_EVERYWHERE = ("kind", "row", "column")
+"""Attributes that every thing has."""
+GROUNDED_LAYER = 5
 _DEEP = (2, 3)
 """Tower layers with heads of their own, so that the first layers learn early."""
 
@@ -76,6 +79,8 @@ class Tensors:
     weight: Tensor
     question: Tensor
     visual: Tensor
+    named: Tensor
+    ground: Tensor
     types: list[list[int]]
 
 
@@ -101,14 +106,17 @@ def to_tensors(batch: Batch, device: torch.device) -> Tensors:
         weight=put(batch.weight),
         question=put(batch.question),
         visual=put(batch.visual),
+        named=put(batch.named),
+        ground=put(batch.ground),
         types=batch.types,
     )
 
 
 def answers(
     model: Model, tokens: Tensor, data: Tensors, whole: bool, hide_from: int = LAYERS
-) -> tuple[Tensor, list[tuple[int, bool]]]:
-    """The answers' loss, and for each question its type and whether every token is right.
+) -> tuple[Tensor, Tensor, list[tuple[int, bool]]]:
+    """The answers' loss, how little the questions look at what they are about, and for each
+    question its type and whether every token is right.
 
     tokens: visual tokens [B,N,D]. whole: run every layer, else WORKING_LAYERS alone. From layer
     `hide_from` on the text does not see the picture.
@@ -127,7 +135,13 @@ def answers(
         hidden_mask = additive(open_mask & ~text_to_picture)
     layers = range(LAYERS) if whole else WORKING_LAYERS
     masks = [hidden_mask if index >= hide_from else mask for index in layers]
-    hidden = decoder(model, x, data.positions, masks, layers)
+    grounding: list[Tensor] = []
+
+    def watch(layer: int, query: Tensor, key: Tensor) -> None:
+        if layer == GROUNDED_LAYER and len(data.named):
+            grounding.append(_grounding(query, key, is_visual, data))
+
+    hidden = decoder(model, x, data.positions, masks, layers, watch)
     at = data.target >= 0
     logits = model.lm_head(hidden[at])
     target, weight = data.target[at], data.weight[at]
@@ -136,7 +150,24 @@ def answers(
     wrong = (logits.argmax(-1) != target).cpu().numpy()
     rows, _ = at.nonzero(as_tuple=True)
     found = _verdicts(rows.cpu().numpy(), data.question[at].cpu().numpy(), wrong, data.types)
-    return loss, found
+    apart = grounding[0] if grounding else torch.zeros_like(loss)
+    return loss, apart, found
+
+
+def _grounding(query: Tensor, key: Tensor, is_visual: Tensor, data: Tensors) -> Tensor:
+    """How little of what one KV head reads of the picture is about the question.
+
+    Content look-ups are the last thing that such a small decoder learns from answers alone: it
+    guesses the commonest colour for thousands of steps. Told where to look, it looks.
+    """
+    row, place = data.named.unbind(1)
+    heads = query.shape[1] // key.shape[1]
+    asked, read = query[row, :heads, place], key[row, 0]
+    scores = torch.einsum("ghd,gtd->ght", asked, read) / read.shape[-1] ** 0.5
+    scores = scores.masked_fill(~is_visual[row][:, None], -1e9)
+    whole = torch.logsumexp(scores, -1)
+    about = torch.logsumexp(scores.masked_fill(~data.ground[:, None], -1e9), -1)
+    return (whole - about).mean()
 
 
 def _verdicts(
@@ -166,24 +197,20 @@ def sight(model: Model, aids: Aids, data: Tensors) -> tuple[Tensor, Tensor, dict
 
 
 def _patch_loss(logits: Tensor, data: Tensors) -> tuple[Tensor, dict[str, float]]:
+    """Each attribute counts over the patches that have it, however few they are."""
     shown = data.owner >= 0
-    weight = torch.where(shown, 1.0, _BACKGROUND_WEIGHT)
-    weight = weight / weight.sum()
     loss, shares, start = torch.zeros((), device=logits.device), {}, 0
     for index, (name, names) in enumerate(ATTRIBUTES.items()):
         part = logits[..., start : start + len(names)]
         start += len(names)
         target = data.values[..., index]
         each = F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none")
-        loss = loss + _PATCH_WEIGHTS[name] * (each * weight.flatten()).sum()
-        with torch.no_grad():
-            has = (
-                shown & (target < len(names) - 1)
-                if name not in ("row", "column", "kind")
-                else shown
-            )
-            right = (part.argmax(-1) == target)[has]
-            shares[name] = float(right.float().mean()) if len(right) else float("nan")
+        has = shown if name in _EVERYWHERE else shown & (target < len(names) - 1)
+        loss = loss + _PATCH_WEIGHTS[name] * _BACKGROUND_WEIGHT * each.mean()
+        if has.any():
+            loss = loss + _PATCH_WEIGHTS[name] * each[has.flatten()].mean()
+            right = part.detach().argmax(-1) == target
+            shares[name] = float(right[has].float().mean())
     return loss, shares
 
 

@@ -31,8 +31,8 @@ class Stage:
     """Every decoder layer, else the working layers alone."""
     hide_late: float = 0.0
     """Share of steps in which text does not see the picture in the decoder's last third."""
-    alone: bool = False
-    """One process: it runs beside another stage."""
+    lane: str = ""
+    """Stages of a lane run one after another in one process, beside those of another lane."""
 
 
 _COUNTS = {"count": 1.4, "comparison": 1.3, "relation": 1.2, "list": 1.2}
@@ -43,7 +43,7 @@ STAGES: tuple[Stage, ...] = (
         learns="words",
         steps=6000,
         rate=1.5e-3,
-        alone=True,
+        lane="decoder",
         diet=Diet(
             pictures=8,
             text=120,
@@ -59,7 +59,7 @@ STAGES: tuple[Stage, ...] = (
         learns="sight",
         steps=7000,
         rate=1.5e-3,
-        alone=True,
+        lane="tower",
         diet=Diet(
             pictures=8,
             text=0,
@@ -69,9 +69,25 @@ STAGES: tuple[Stage, ...] = (
         ),
     ),
     Stage(
+        name="reading",
+        learns="sight",
+        after=("sight",),
+        steps=2500,
+        rate=1.2e-3,
+        lane="tower",
+        diet=Diet(
+            pictures=8,
+            text=0,
+            levels={"easy": 0.1, "medium": 0.4, "hard": 0.5},
+            pixels={168: 0.5, 224: 0.3, 336: 0.2},
+            texts=0.0,
+            written=True,
+        ),
+    ),
+    Stage(
         name="bridge",
         learns="bridge",
-        after=("words", "sight"),
+        after=("words", "reading"),
         steps=400,
         rate=3e-3,
         diet=Diet(pictures=8, text=0, levels=_EASIER, pixels={168: 1.0}, texts=0.0),

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections import defaultdict
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from tightrope.profiles.reference.vocabulary import WORDS
 
 SAVE_SECONDS = 240
 LOG_STEPS = 50
+GROUNDING = 0.3
 WARMUP = 100
 BETAS, DECAY, CLIP = (0.9, 0.98), 0.03, 1.0
 
@@ -48,10 +50,23 @@ def settings(stage: Stage, seed: int) -> dict[str, Any]:
     """What a checkpoint depends on; one training must not go on with another's."""
     return {
         "seed": seed,
-        "stage": repr(stage),
+        "stage": _described(stage),
         "vocabulary": hashlib.sha256(" ".join(WORDS).encode()).hexdigest()[:16],
         "model": hashlib.sha256(config().to_json_string().encode()).hexdigest()[:16],
     }
+
+
+def _described(value: Any) -> dict[str, Any]:
+    """Fields that differ from their defaults, so that a new option leaves old checkpoints valid."""
+    found: dict[str, Any] = {}
+    for field in fields(value):
+        own = getattr(value, field.name)
+        usual = field.default
+        if field.default_factory is not MISSING:
+            usual = field.default_factory()
+        if own != usual:
+            found[field.name] = _described(own) if is_dataclass(own) else own
+    return found
 
 
 class Trainer:
@@ -127,11 +142,11 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def run(self) -> None:
-        parent = os.getppid()
+        parent = multiprocessing.parent_process()
         saved = begun = time.monotonic()
         earlier = self.seconds
         while self.step < self.stage.steps:
-            if os.getppid() != parent:
+            if parent is not None and not parent.is_alive():
                 raise TrainingError("the process that started this one is gone")
             self.advance()
             self.seconds = earlier + time.monotonic() - begun
@@ -208,11 +223,12 @@ class Trainer:
         hide = LAYERS
         if rng.random_sample() < self.stage.hide_late:
             hide = LAYERS * 2 // 3 + int(rng.randint(3))
-        loss, verdicts = answers(self.model, tokens, data, self.stage.whole, hide)
+        loss, astray, verdicts = answers(self.model, tokens, data, self.stage.whole, hide)
         self.tally["loss"].append(float(loss.detach()))
+        self.tally["astray"].append(float(astray.detach()))
         for kind, right in verdicts:
             self.tally[TYPES[kind]].append(right)
-        return loss
+        return loss + GROUNDING * astray
 
     def _log(self) -> None:
         line: dict[str, Any] = {"stage": self.stage.name, "step": self.step}
@@ -237,21 +253,23 @@ class Trainer:
         )
 
 
-def _work(out: Path, name: str, seed: int, rank: int, world: int, device: str, port: int) -> None:
+def _work(
+    out: Path, stages: list[Stage], seed: int, rank: int, world: int, device: str, port: int
+) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
     if world > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         dist.init_process_group("gloo", rank=rank, world_size=world)
-    stage = next(stage for stage in STAGES if stage.name == name)
     try:
-        Trainer(out, stage, seed, rank, world, device).run()
+        for stage in stages:
+            Trainer(out, stage, seed, rank, world, device).run()
     except TrainingError as error:
         sys.exit(f"error: {error}")
 
 
-def _run_together(jobs: list[tuple[Path, str, int, int, int, str, int]]) -> None:
+def _run_together(jobs: list[tuple[Path, list[Stage], int, int, int, str, int]]) -> None:
     """Run one process a job; the first that fails ends them all."""
     context = multiprocessing.get_context("spawn")
     running = [context.Process(target=_work, args=job) for job in jobs]
@@ -268,16 +286,18 @@ def _run_together(jobs: list[tuple[Path, str, int, int, int, str, int]]) -> None
 
 def run(out: Path, only: list[str], seed: int, processes: int, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    alone = [stage.name for stage in STAGES if stage.alone and stage.name in only]
-    if alone:
-        _run_together([(out, name, seed, 0, 1, device, 0) for name in alone])
-    for stage in STAGES:
-        if stage.alone or stage.name not in only:
-            continue
-        port = 29500 + os.getpid() % 1000
-        _run_together(
-            [(out, stage.name, seed, rank, processes, device, port) for rank in range(processes)]
-        )
+    chosen = [stage for stage in STAGES if stage.name in only]
+    lanes: dict[str, list[Stage]] = defaultdict(list)
+    for stage in chosen:
+        if stage.lane:
+            lanes[stage.lane].append(stage)
+    _run_together([(out, lane, seed, 0, 1, device, 0) for lane in lanes.values()])
+    port = 29500 + os.getpid() % 1000
+    for stage in chosen:
+        if not stage.lane:
+            _run_together(
+                [(out, [stage], seed, rank, processes, device, port) for rank in range(processes)]
+            )
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def _existence(rng: np.random.RandomState, scene: Scene) -> Question | None:
         type="existence",
         question=f"is there {article(colour)} {colour} {shape} ?",
         answer="yes" if matching else "no",
-        about=matching or related,
+        about=matching or related or _which(scene, lambda thing: thing.kind == "object"),
     )
 
 
@@ -117,7 +117,7 @@ def _count(rng: np.random.RandomState, scene: Scene) -> Question | None:
         question=f"how many {name} are there ?",
         thought=_listed(scene, indices),
         answer=str(number),
-        about=indices,
+        about=indices or _which(scene, lambda thing: thing.kind == "object"),
     )
 
 
@@ -129,9 +129,10 @@ def _comparison(rng: np.random.RandomState, scene: Scene) -> Question | None:
         if len(one[0].split()) == len(other[0].split()) and abs(len(one[1]) - len(other[1])) <= 2
     ]
     yes = rng.random_sample() < 0.5
-    fitting = [pair for pair in pairs if not yes or len(pair[0][1]) != len(pair[1][1])]
-    if not fitting:
+    unequal = [pair for pair in pairs if len(pair[0][1]) != len(pair[1][1])]
+    if not unequal:  # only "no" could be the answer, and that would give it away
         return None
+    fitting = unequal if yes else pairs
     one, other = fitting[rng.randint(len(fitting))]
     if (len(one[1]) > len(other[1])) != yes:
         one, other = other, one
@@ -271,14 +272,15 @@ def _which(scene: Scene, test: Callable[[Thing], bool]) -> tuple[int, ...]:
 
 def _kinds(scene: Scene) -> list[tuple[str, tuple[int, ...]]]:
     """What can be counted: each shape and colour, and stripes, with the things of that kind."""
-    kinds = []
-    for shape, plural in SHAPES.items():
-        kinds.append((plural, _which(scene, lambda thing, shape=shape: thing.shape == shape)))
-    for colour in COLOURS:
-        name = f"{colour} objects"
-        kinds.append((name, _which(scene, lambda thing, colour=colour: thing.colour == colour)))
-    kinds.append(("striped objects", _which(scene, lambda thing: thing.striped)))
-    return kinds
+    found: dict[str, list[int]] = {plural: [] for plural in SHAPES.values()}
+    found |= {f"{name} objects": [] for name in (*COLOURS, "striped")}
+    for index, thing in enumerate(scene.things):
+        if thing.kind == "object":
+            found[SHAPES[thing.shape]].append(index)
+            found[f"{thing.colour} objects"].append(index)
+            if thing.striped:
+                found["striped objects"].append(index)
+    return [(name, tuple(indices)) for name, indices in found.items()]
 
 
 def _listed(scene: Scene, indices: tuple[int, ...]) -> str:

@@ -19,12 +19,13 @@ BACKGROUNDS: tuple[Background, ...] = ("plain", "noisy", "cluttered")
 MAX_SEED = 2**32 - 1
 
 CELL = SIDE // 3
-# Diameters in units: small objects, large objects, plates; then the scale of a sign's letters.
-_SIZES = {
-    "hard": ((24, 30), (38, 44), (40, 44), 2),
-    "medium": ((36, 46), (58, 66), (56, 64), 3),
-    "easy": ((56, 68), (84, 96), (80, 92), 4),
+# Sides in units, from and to: small objects, large objects, plates.
+_SIZES: dict[Level, tuple[tuple[int, int], ...]] = {
+    "hard": ((24, 30), (38, 44), (40, 44)),
+    "medium": ((36, 46), (58, 66), (56, 64)),
+    "easy": ((56, 68), (84, 96), (80, 92)),
 }
+_LETTER_SCALES: dict[Level, int] = {"hard": 2, "medium": 3, "easy": 4}
 
 
 def scene_rng(split: Split, seed: int, index: int) -> np.random.RandomState:
@@ -85,12 +86,13 @@ def _objects(rng: np.random.RandomState, level: Level, cells: list[int]) -> list
 
 
 def _plate(rng: np.random.RandomState, split: Split, level: Level, cell: int) -> Thing:
-    glyphs, labels = digit_glyphs(split)
+    labels = digit_glyphs(split)[1]
     low, high = _SIZES[level][2]
     size = int(rng.randint(low, high + 1))
-    pick = int(rng.randint(len(glyphs)))
+    digit = int(rng.randint(10))
+    pool = np.flatnonzero(labels == digit)
+    pick = int(pool[rng.randint(len(pool))])
     x, y = _centre(rng, cell, size, size)
-    digit = int(labels[pick])
     return Thing(
         kind="plate", cell=cell, x=x, y=y, width=size, height=size, digit=digit, glyph=pick
     )
@@ -98,7 +100,7 @@ def _plate(rng: np.random.RandomState, split: Split, level: Level, cell: int) ->
 
 def _sign(rng: np.random.RandomState, level: Level, cell: int) -> Thing:
     word = SIGN_WORDS[rng.randint(len(SIGN_WORDS))]
-    width, height = sign_size(word, _SIZES[level][3])
+    width, height = sign_size(word, _LETTER_SCALES[level])
     x, y = _centre(rng, cell, width, height)
     return Thing(kind="sign", cell=cell, x=x, y=y, width=width, height=height, word=word)
 
