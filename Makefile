@@ -11,7 +11,7 @@ BIN := .venv/bin
 QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
 
-.PHONY: help venv demo test test-oldest lint fetch-smollm2 clean
+.PHONY: help venv demo reference test test-oldest lint fetch-smollm2 clean
 
 help:
 	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint            ruff, mypy, import-linter"
 	@echo "make venv            only the environment, in .venv"
 	@echo "make fetch-smollm2   the 98 MB language model of the demo and of the slow tests"
+	@echo "make reference       train the reference model from nothing into .cache/reference, for hours"
 	@echo "make clean           remove what the above made"
 
 venv: .venv/.stamp
@@ -45,6 +46,9 @@ fetch-smollm2: venv
 
 demo: venv fetch-smollm2
 	$(BIN)/tightrope demo
+
+reference: venv
+	$(BIN)/python -m tightrope.profiles.reference.train .cache/reference
 
 lint: venv
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,8 @@ class Sequence:
     types: list[int] = field(default_factory=list)
     named: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     """For each question the place of its last token, and which things it is about."""
+    fact: int = -1
+    """In a text, the place of the answer."""
 
     def add(self, ids: list[int], start: int, block: int) -> int:
         self.ids += ids
@@ -114,7 +117,9 @@ class Batch:
     named: Ints
     """[G,2]: sequence and place of the last token of a question about something to be seen"""
     ground: npt.NDArray[np.bool_]
-    """[G,T]: where in the sequence the patches are that show it"""
+    """[G,T]: where in the sequence the patches are that show it, or a text says it"""
+    readable: npt.NDArray[np.bool_]
+    """[G,T]: where it is looked for: the picture, or the text so far"""
     types: list[list[int]]
 
 
@@ -234,6 +239,7 @@ def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
         sequence.add([IDS[BOS]], 0, 0)
         # Texts start anywhere, so that long ones meet no position for the first time.
         start = sequence.add([IDS["USER:"]], 1 + int(rng.randint(600)) * int(rng.randint(2)), 0)
+        sequence.fact = len(sequence.ids) + _fact(encode(question.question))
         sequence.ask(question, start, 1, bool(rng.random_sample() < _OTHERS))
         sequences.append(sequence)
     count = len(sequences)
@@ -246,6 +252,12 @@ def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
         visual=np.zeros((0, 4), np.int64),
         shown=[],
     )
+
+
+def _fact(ids: list[int]) -> int:
+    """The place of the digit in `the <key> has <digit> .` for the key that ends the question."""
+    key, has = ids[-2], IDS["has"]
+    return next(at + 2 for at, pair in enumerate(pairwise(ids)) if pair == (key, has))
 
 
 def _questions(rng: np.random.RandomState, scene: Scene, diet: Diet) -> list[Question]:
@@ -314,14 +326,21 @@ NUM_PRESENT = 6 + 8 + 10 + 20
 def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: Any) -> Batch:
     """shown: for each sequence where its visual tokens start, and what each of them shows."""
     longest = max(len(sequence.ids) for sequence in sequences)
-    named, ground = [], []
-    for row, (sequence, (first, owner)) in enumerate(zip(sequences, shown, strict=False)):
+    named, ground, readable = [], [], []
+    for row, sequence in enumerate(sequences):
         for place, about in sequence.named:
-            hit = np.isin(owner, about)
-            if hit.any():
+            where, there = np.zeros(longest, np.bool_), np.zeros(longest, np.bool_)
+            if shown:
+                first, owner = shown[row]
+                where[first : first + len(owner)] = True
+                there[first : first + len(owner)] = np.isin(owner, about)
+            else:
+                where[:place] = True
+                there[sequence.fact] = True
+            if there.any():
                 named.append((row, place))
-                ground.append(np.zeros(longest, np.bool_))
-                ground[-1][first : first + len(owner)] = hit
+                ground.append(there)
+                readable.append(where)
 
     def stack(name: str, fill: float, dtype: type) -> npt.NDArray[Any]:
         table: npt.NDArray[Any] = np.full((len(sequences), longest), fill, dtype)
@@ -340,5 +359,6 @@ def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: 
         types=[sequence.types for sequence in sequences],
         named=np.array(named, np.int64).reshape(-1, 2),
         ground=np.array(ground, np.bool_).reshape(-1, longest),
+        readable=np.array(readable, np.bool_).reshape(-1, longest),
         **arrays,
     )

@@ -81,6 +81,7 @@ class Tensors:
     visual: Tensor
     named: Tensor
     ground: Tensor
+    readable: Tensor
     types: list[list[int]]
 
 
@@ -108,6 +109,7 @@ def to_tensors(batch: Batch, device: torch.device) -> Tensors:
         visual=put(batch.visual),
         named=put(batch.named),
         ground=put(batch.ground),
+        readable=put(batch.readable),
         types=batch.types,
     )
 
@@ -139,7 +141,7 @@ def answers(
 
     def watch(layer: int, query: Tensor, key: Tensor) -> None:
         if layer == GROUNDED_LAYER and len(data.named):
-            grounding.append(_grounding(query, key, is_visual, data))
+            grounding.append(_grounding(query, key, data))
 
     hidden = decoder(model, x, data.positions, masks, layers, watch)
     at = data.target >= 0
@@ -154,8 +156,8 @@ def answers(
     return loss, apart, found
 
 
-def _grounding(query: Tensor, key: Tensor, is_visual: Tensor, data: Tensors) -> Tensor:
-    """How little of what one KV head reads of the picture is about the question.
+def _grounding(query: Tensor, key: Tensor, data: Tensors) -> Tensor:
+    """How little of what one KV head reads is what the question is about.
 
     Content look-ups are the last thing that such a small decoder learns from answers alone: it
     guesses the commonest colour for thousands of steps. Told where to look, it looks.
@@ -164,7 +166,7 @@ def _grounding(query: Tensor, key: Tensor, is_visual: Tensor, data: Tensors) -> 
     heads = query.shape[1] // key.shape[1]
     asked, read = query[row, :heads, place], key[row, 0]
     scores = torch.einsum("ghd,gtd->ght", asked, read) / read.shape[-1] ** 0.5
-    scores = scores.masked_fill(~is_visual[row][:, None], -1e9)
+    scores = scores.masked_fill(~data.readable[:, None], -1e9)
     whole = torch.logsumexp(scores, -1)
     about = torch.logsumexp(scores.masked_fill(~data.ground[:, None], -1e9), -1)
     return (whole - about).mean()
