@@ -23,7 +23,7 @@ from tightrope.profiles.reference.train import Trainer  # noqa: E402
 from tightrope.profiles.scenes.draw import draw  # noqa: E402
 from tightrope.profiles.scenes.questions import QUESTIONS, ask  # noqa: E402
 from tightrope.profiles.scenes.recall import recall  # noqa: E402
-from tightrope.profiles.scenes.sample import sample_scene, scene_rng  # noqa: E402
+from tightrope.profiles.scenes.sample import sample_scene, sample_written, scene_rng  # noqa: E402
 
 EVERY_ARRAY = ("pixels", "values", "owner", "present", "ids", "positions", "block", "target")
 
@@ -230,8 +230,43 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     assert trainer.path.read_bytes() == before
 
 
-def test_texts_have_no_picture() -> None:
-    diet = replace(STAGES[0].diet, texts=1.0)
-    batch: Batch = make_batch(diet, 0, 0, 0, 1)
+def test_texts_have_no_picture_and_are_asked_about_their_facts() -> None:
+    batch: Batch = make_batch(replace(STAGES[0].diet, texts=1.0), 0, 0, 0, 1)
     assert batch.pixels is None and batch.visual.shape == (0, 4)
-    assert (batch.positions.max(1) > 20).all()
+    assert len(batch.named) >= 3 * len(batch.ids)
+    for (row, place, layer), there in zip(batch.named, batch.ground, strict=True):
+        (fact,) = np.flatnonzero(there)
+        assert fact < place and layer == shape.PROMPT_LAYER
+        assert batch.ids[row, fact] == batch.target[row, place], "the answer stands there"
+        own = batch.ids[row][batch.block[row] == batch.block[row, place]]
+        assert vocabulary.WORDS[batch.ids[row, fact - 2]] in [vocabulary.WORDS[at] for at in own]
+
+
+def test_questions_look_for_what_they_name() -> None:
+    relations = 0
+    for index in range(12):
+        rng = scene_rng("dev", 6, index)
+        scene = sample_scene(rng, "dev", "hard")
+        questions = [q for name in ("colour", "relation", "count") if (q := ask(rng, scene, name))]
+        labels, owner = patch_labels(scene, 224)
+        picture = draw(scene, "dev", 224)
+        batch = pack(scene, questions, np.arange(len(owner)), labels, owner, picture, False)
+        for (_, place, layer), there in zip(batch.named, batch.ground, strict=True):
+            question = questions[batch.block[0, place] - 1]
+            seen = {int(at) for at in owner[np.flatnonzero(there) - 2]}
+            word = vocabulary.WORDS[batch.ids[0, place]]
+            if question.type == "relation":
+                relations += 1
+                assert layer == shape.NAMES_LAYER and len(seen) == 1
+                thing = scene.things[seen.pop()]
+                assert word in (thing.shape, "object")
+            else:
+                assert layer == shape.PROMPT_LAYER and word == "ASSISTANT:"
+                assert seen == set(question.about)
+    assert relations >= 6
+
+
+def test_a_written_scene_has_something_to_read_in_every_cell() -> None:
+    scene = sample_written(scene_rng("train", 0, 0), "train", "hard")
+    assert [thing.cell for thing in scene.things] == list(range(9))
+    assert {thing.kind for thing in scene.things} == {"plate", "sign"}

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tightrope.profiles.reference.labels import patch_labels
+from tightrope.profiles.reference.shape import NAMES_LAYER, PROMPT_LAYER
 from tightrope.profiles.reference.vocabulary import (
     BOS,
     END_THINK,
@@ -28,8 +29,8 @@ from tightrope.profiles.reference.vocabulary import (
 )
 from tightrope.profiles.scenes.draw import draw
 from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
-from tightrope.profiles.scenes.recall import recall
-from tightrope.profiles.scenes.sample import sample_scene, scene_rng
+from tightrope.profiles.scenes.recall import asking, story
+from tightrope.profiles.scenes.sample import sample_scene, sample_written, scene_rng
 from tightrope.profiles.scenes.scene import Level, Scene
 from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS
 
@@ -40,6 +41,9 @@ TYPES = (*QUESTIONS, "recall")
 EMPTY_THOUGHT = {"count": 0.15, "comparison": 0.15}
 """How often a question with a thought is asked without it; others: see _OTHERS."""
 _OTHERS = 0.1
+_FACTS = 6
+"""Of a text that are asked about."""
+_RELATIONS = ("left", "right", "above", "below")
 
 
 @dataclass(slots=True)
@@ -55,10 +59,9 @@ class Sequence:
     question: list[int] = field(default_factory=list)
     """Which question the prediction belongs to, or -1."""
     types: list[int] = field(default_factory=list)
-    named: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
-    """For each question the place of its last token, and which things it is about."""
-    fact: int = -1
-    """In a text, the place of the answer."""
+    named: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
+    """Places at which a question knows what it is about, the layer that looks for it, and which
+    things it is; of a text, which places."""
 
     def add(self, ids: list[int], start: int, block: int) -> int:
         self.ids += ids
@@ -83,7 +86,12 @@ class Sequence:
         answer = [*encode(question.answer), IDS[EOS]]
         at = len(self.ids) + len(said) - 1
         self.add(said + thought + answer[:-1], start, block)
-        self.named.append((at, question.about))
+        if question.type == "relation":
+            begin = at - len(said) + 1
+            for end, about in _names(question):
+                self.named.append((begin + end, NAMES_LAYER, about))
+        else:
+            self.named.append((at, PROMPT_LAYER, question.about))
         targets = thought + answer
         share = 0.5 if question.type == "list" else 1.0
         weights = [0.5] * len(thought) + [share] * (len(answer) - 1) + [0.1]
@@ -115,7 +123,7 @@ class Batch:
     visual: Ints
     """[V,4]: picture, patch, its sequence, its place there."""
     named: Ints
-    """[G,2]: sequence and place of the last token of a question about something to be seen"""
+    """[G,3]: sequence and place of a token that looks for something, and the layer"""
     ground: npt.NDArray[np.bool_]
     """[G,T]: where in the sequence the patches are that show it, or a text says it"""
     readable: npt.NDArray[np.bool_]
@@ -140,8 +148,8 @@ class Diet:
     texts: float = 0.1
     """Share of steps that are texts without a picture."""
     text_words: int = 150
-    written: bool = False
-    """Only pictures with a plate and a sign."""
+    written: float = 0.0
+    """Share of pictures with nothing but plates and signs."""
     weights: dict[str, float] = field(default_factory=dict)
     """Types that are asked more or less often than the rest."""
 
@@ -198,7 +206,10 @@ def _pictures(diet: Diet, seed: int, indices: list[int], pixels: int, whole: boo
     for place, index in enumerate(indices):
         rng = scene_rng("train", seed, index)
         level = levels[int(rng.choice(len(levels), p=_shares(diet.levels)))]
-        scene = _scene(rng, level, diet.written)
+        sample = sample_scene
+        if diet.written and rng.random_sample() < diet.written:
+            sample = sample_written
+        scene = sample(rng, "train", level)
         questions = _questions(rng, scene, diet)
         shown, owner = patch_labels(scene, pixels)
         if diet.drawn:
@@ -222,25 +233,22 @@ def _pictures(diet: Diet, seed: int, indices: list[int], pixels: int, whole: boo
     )
 
 
-def _scene(rng: np.random.RandomState, level: Level, written: bool) -> Scene:
-    while True:
-        scene = sample_scene(rng, "train", level)
-        if not written or {"plate", "sign"} <= {thing.kind for thing in scene.things}:
-            return scene
-
-
 def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
+    """Texts, each with questions about several of its facts."""
     sequences = []
     for at in range(rank, diet.pictures, world):
         rng = np.random.RandomState([8, seed, step, at])
-        words = 20 + int(rng.randint(diet.text_words))
-        question = recall(rng, words)
+        text, facts = story(rng, 20 + int(rng.randint(diet.text_words)))
         sequence = Sequence()
         sequence.add([IDS[BOS]], 0, 0)
         # Texts start anywhere, so that long ones meet no position for the first time.
         start = sequence.add([IDS["USER:"]], 1 + int(rng.randint(600)) * int(rng.randint(2)), 0)
-        sequence.fact = len(sequence.ids) + _fact(encode(question.question))
-        sequence.ask(question, start, 1, bool(rng.random_sample() < _OTHERS))
+        begin, ids = len(sequence.ids), encode(text)
+        start = sequence.add(ids, start, 0)
+        for block, (key, digit) in enumerate(facts[:_FACTS], 1):
+            place = begin + _fact(ids, IDS[key])
+            asked = Question(type="recall", question=asking(key), answer=digit, about=(place,))
+            sequence.ask(asked, start, block, bool(rng.random_sample() < _OTHERS))
         sequences.append(sequence)
     count = len(sequences)
     return _padded(
@@ -254,10 +262,20 @@ def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
     )
 
 
-def _fact(ids: list[int]) -> int:
-    """The place of the digit in `the <key> has <digit> .` for the key that ends the question."""
-    key, has = ids[-2], IDS["has"]
-    return next(at + 2 for at, pair in enumerate(pairwise(ids)) if pair == (key, has))
+def _fact(ids: list[int], key: int) -> int:
+    """The place of the digit in `the <key> has <digit> .`"""
+    pair = (key, IDS["has"])
+    return next(at + 2 for at, found in enumerate(pairwise(ids)) if found == pair)
+
+
+def _names(question: Question) -> list[tuple[int, tuple[int, ...]]]:
+    """Where the two names of a relation end among its words, and what each stands for.
+
+    A prompt's last token would mix them up.
+    """
+    words = question.question.split()
+    first = next(at for at, word in enumerate(words) if word in _RELATIONS) - 1
+    return [(first, question.about[:1]), (len(words) - 2, question.about[1:])]
 
 
 def _questions(rng: np.random.RandomState, scene: Scene, diet: Diet) -> list[Question]:
@@ -328,7 +346,7 @@ def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: 
     longest = max(len(sequence.ids) for sequence in sequences)
     named, ground, readable = [], [], []
     for row, sequence in enumerate(sequences):
-        for place, about in sequence.named:
+        for place, layer, about in sequence.named:
             where, there = np.zeros(longest, np.bool_), np.zeros(longest, np.bool_)
             if shown:
                 first, owner = shown[row]
@@ -336,9 +354,9 @@ def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: 
                 there[first : first + len(owner)] = np.isin(owner, about)
             else:
                 where[:place] = True
-                there[sequence.fact] = True
+                there[list(about)] = True
             if there.any():
-                named.append((row, place))
+                named.append((row, place, layer))
                 ground.append(there)
                 readable.append(where)
 
@@ -357,7 +375,7 @@ def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: 
         weight=stack("weight", 0.0, np.float32),
         question=stack("question", -1, np.int64),
         types=[sequence.types for sequence in sequences],
-        named=np.array(named, np.int64).reshape(-1, 2),
+        named=np.array(named, np.int64).reshape(-1, 3),
         ground=np.array(ground, np.bool_).reshape(-1, longest),
         readable=np.array(readable, np.bool_).reshape(-1, longest),
         **arrays,

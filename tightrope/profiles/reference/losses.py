@@ -31,7 +31,6 @@ _PATCH_WEIGHTS = {
 _BACKGROUND_WEIGHT = 0.5
 _EVERYWHERE = ("kind", "row", "column")
 """Attributes that every thing has."""
-GROUNDED_LAYER = 5
 _DEEP = (2, 3)
 """Tower layers with heads of their own, so that the first layers learn early."""
 
@@ -140,8 +139,9 @@ def answers(
     grounding: list[Tensor] = []
 
     def watch(layer: int, query: Tensor, key: Tensor) -> None:
-        if layer == GROUNDED_LAYER and len(data.named):
-            grounding.append(_grounding(query, key, data))
+        here = data.named[:, 2] == layer
+        if here.any():
+            grounding.append(_grounding(query, key, data, here))
 
     hidden = decoder(model, x, data.positions, masks, layers, watch)
     at = data.target >= 0
@@ -152,24 +152,24 @@ def answers(
     wrong = (logits.argmax(-1) != target).cpu().numpy()
     rows, _ = at.nonzero(as_tuple=True)
     found = _verdicts(rows.cpu().numpy(), data.question[at].cpu().numpy(), wrong, data.types)
-    apart = grounding[0] if grounding else torch.zeros_like(loss)
-    return loss, apart, found
+    astray = torch.cat(grounding).mean() if grounding else torch.zeros_like(loss)
+    return loss, astray, found
 
 
-def _grounding(query: Tensor, key: Tensor, data: Tensors) -> Tensor:
-    """How little of what one KV head reads is what the question is about.
+def _grounding(query: Tensor, key: Tensor, data: Tensors, here: Tensor) -> Tensor:
+    """How little of what one KV head reads is what the question is about, for each of `here`.
 
     Content look-ups are the last thing that such a small decoder learns from answers alone: it
     guesses the commonest colour for thousands of steps. Told where to look, it looks.
     """
-    row, place = data.named.unbind(1)
+    row, place, _ = data.named[here].unbind(1)
     heads = query.shape[1] // key.shape[1]
     asked, read = query[row, :heads, place], key[row, 0]
     scores = torch.einsum("ghd,gtd->ght", asked, read) / read.shape[-1] ** 0.5
-    scores = scores.masked_fill(~data.readable[:, None], -1e9)
+    scores = scores.masked_fill(~data.readable[here][:, None], -1e9)
     whole = torch.logsumexp(scores, -1)
-    about = torch.logsumexp(scores.masked_fill(~data.ground[:, None], -1e9), -1)
-    return (whole - about).mean()
+    about = torch.logsumexp(scores.masked_fill(~data.ground[here][:, None], -1e9), -1)
+    return (whole - about).mean(1)
 
 
 def _verdicts(

@@ -13,6 +13,8 @@ PATCH, SIDE = 14, 336
 LAYERS = 12
 WORKING_LAYERS = (2, 4, 5, 6, 7)
 """Trained first; the others start as the identity. The picture is read in the middle third."""
+NAMES_LAYER, PROMPT_LAYER = 4, 5
+"""Where the end of a name looks for the thing, and where a prompt's last token looks for it."""
 TOWER_WIDTH, WIDTH = 160, 192
 
 

@@ -1,7 +1,8 @@
 """Train the reference model from nothing: `python -m tightrope.profiles.reference.train OUT`.
 
-Every stage writes OUT/<stage>.pt now and then and goes on from there when it is started again. The
-data of a step depend on seed, stage and step alone, not on the number of processes.
+Every stage writes OUT/<stage>.pt now and then and goes on from there when it is started again; its
+log is OUT/<stage>.jsonl. The data of a step depend on seed, stage and step alone, not on the number
+of processes. After the last stage the model lies in OUT/model.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tightrope.profiles.reference.losses import (
     sight,
     to_tensors,
 )
+from tightrope.profiles.reference.release import release
 from tightrope.profiles.reference.shape import LAYERS, config, create
 from tightrope.profiles.reference.stages import STAGES, Stage
 from tightrope.profiles.reference.vocabulary import WORDS
@@ -225,7 +227,9 @@ class Trainer:
             hide = LAYERS * 2 // 3 + int(rng.randint(3))
         loss, astray, verdicts = answers(self.model, tokens, data, self.stage.whole, hide)
         self.tally["loss"].append(float(loss.detach()))
-        self.tally["astray"].append(float(astray.detach()))
+        self.tally["astray" if len(data.visual) else "astray in text"].append(
+            float(astray.detach())
+        )
         for kind, right in verdicts:
             self.tally[TYPES[kind]].append(right)
         return loss + GROUNDING * astray
@@ -310,6 +314,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     run(given.out, given.stage or names, given.seed, given.processes, given.device)
+    last = STAGES[-1]
+    if last.name in (given.stage or names):
+        state = checkpoints.load(given.out / f"{last.name}.pt", settings(last, given.seed))
+        release(state["model"], given.out / "model")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,19 @@ def sample_scene(rng: np.random.RandomState, split: Split, level: Level) -> Scen
         things.append(_sign(rng, level, cells.pop()))
     count = 2 + rng.randint(min(8, len(cells)) - 1)
     things += _objects(rng, level, cells[:count])
+    return _scene(rng, level, things)
+
+
+def sample_written(rng: np.random.RandomState, split: Split, level: Level) -> Scene:
+    """A scene with a plate or a sign in every cell: nine things to read in one picture."""
+    things = [
+        _plate(rng, split, level, cell) if rng.random_sample() < 0.5 else _sign(rng, level, cell)
+        for cell in range(9)
+    ]
+    return _scene(rng, level, things)
+
+
+def _scene(rng: np.random.RandomState, level: Level, things: list[Thing]) -> Scene:
     return Scene(
         things=tuple(sorted(things, key=lambda thing: thing.cell)),
         level=level,
