@@ -233,10 +233,14 @@ def test_a_failed_write_leaves_the_old_checkpoint(
 def test_texts_have_no_picture_and_are_asked_about_their_facts() -> None:
     batch: Batch = make_batch(replace(STAGES[0].diet, texts=1.0), 0, 0, 0, 1)
     assert batch.pixels is None and batch.visual.shape == (0, 4)
-    assert len(batch.named) >= 3 * len(batch.ids)
+    assert len(batch.named) >= 2 * 3 * len(batch.ids)
     for (row, place, layer), there in zip(batch.named, batch.ground, strict=True):
         (fact,) = np.flatnonzero(there)
-        assert fact < place and layer == shape.PROMPT_LAYER
+        if layer == shape.NAMES_LAYER:
+            said = [vocabulary.WORDS[token] for token in batch.ids[row, fact : place + 1]]
+            assert said[1] == "has" and said[2].isdigit() and len(said) == 3
+            continue
+        assert fact < place
         assert batch.ids[row, fact] == batch.target[row, place], "the answer stands there"
         own = batch.ids[row][batch.block[row] == batch.block[row, place]]
         assert vocabulary.WORDS[batch.ids[row, fact - 2]] in [vocabulary.WORDS[at] for at in own]
@@ -270,3 +274,9 @@ def test_a_written_scene_has_something_to_read_in_every_cell() -> None:
     scene = sample_written(scene_rng("train", 0, 0), "train", "hard")
     assert [thing.cell for thing in scene.things] == list(range(9))
     assert {thing.kind for thing in scene.things} == {"plate", "sign"}
+
+
+def test_where_there_is_only_something_to_read_nothing_else_is_asked() -> None:
+    rng = scene_rng("train", 0, 1)
+    scene = sample_written(rng, "train", "medium")
+    assert {name for name in QUESTIONS if ask(rng, scene, name)} <= {"digit", "word", "list"}

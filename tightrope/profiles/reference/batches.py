@@ -247,6 +247,8 @@ def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
         start = sequence.add(ids, start, 0)
         for block, (key, digit) in enumerate(facts[:_FACTS], 1):
             place = begin + _fact(ids, IDS[key])
+            # A digit has to know whose it is before a question can find it.
+            sequence.named.append((place, NAMES_LAYER, (place - 2,)))
             asked = Question(type="recall", question=asking(key), answer=digit, about=(place,))
             sequence.ask(asked, start, block, bool(rng.random_sample() < _OTHERS))
         sequences.append(sequence)

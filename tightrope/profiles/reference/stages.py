@@ -36,6 +36,7 @@ class Stage:
 
 
 _COUNTS = {"count": 1.4, "comparison": 1.3, "relation": 1.2, "list": 1.2}
+_RELATIONS = _COUNTS | {"relation": 2.5}
 
 STAGES: tuple[Stage, ...] = (
     Stage(
@@ -102,10 +103,10 @@ STAGES: tuple[Stage, ...] = (
             pictures=8,
             text=120,
             levels={"easy": 0.2, "medium": 0.3, "hard": 0.5},
-            pixels={168: 0.7, 224: 0.3},
+            pixels={168: 0.6, 224: 0.3, 336: 0.1},
             all_patches=0.5,
-            weights=_COUNTS,
-            texts=0.05,
+            weights=_RELATIONS,
+            written=0.15,
         ),
     ),
     Stage(
@@ -122,8 +123,8 @@ STAGES: tuple[Stage, ...] = (
             levels=_HARDER,
             pixels={168: 0.45, 224: 0.3, 336: 0.25},
             all_patches=0.5,
-            weights=_COUNTS,
-            texts=0.05,
+            weights=_RELATIONS,
+            written=0.1,
             text_words=300,
         ),
     ),

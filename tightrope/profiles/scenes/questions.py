@@ -76,6 +76,8 @@ def _shape(rng: np.random.RandomState, scene: Scene) -> Question | None:
 def _existence(rng: np.random.RandomState, scene: Scene) -> Question | None:
     """Half are there. Of those that are not, most share each word with something that is."""
     there = {(thing.colour, thing.shape) for thing in scene.objects}
+    if not there:
+        return None
     if rng.random_sample() < 0.5:
         colour, shape = sorted(there)[rng.randint(len(there))]
     else:
@@ -105,6 +107,8 @@ def _existence(rng: np.random.RandomState, scene: Scene) -> Question | None:
 
 def _count(rng: np.random.RandomState, scene: Scene) -> Question | None:
     """How many of a kind; each number that the scene offers is equally likely."""
+    if not scene.objects:
+        return None
     by_number: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
     for name, indices in _kinds(scene):
         by_number.setdefault(len(indices), []).append((name, indices))
@@ -149,6 +153,8 @@ def _comparison(rng: np.random.RandomState, scene: Scene) -> Question | None:
 
 def _position(rng: np.random.RandomState, scene: Scene) -> Question | None:
     """Where something is, or what is somewhere."""
+    if not scene.objects:
+        return None
     if rng.random_sample() < 0.5:
         found = _unique(rng, scene)
         if found is None:
