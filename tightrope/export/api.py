@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from tightrope.export.host_files import write_host_files, write_json
 from tightrope.export.selectors import SELECTORS
 from tightrope.export.traces import Progress, trace_all
 from tightrope.export.weights import WeightFile
+from tightrope.folders import finished_folder
 from tightrope.plugins.schema import OPSET_VERSION
 
 MINIMUM_ONNXRUNTIME = "1.23"
@@ -57,7 +54,7 @@ def export(
     source = open_checkpoint(
         os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
     )
-    with _finished_folder(target) as folder:
+    with finished_folder(target, BundleError) as folder:
         manifest, notes = _write(source, config, folder, progress or (lambda *_: None))
     sizes = [entry["bytes"] for entry in manifest.files.values()]
     return ExportSummary(
@@ -74,30 +71,6 @@ def export(
         parity=manifest.parity,
         notes=tuple(notes),
     )
-
-
-@contextlib.contextmanager
-def _finished_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place on success and vanishes otherwise."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{target} cannot be written ({error}); choose another place") from error
-    try:
-        folder.chmod(0o755)
-        yield folder
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(old / target.name)
-            folder.rename(target)
-            shutil.rmtree(old)
-        else:
-            folder.rename(target)
-    except OSError as error:
-        raise BundleError(f"{target} was not written ({error}); nothing is left of it") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tightrope.errors import InputError
+from tightrope.folders import finished_folder
 from tightrope.profiles.scenes.card import card
 from tightrope.profiles.scenes.kinds import KINDS, Order, make_one
 from tightrope.profiles.scenes.sample import scene_rng
@@ -100,7 +98,7 @@ def make_task(
     target = Path(os.path.abspath(output))
     _check_target(target, force)
     report = progress or (lambda stage, share: None)
-    with _finished_folder(target) as folder:
+    with finished_folder(target, InputError) as folder:
         lines: list[dict[str, Any]] = []
         for index in range(config.images):
             report("drawing", index / config.images)
@@ -150,30 +148,6 @@ def _check_target(target: Path, force: bool) -> None:
         raise InputError(f"{target} is no task and is not replaced; choose another name")
     if not force:
         raise InputError(f"{target} exists; choose another name, or replace it with --force")
-
-
-@contextlib.contextmanager
-def _finished_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place on success and vanishes otherwise."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{target} cannot be written ({error}); choose another place") from error
-    try:
-        folder.chmod(0o755)
-        yield folder
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(old / target.name)
-            folder.rename(target)
-            shutil.rmtree(old)
-        else:
-            folder.rename(target)
-    except OSError as error:
-        raise InputError(f"{target} was not written ({error}); nothing is left of it") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_scene(config: MakeConfig, index: int, folder: Path) -> list[dict[str, Any]]:
