@@ -17,9 +17,9 @@ from tightrope.profiles.scenes.scene import SIDE, Background, Level, Scene, Spli
 from tightrope.profiles.scenes.words import COLOURS, SHAPES
 
 PIXELS = {
-    ("train", "easy"): "d2c16338b1e1e27bc4bb66b22a52e4d16e85755d2bbd0de6dbbb188b80d608b9",
-    ("train", "medium"): "d0bb9e5dbeff57dbe9ec0b9bcb9799c892cc4df27e7d672cb17072fcae41e7eb",
-    ("train", "hard"): "58e953ec6ddf5881245a4943cb0af6b96d97703b1dae25a0df2cd2d9f7f06316",
+    ("train", "easy"): "51cc107efc6ff2622722e73465be6d6bb9ec27388a8b8043709dcf62e750d026",
+    ("train", "medium"): "2b8250ea7620b10efd2f22853ad3b9fc3e4675efda1f9fc80a3907b9b29f58de",
+    ("train", "hard"): "1578e4ff1ac1fa2a7695d64d7e72845a2f2548045c2daa78a868072da22fffdd",
     ("dev", "hard"): "304484e8ebce23694ff6e476676852ac5a696b09c76555ae90a78f820e70943a",
     ("test", "easy"): "61e558df4c8e2534f3eb3d9b885c86dc0744d65dc18b1f56e101e8c07a03c712",
     ("test", "medium"): "55d0ce112d865656638f2a9e7f66aeb9ad85ce7d42cf4dfa92da7e8abfbdf100",
