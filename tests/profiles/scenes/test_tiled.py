@@ -30,8 +30,8 @@ from tightrope.profiles.scenes.tiled import (
 Answer = Callable[[Question, Scene, int], str]
 
 PIXELS = {
-    672: "a26b1f074e14d3a2076ae59c82cf3bd24935f5da40af18a847f72edee99064a2",
-    1008: "2c59766242d2b225524ea9be43d7dd1af19ec071a45db93f930049075558c8a0",
+    672: "330fe9b537554bcd6941f175910376f2b5bbb4d7fa7ed142a31f3e764289fdc7",
+    1008: "6e2201372a31368be47de29c4618a08d114bb427153677562aa91c93dc39fa47",
 }
 """Of the first two large scenes of seed 0."""
 
