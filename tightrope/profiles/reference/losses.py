@@ -160,11 +160,14 @@ def _grounding(query: Tensor, key: Tensor, data: Tensors, here: Tensor) -> Tenso
     """How little of what one KV head reads is what the question is about, for each of `here`.
 
     Content look-ups are the last thing that such a small decoder learns from answers alone: it
-    guesses the commonest colour for thousands of steps. Told where to look, it looks.
+    guesses the commonest colour for thousands of steps. Told where to look, it looks. Pictures and
+    texts have a KV head each: few of a head's 32 dimensions turn slowly enough to match words over
+    hundreds of positions, and there are too many words for one.
     """
     row, place, _ = data.named[here].unbind(1)
     heads = query.shape[1] // key.shape[1]
-    asked, read = query[row, :heads, place], key[row, 0]
+    own = 0 if len(data.visual) else 1
+    asked, read = query[row, own * heads : (own + 1) * heads, place], key[row, own]
     scores = torch.einsum("ghd,gtd->ght", asked, read) / read.shape[-1] ** 0.5
     scores = scores.masked_fill(~data.readable[here][:, None], -1e9)
     whole = torch.logsumexp(scores, -1)
