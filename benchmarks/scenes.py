@@ -141,7 +141,6 @@ def main() -> None:
         Image.new("RGB", (336, 336), (128, 128, 128)).save(grey)
         score("grey picture", [replace(item, images=(grey,)) for item in seen])
     thoughtful = [item for item in seen if item.type in THOUGHTFUL]
-    score("thought", thoughtful)
     score("empty thought", thoughtful, thinking="off")
     if given.untrained:
         score("untrained", seen[: given.pruned], of=tr.load(given.untrained))

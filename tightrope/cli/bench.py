@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tightrope.budget import OperatingPoint
-from tightrope.cli.options import Backend, BundlePath, Json, Policy, Selector, operating_point
+from tightrope.cli.options import (
+    Backend,
+    BundlePath,
+    Json,
+    Policy,
+    Selector,
+    Threads,
+    operating_point,
+)
 from tightrope.cli.output import print_json, print_table, progress_on_terminal
 from tightrope.errors import InputError
 
@@ -41,9 +49,7 @@ def bench(
         typer.Option(metavar="N", help="Occupied slots at most; adds tests; may be repeated."),
     ] = None,
     backend: Backend = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads of the CPU backend; all cores if not.")
-    ] = None,
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Measure prompt processing, generation and an image's way to the first token."""

@@ -29,9 +29,19 @@ Selector = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Method that picks the visual tokens; needs --keep."),
 ]
+KeepText = Annotated[
+    str | None,
+    typer.Option(metavar="K", help="Visual tokens kept of each image: 64, 25%, or one a link."),
+]
 Policy = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Which slots are given up when --kv-budget is full."),
+]
+KvBudget = Annotated[
+    str | None, typer.Option(metavar="N", help="Occupied slots per layer and KV head at most.")
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="Threads of the CPU backend; all cores if not.")
 ]
 Resolution = Annotated[
     int | None, typer.Option(metavar="PIXELS", help="Side of the image; one that the bundle has.")

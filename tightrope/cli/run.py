@@ -14,6 +14,8 @@ from tightrope.cli.options import (
     BundlePath,
     Images,
     Json,
+    KeepText,
+    KvBudget,
     Policy,
     Recent,
     Resolution,
@@ -39,14 +41,9 @@ def run(
         str | None, typer.Option(metavar="TEXT", help="What the model is told before the question.")
     ] = None,
     selector: Selector = None,
-    keep: Annotated[
-        str | None,
-        typer.Option(metavar="K", help="Visual tokens kept of each image: 64, 25%, or one a link."),
-    ] = None,
+    keep: KeepText = None,
     policy: Policy = None,
-    kv_budget: Annotated[
-        str | None, typer.Option(metavar="N", help="Occupied slots per layer and KV head at most.")
-    ] = None,
+    kv_budget: KvBudget = None,
     resolution: Resolution = None,
     sinks: Sinks = None,
     recent: Recent = None,

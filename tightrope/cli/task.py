@@ -12,9 +12,12 @@ from tightrope.cli.options import (
     Backend,
     BundlePath,
     Json,
+    KeepText,
+    KvBudget,
     Policy,
     Resolution,
     Selector,
+    Threads,
     operating_point,
 )
 from tightrope.cli.output import print_json, print_pairs, print_table, progress_on_terminal
@@ -37,14 +40,9 @@ def score(
     bundle: BundlePath,
     task: Annotated[Path, typer.Option(metavar="DIR", help="Folder with images and task.jsonl.")],
     selector: Selector = None,
-    keep: Annotated[
-        str | None,
-        typer.Option(metavar="K", help="Visual tokens kept of each image: 64, 25%, or one a link."),
-    ] = None,
+    keep: KeepText = None,
     policy: Policy = None,
-    kv_budget: Annotated[
-        str | None, typer.Option(metavar="N", help="Occupied slots per layer and KV head at most.")
-    ] = None,
+    kv_budget: KvBudget = None,
     resolution: Resolution = None,
     max_tokens: Annotated[int, typer.Option(metavar="N", help="Longest answer.")] = 256,
     thinking: Annotated[
@@ -66,9 +64,7 @@ def score(
         Path | None, typer.Option(metavar="FILE", help="Write each answer as a line of JSON.")
     ] = None,
     backend: Backend = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads of the CPU backend; all cores if not.")
-    ] = None,
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Ask a bundle the questions of a task, and count right answers."""

@@ -15,9 +15,9 @@ transformers = pytest.importorskip("transformers", reason="training needs transf
 from tightrope.profiles.reference import release, shape, vocabulary  # noqa: E402
 from tightrope.profiles.reference.batches import Batch, make_batch, pack  # noqa: E402
 from tightrope.profiles.reference.checkpoints import TrainingError  # noqa: E402
-from tightrope.profiles.reference.forward import additive, decoder, packed_mask, tower  # noqa: E402
+from tightrope.profiles.reference.forward import additive, decoder, packed_mask  # noqa: E402
 from tightrope.profiles.reference.labels import ATTRIBUTES, one_hot, patch_labels  # noqa: E402
-from tightrope.profiles.reference.losses import projected, to_tensors  # noqa: E402
+from tightrope.profiles.reference.losses import to_tensors, visual_tokens  # noqa: E402
 from tightrope.profiles.reference.stages import STAGES, Stage  # noqa: E402
 from tightrope.profiles.reference.train import Trainer  # noqa: E402
 from tightrope.profiles.scenes.draw import draw  # noqa: E402
@@ -59,7 +59,7 @@ def test_packed_questions_are_single_prompts_to_hugging_face(
     batch = pack(scene, questions, np.arange(len(owner)), labels, owner, picture, False)
     data = to_tensors(batch, torch.device("cpu"))
     assert data.pixels is not None
-    tokens = projected(model, tower(model, data.pixels)[-2][:, 1:])
+    tokens = visual_tokens(model, data.pixels)
     x = model.model.language_model.embed_tokens(data.ids)
     x[0, data.visual[:, 3]] = tokens[0]
     masks = [additive(packed_mask(data.block))] * shape.LAYERS

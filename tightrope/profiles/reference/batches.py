@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tightrope.profiles.reference.labels import patch_labels
+from tightrope.profiles.reference.labels import ATTRIBUTES, patch_labels
 from tightrope.profiles.reference.shape import NAMES_LAYER, PROMPT_LAYER
 from tightrope.profiles.reference.vocabulary import (
     BOS,
@@ -256,7 +256,7 @@ def _texts(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
     return _padded(
         sequences,
         pixels=None,
-        values=np.zeros((count, 0, 8), np.int64),
+        values=np.zeros((count, 0, len(ATTRIBUTES)), np.int64),
         owner=np.zeros((count, 0), np.int64),
         present=np.zeros((count, 0), np.float32),
         visual=np.zeros((0, 4), np.int64),
@@ -340,7 +340,7 @@ def _present(scene: Scene) -> Floats:
     return np.array([*(min(count, 4) / 4 for count in counts), *flags], np.float32)
 
 
-NUM_PRESENT = 6 + 8 + 10 + 20
+NUM_PRESENT = len(SHAPES) + len(COLOURS) + 10 + len(SIGN_WORDS)
 
 
 def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: Any) -> Batch:

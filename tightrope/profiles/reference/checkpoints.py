@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import torch
 
+from tightrope.errors import TightropeError
 
-class TrainingError(Exception):
+
+class TrainingError(TightropeError):
     """A training cannot start or go on; the text says the way out."""
 
 

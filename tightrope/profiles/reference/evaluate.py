@@ -18,22 +18,22 @@ import torch
 from transformers import LlavaForConditionalGeneration as Model
 
 from tightrope.profiles.reference.batches import TYPES, pack
-from tightrope.profiles.reference.forward import tower
 from tightrope.profiles.reference.labels import patch_labels
-from tightrope.profiles.reference.losses import answers, projected, to_tensors
+from tightrope.profiles.reference.losses import answers, to_tensors, visual_tokens
 from tightrope.profiles.reference.shape import LAYERS, create
 from tightrope.profiles.scenes.draw import draw
+from tightrope.profiles.scenes.kinds import LEVEL_SHARES
 from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
 from tightrope.profiles.scenes.sample import LEVELS, sample_scene, scene_rng
-from tightrope.profiles.scenes.scene import Level, Scene
-
-LEVEL_SHARES: dict[Level, float] = {"easy": 0.1, "medium": 0.2, "hard": 0.7}
+from tightrope.profiles.scenes.scene import Scene
 
 
 def scenes(number: int, seed: int = 0) -> Iterator[tuple[Scene, list[Question]]]:
     for index in range(number):
         rng = scene_rng("dev", seed, index)
-        level = LEVELS[int(rng.choice(len(LEVELS), p=[LEVEL_SHARES[name] for name in LEVELS]))]
+        level = LEVELS[
+            int(rng.choice(len(LEVELS), p=[LEVEL_SHARES[name] / 100 for name in LEVELS]))
+        ]
         scene = sample_scene(rng, "dev", level)
         yield scene, [q for name in QUESTIONS if (q := ask(rng, scene, name))]
 
@@ -68,7 +68,7 @@ def measure(
             data = to_tensors(batch, torch.device("cpu"))
             assert data.pixels is not None
             with torch.no_grad():
-                tokens = projected(model, tower(model, data.pixels)[-2][:, 1:])
+                tokens = visual_tokens(model, data.pixels)
                 hide = int(value) if kind == "hide" else LAYERS
                 _, _, verdicts = answers(model, tokens, data, whole, hide)
             for type_, ok in verdicts:

@@ -219,6 +219,11 @@ def _patch_loss(logits: Tensor, data: Tensors) -> tuple[Tensor, dict[str, float]
     return loss, shares
 
 
+def visual_tokens(model: Model, pixels: Tensor) -> Tensor:
+    """What enters the decoder [B,N,D] of pixels [B,3,px,px]."""
+    return projected(model, tower(model, pixels)[-2][:, 1:])
+
+
 def projected(model: Model, features: Tensor) -> Tensor:
     tokens: Tensor = model.model.multi_modal_projector(features)
     return tokens

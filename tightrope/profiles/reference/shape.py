@@ -11,6 +11,8 @@ from tightrope.profiles.reference.vocabulary import BOS, EOS, IDS, IMAGE, PAD, W
 
 PATCH, SIDE = 14, 336
 LAYERS = 12
+HEADS, KV_HEADS, HEAD = 6, 2, 32
+TOWER_LAYERS = 6
 WORKING_LAYERS = (2, 4, 5, 6, 7)
 """Trained first; the others start as the identity. The picture is read in the middle third."""
 NAMES_LAYER, PROMPT_LAYER = 4, 5
@@ -22,7 +24,7 @@ def config() -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=TOWER_WIDTH,
         intermediate_size=512,
-        num_hidden_layers=6,
+        num_hidden_layers=TOWER_LAYERS,
         num_attention_heads=5,
         image_size=SIDE,
         patch_size=PATCH,
@@ -34,9 +36,9 @@ def config() -> LlavaConfig:
         hidden_size=WIDTH,
         intermediate_size=448,
         num_hidden_layers=LAYERS,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=32,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=HEAD,
         max_position_embeddings=2048,
         rms_norm_eps=1e-5,
         bos_token_id=IDS[BOS],
@@ -70,8 +72,8 @@ def create(seed: int) -> LlavaForConditionalGeneration:
             elif name.endswith("bias"):
                 weight.zero_()
         for layer in model.model.vision_tower.encoder.layers:
-            layer.self_attn.out_proj.weight /= math.sqrt(2 * 6)
-            layer.mlp.fc2.weight /= math.sqrt(2 * 6)
+            layer.self_attn.out_proj.weight /= math.sqrt(2 * TOWER_LAYERS)
+            layer.mlp.fc2.weight /= math.sqrt(2 * TOWER_LAYERS)
         for index, layer in enumerate(model.model.language_model.layers):
             scale = 1 / math.sqrt(2 * len(WORKING_LAYERS)) if index in WORKING_LAYERS else 0.0
             layer.self_attn.o_proj.weight *= scale

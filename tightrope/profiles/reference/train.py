@@ -35,6 +35,7 @@ from tightrope.profiles.reference.losses import (
     projected,
     sight,
     to_tensors,
+    visual_tokens,
 )
 from tightrope.profiles.reference.release import release
 from tightrope.profiles.reference.shape import LAYERS, config, create
@@ -202,9 +203,7 @@ class Trainer:
             self._note_sight(loss, shares)
             return loss
         if learns == "bridge":
-            with torch.no_grad():
-                features, _, _ = sight(self.model, self.aids, data)
-            loss = bridge(projected(self.model, features), self.aids, data)
+            loss = bridge(visual_tokens(self.model, data.pixels), self.aids, data)
             self.tally["bridge"].append(float(loss.detach()))
             return loss
         features, seen, shares = sight(self.model, self.aids, data)
@@ -217,8 +216,7 @@ class Trainer:
     def _note_sight(self, loss: torch.Tensor, shares: dict[str, float]) -> None:
         self.tally["sight"].append(float(loss.detach()))
         for name, share in shares.items():
-            if share == share:
-                self.tally[f"patch {name}"].append(share)
+            self.tally[f"patch {name}"].append(share)
 
     def _answer_loss(self, tokens: torch.Tensor, data: Tensors) -> torch.Tensor:
         rng = np.random.RandomState([9, self.seed, self.step])

@@ -14,7 +14,7 @@ import numpy as np
 from tightrope.profiles.scenes.questions import Question
 from tightrope.profiles.scenes.sample import sample_scene
 from tightrope.profiles.scenes.scene import SIDE, Background, Level, Scene, Split, Thing
-from tightrope.profiles.scenes.several import Asked, Spot, distinct, lone, named
+from tightrope.profiles.scenes.several import Asked, Spot, distinct, lone
 from tightrope.profiles.scenes.words import COLOURS
 
 Change = Literal["appears", "disappears", "recolours"]
@@ -178,7 +178,7 @@ def _appearance(rng: np.random.RandomState, clip: Clip) -> Asked | None:
     return _asked(
         clip,
         "appearance",
-        f"in which frame does the {named(clip.movers[last].thing)} appear ?",
+        f"in which frame does the {clip.movers[last].thing.name} appear ?",
         str(clip.frame),
         [(last, clip.frame)],
     )
@@ -196,7 +196,7 @@ def _direction(rng: np.random.RandomState, clip: Clip) -> Asked | None:
     index, first, last = options[rng.randint(len(options))]
     mover = clip.movers[index]
     changes = clip.change == "recolours" and index == len(clip.movers) - 1
-    name = mover.thing.shape if changes else named(mover.thing)
+    name = mover.thing.shape if changes else mover.thing.name
     return _asked(
         clip,
         "direction",

@@ -48,27 +48,22 @@ def ask(rng: np.random.RandomState, scene: Scene, type: str) -> Question | None:
 
 
 def _colour(rng: np.random.RandomState, scene: Scene) -> Question | None:
-    found = _unique(rng, scene, without="colour")
-    if found is None:
-        return None
-    index, name = found
-    return Question(
-        type="colour",
-        question=f"what colour is the {name} ?",
-        answer=scene.things[index].colour,
-        about=(index,),
-    )
+    return _attribute(rng, scene, "colour")
 
 
 def _shape(rng: np.random.RandomState, scene: Scene) -> Question | None:
-    found = _unique(rng, scene, without="shape")
+    return _attribute(rng, scene, "shape")
+
+
+def _attribute(rng: np.random.RandomState, scene: Scene, attribute: str) -> Question | None:
+    found = _unique(rng, scene, without=attribute)
     if found is None:
         return None
     index, name = found
     return Question(
-        type="shape",
-        question=f"what shape is the {name} ?",
-        answer=scene.things[index].shape,
+        type=attribute,
+        question=f"what {attribute} is the {name} ?",
+        answer=getattr(scene.things[index], attribute),
         about=(index,),
     )
 
@@ -101,7 +96,7 @@ def _existence(rng: np.random.RandomState, scene: Scene) -> Question | None:
         type="existence",
         question=f"is there {article(colour)} {colour} {shape} ?",
         answer="yes" if matching else "no",
-        about=matching or related or _which(scene, lambda thing: thing.kind == "object"),
+        about=matching or related or _objects(scene),
     )
 
 
@@ -121,7 +116,7 @@ def _count(rng: np.random.RandomState, scene: Scene) -> Question | None:
         question=f"how many {name} are there ?",
         thought=_listed(scene, indices),
         answer=str(number),
-        about=indices or _which(scene, lambda thing: thing.kind == "object"),
+        about=indices or _objects(scene),
     )
 
 
@@ -166,12 +161,12 @@ def _position(rng: np.random.RandomState, scene: Scene) -> Question | None:
             answer=scene.things[index].place,
             about=(index,),
         )
-    objects = _which(scene, lambda thing: thing.kind == "object")
+    objects = _objects(scene)
     index = objects[rng.randint(len(objects))]
     return Question(
         type="position",
         question=f"what is at the {scene.things[index].place} ?",
-        answer=_full_name(scene.things[index]),
+        answer=scene.things[index].name,
         about=(index,),
     )
 
@@ -226,7 +221,7 @@ def _list(rng: np.random.RandomState, scene: Scene) -> Question | None:
     return Question(
         type="list",
         question="list everything .",
-        answer=" , ".join(f"{thing.place} {_full_name(thing)}" for thing in scene.things) + " .",
+        answer=" , ".join(f"{thing.place} {thing.name}" for thing in scene.things) + " .",
         about=tuple(range(len(scene.things))),
     )
 
@@ -276,6 +271,10 @@ def _which(scene: Scene, test: Callable[[Thing], bool]) -> tuple[int, ...]:
     return tuple(index for index, thing in enumerate(scene.things) if test(thing))
 
 
+def _objects(scene: Scene) -> tuple[int, ...]:
+    return _which(scene, lambda thing: thing.kind == "object")
+
+
 def _kinds(scene: Scene) -> list[tuple[str, tuple[int, ...]]]:
     """What can be counted: each shape and colour, and stripes, with the things of that kind."""
     found: dict[str, list[int]] = {plural: [] for plural in SHAPES.values()}
@@ -303,7 +302,7 @@ def _unique(rng: np.random.RandomState, scene: Scene, without: str = "") -> tupl
 
     Sizes are named only in hard scenes: there a diameter of 38 is large, elsewhere it is small.
     """
-    objects = _which(scene, lambda thing: thing.kind == "object")
+    objects = _objects(scene)
     for index in (objects[at] for at in rng.permutation(len(objects))):
         names = []
         for name in _names(scene.things[index], without, sizes=scene.level == "hard"):
@@ -320,23 +319,23 @@ def _unique(rng: np.random.RandomState, scene: Scene, without: str = "") -> tupl
 Name = tuple[tuple[str, str], ...]
 
 
-def _names(thing: Thing, without: str, sizes: bool) -> list[Name]:
-    attributes = [("colour", thing.colour), ("shape", thing.shape)]
-    attributes.append(("texture", "striped" if thing.striped else "plain"))
-    if sizes:
-        attributes.append(("size", "large" if thing.large else "small"))
-    attributes = [pair for pair in attributes if pair[0] != without]
-    return [name for length in (1, 2, 3) for name in combinations(attributes, length)]
-
-
-def _fits(thing: Thing, name: Name) -> bool:
-    values = {
+def _attributes(thing: Thing) -> dict[str, str]:
+    return {
         "colour": thing.colour,
         "shape": thing.shape,
         "texture": "striped" if thing.striped else "plain",
         "size": "large" if thing.large else "small",
     }
-    return all(values[attribute] == value for attribute, value in name)
+
+
+def _names(thing: Thing, without: str, sizes: bool) -> list[Name]:
+    left_out = (without,) if sizes else (without, "size")
+    attributes = [pair for pair in _attributes(thing).items() if pair[0] not in left_out]
+    return [name for length in (1, 2, 3) for name in combinations(attributes, length)]
+
+
+def _fits(thing: Thing, name: Name) -> bool:
+    return set(name) <= set(_attributes(thing).items())
 
 
 def _spoken(name: Name) -> str:
@@ -344,14 +343,6 @@ def _spoken(name: Name) -> str:
     said = dict(name)
     words = [said[attribute] for attribute in ("size", "texture", "colour") if attribute in said]
     return " ".join([*words, said.get("shape", "object")])
-
-
-def _full_name(thing: Thing) -> str:
-    if thing.kind == "plate":
-        return f"digit {thing.digit}"
-    if thing.kind == "sign":
-        return f"word {thing.word}"
-    return f"{thing.colour} {thing.shape}"
 
 
 def _pick_weighted(rng: np.random.RandomState, weights: dict[int, float]) -> int:

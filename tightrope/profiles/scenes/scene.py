@@ -49,6 +49,15 @@ class Thing:
         )
 
     @property
+    def name(self) -> str:
+        """What it is called: red star, digit 7, word owl."""
+        if self.kind == "plate":
+            return f"digit {self.digit}"
+        if self.kind == "sign":
+            return f"word {self.word}"
+        return f"{self.colour} {self.shape}"
+
+    @property
     def place(self) -> str:
         return place(self.cell)
 

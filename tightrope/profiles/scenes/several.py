@@ -1,4 +1,4 @@
-"""What clips and views share: names of objects, and where in which image they are seen."""
+"""What clips and views share: things that words can name, and in which image they are seen."""
 
 from __future__ import annotations
 
@@ -39,7 +39,3 @@ def lone(things: Sequence[Thing], attribute: str) -> list[int]:
     """Places of the things that share their `attribute` with no other."""
     values = [getattr(thing, attribute) for thing in things]
     return [index for index, value in enumerate(values) if values.count(value) == 1]
-
-
-def named(thing: Thing) -> str:
-    return f"{thing.colour} {thing.shape}"

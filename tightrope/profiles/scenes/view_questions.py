@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from tightrope.profiles.scenes.questions import Question
-from tightrope.profiles.scenes.several import Asked, Spot, lone, named
+from tightrope.profiles.scenes.several import Asked, Spot, lone
 from tightrope.profiles.scenes.views import Views, box_of, depth_of
 
 CLEARLY_NEARER = 300
@@ -107,7 +107,7 @@ def _best(views: Views, boards: range | list[int]) -> list[tuple[int, int]]:
 
 
 def _name(views: Views, index: int) -> str:
-    return named(views.billboards[index].thing)
+    return views.billboards[index].thing.name
 
 
 def _asked(

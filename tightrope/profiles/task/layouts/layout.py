@@ -86,6 +86,11 @@ def check_found(missing: Iterable[str], images: Path) -> None:
         raise InputError(f"images is {str(images)!r}, which lacks {names[0]}{more}")
 
 
+def check_files(names: Iterable[str], images: Path) -> None:
+    """Raises InputError if the folder lacks any file of these names."""
+    check_found((name for name in names if not (images / name).is_file()), images)
+
+
 def short_answer(question: Any) -> str:
     """The question, and that its answer be short; raises InputError if it is no text."""
     if not isinstance(question, str) or not question:

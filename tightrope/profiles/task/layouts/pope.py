@@ -12,7 +12,7 @@ from pathlib import Path
 from tightrope.errors import InputError
 from tightrope.profiles.task.layouts.layout import (
     Entry,
-    check_found,
+    check_files,
     check_keys,
     images_folder,
     parse_json,
@@ -40,7 +40,7 @@ def read(source: Path, images: Path | None) -> Iterator[Entry]:
                 raise InputError(f"{name} has label {question['label']!r}; accepted: yes, no")
             questions.append(question)
     names = [str(question["image"]) for question in questions]
-    check_found((name for name in names if not (folder / name).is_file()), folder)
+    check_files(names, folder)
     type = next((name for name in SAMPLINGS if name in source.stem), "other")
     for question, name in zip(questions, names, strict=True):
         yield Entry(

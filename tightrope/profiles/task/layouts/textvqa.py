@@ -13,7 +13,7 @@ from tightrope.errors import InputError
 from tightrope.profiles.task.layouts.layout import (
     NUM_PEOPLE,
     Entry,
-    check_found,
+    check_files,
     images_folder,
     read_json,
     records,
@@ -32,7 +32,7 @@ def read(source: Path, images: Path | None) -> Iterator[Entry]:
     folder = images_folder(images)
     questions = records(read_json(source), "data", _KEYS, str(source))
     names = [f"{question['image_id']}.jpg" for question in questions]
-    check_found((name for name in names if not (folder / name).is_file()), folder)
+    check_files(names, folder)
     for question, name in zip(questions, names, strict=True):
         answers = question.get("answers")
         if answers is not None and (not isinstance(answers, list) or len(answers) != NUM_PEOPLE):
