@@ -25,7 +25,7 @@ from tightrope.profiles.scenes.sample import LEVELS, scene_rng
 from tightrope.profiles.scenes.scene import SIDE, Level, Thing
 from tightrope.profiles.scenes.several import Asked
 
-PIXELS = "9e5150a70ee24c5c7a72f37c9f7402b539d1f6e40155caf44dd48195b74d36a8"
+PIXELS = "6f98c590a5ae71c86812a3721014000a3640f47189d9ed517ac3a06f4e6c6c7e"
 """Of the first two clips of seed 0 at 168 pixels."""
 
 seeds, levels = st.integers(0, 2**32 - 1), st.sampled_from(LEVELS)

@@ -11,7 +11,7 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tightrope.profiles.scenes.sample import scene_rng
@@ -28,7 +28,7 @@ from tightrope.profiles.scenes.views import (
     sample_views,
 )
 
-PIXELS = "5359eb25db4d024325f3e6c05bcb915f4c4cb001052e4a697fde37918d825b84"
+PIXELS = "de939e343a45b1fe02f9c0a8ad11ae7a1a06ee93fdc8b6290ad178fc153f3877"
 """Of colours and depths of the first two sets of views of seed 0 at 168 pixels."""
 
 Array = npt.NDArray[np.float64]
@@ -124,6 +124,7 @@ def test_depth_is_that_of_the_owner_s_plane(seed: int) -> None:
 
 
 @given(seed=seeds)
+@example(seed=282160)  # 1.009 m, which times 1000 is not 1009 in floating point
 @settings(max_examples=30, deadline=None)
 def test_poses_are_rotations_about_the_vertical(seed: int) -> None:
     for camera in views(seed).cameras:
@@ -133,7 +134,8 @@ def test_poses_are_rotations_about_the_vertical(seed: int) -> None:
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-15)
         assert np.linalg.det(rotation) == pytest.approx(1)
         assert rotation[1].tolist() == [0, 1, 0]
-        np.testing.assert_array_equal(pose[:3, 3] * 1000, [camera.x, camera.y, camera.z])
+        millimetres = np.array([camera.x, camera.y, camera.z])
+        np.testing.assert_array_equal(pose[:3, 3], millimetres / 1000)
 
 
 def test_cameras_stand_apart_and_turn() -> None:
@@ -148,6 +150,7 @@ def test_cameras_stand_apart_and_turn() -> None:
 
 
 @given(seed=seeds)
+@example(seed=1293443)  # a triangle whose corners would show if they left its box
 @settings(max_examples=15, deadline=None)
 def test_each_object_is_seen_clearly_somewhere_and_its_box_holds_it(seed: int) -> None:
     found = views(seed)

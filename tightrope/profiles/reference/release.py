@@ -60,6 +60,8 @@ def release(weights: dict[str, torch.Tensor], folder: Path) -> None:
     model.generation_config = ends
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder)
+    # Written for its owner alone, otherwise.
+    (folder / "model.safetensors").chmod(0o644)
     words = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer(),
         bos_token=BOS,

@@ -37,6 +37,7 @@ class Stage:
 
 _COUNTS = {"count": 1.4, "comparison": 1.3, "relation": 1.2, "list": 1.2}
 _RELATIONS = _COUNTS | {"relation": 2.5}
+_LISTS = {"count": 1.4, "comparison": 1.5, "list": 1.8, "digit": 1.5}
 
 STAGES: tuple[Stage, ...] = (
     Stage(
@@ -113,7 +114,7 @@ STAGES: tuple[Stage, ...] = (
         name="grow",
         learns="all",
         after=("joint",),
-        steps=3000,
+        steps=2000,
         rate=4e-4,
         whole=True,
         hide_late=0.3,
@@ -123,8 +124,9 @@ STAGES: tuple[Stage, ...] = (
             levels=_HARDER,
             pixels={168: 0.4, 224: 0.3, 336: 0.3},
             all_patches=0.5,
-            weights=_RELATIONS,
+            weights=_LISTS,
             written=0.15,
+            texts=0.2,
             text_words=300,
         ),
     ),
@@ -132,7 +134,7 @@ STAGES: tuple[Stage, ...] = (
         name="full",
         learns="all",
         after=("grow",),
-        steps=1000,
+        steps=1200,
         rate=2e-4,
         whole=True,
         hide_late=0.3,
@@ -142,8 +144,9 @@ STAGES: tuple[Stage, ...] = (
             levels=_HARDER,
             pixels={168: 0.2, 224: 0.25, 336: 0.55},
             all_patches=0.7,
-            weights=_RELATIONS,
+            weights=_LISTS,
             written=0.1,
+            texts=0.15,
             text_words=400,
         ),
     ),

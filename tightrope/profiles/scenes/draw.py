@@ -46,8 +46,9 @@ def render(scene: Scene, split: Split, pixels: int, side: int) -> npt.NDArray[np
             _blend(canvas, scale, thing.box, outer, lambda px, py: INK)
             _blend(canvas, scale, thing.box, inner, paint)
         elif thing.kind == "plate":
-            ink = digit_glyphs(split)[0][thing.glyph] / 16.0
-            _draw_bitmap(canvas, scale, thing, ink, _slant(rng, varied=split == "train"))
+            varied = split == "train"
+            ink = _digit(rng, split, thing.glyph, varied)
+            _draw_bitmap(canvas, scale, thing, ink, _slant(rng, varied))
         else:
             _draw_bitmap(canvas, scale, thing, word_bitmap(thing.word).astype(np.float64), _UPRIGHT)
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
@@ -118,11 +119,23 @@ def _stroke(
 _UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
-def _slant(rng: np.random.RandomState, varied: bool) -> Array:
-    """How a digit lies on its plate: [2,3], from the plate's coordinates to the bitmap's.
+def _digit(rng: np.random.RandomState, split: Split, glyph: int, varied: bool) -> Array:
+    """Ink of a handwritten digit [8,8].
 
-    Varied in training, where 1,258 digits have to stand for all handwriting.
+    Varied in training, where 1,259 digits have to stand for all handwriting: blended with another
+    of the same value.
     """
+    images, labels = digit_glyphs(split)
+    ink: Array = images[glyph] / 16.0
+    if varied:
+        alike = np.flatnonzero(labels == labels[glyph])
+        other, share = alike[rng.randint(len(alike))], rng.randint(51) / 100.0
+        ink += (images[other] / 16.0 - ink) * share
+    return ink
+
+
+def _slant(rng: np.random.RandomState, varied: bool) -> Array:
+    """How a digit lies on its plate: [2,3], from the plate's coordinates to the bitmap's."""
     lies = 1.12 * _UPRIGHT
     if varied:
         lies += rng.randint(-100, 101, (2, 3)) / 100.0 * [[0.14, 0.2, 0.06], [0.1, 0.14, 0.06]]
@@ -184,7 +197,7 @@ def _square(x: Array, y: Array) -> Array:
 
 
 def _triangle(x: Array, y: Array) -> Array:
-    return np.maximum(y - 0.8, abs(x) * 0.8736 - y * 0.4866 - 0.4866)
+    return np.maximum(y - 0.8, abs(x) * 0.8742 - y * 0.4856 - 0.4856)
 
 
 def _star(x: Array, y: Array) -> Array:
