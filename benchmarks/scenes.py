@@ -1,9 +1,9 @@
 """How well the reference model sees, and whether its task tells good pruning from bad.
 
 tightrope task make -o scenes --images 220
-python benchmarks/scenes.py reference.bundle scenes
+python benchmarks/scenes.py scenes.bundle untrained.bundle scenes
 
-The bundle needs the schedule fastv and the resolutions 168, 224 and 336. Selectors are compared
+README.md says how the bundles are made. Selectors are compared
 question by question with those that keep as many tokens at random; intervals come from drawing
 pictures, with all their questions, again and again.
 """
@@ -11,10 +11,13 @@ pictures, with all their questions, again and again.
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,17 @@ from measuring import record
 from PIL import Image
 
 import tightrope as tr
-from tightrope.profiles.task.score import Report, ScoreConfig, score_task
+from tightrope.profiles.task.score import ScoreConfig, Tally, score_task
 from tightrope.profiles.task.task import Item, Task, read_task
 from tightrope.runtime.sight import SeenImage
 
 RESAMPLES = 4000
-KEPT = ("50%", "25%", "12.5%")
+RESOLUTIONS = (336, 224, 168)
+KEPT = ("25%", "12.5%")
 METHODS = ("uniform", "visionzip", "divprune", "flashvlm", "fastv")
 THOUGHTFUL = ("count", "comparison")
+UNTRAINED, UNTRAINED_TOKENS = 300, 72
+"""Questions, and as many tokens as the longest answer has; an untrained model never ends one."""
 
 
 class OracleSight:
@@ -75,35 +81,54 @@ def _cover(box: Sequence[float], pixels: int, side: int) -> list[int]:
     return [int(patch) for patch in ranked[: int((area > 0).sum())]]
 
 
-def oracle(model: tr.Model, items: Sequence[Item], share: float) -> list[float]:
-    sight = model._sight
-    replacement = OracleSight(sight, share)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Questions that are asked in one way."""
+
+    name: str
+    bundle: str
+    items: tuple[Item, ...]
+    config: ScoreConfig = field(default_factory=ScoreConfig)
+    oracle: float | None = None
+    """Share of the tokens that the oracle keeps."""
+
+
+@functools.cache
+def loaded(bundle: str) -> tr.Model:
+    """Once a process; each has one thread."""
+    return tr.load(bundle, threads=1)
+
+
+def measure(condition: Condition) -> tuple[dict[str, Any], dict[str, float]]:
+    """What is told of a condition, and how right each item was."""
+    model = loaded(condition.bundle)
+    if condition.oracle is None:
+        report = score_task(model, Task(folder=Path(), items=condition.items), condition.config)
+        values = report.to_dict()
+        told = {name: values[name] for name in ("overall", "types", "by", "visual_tokens_kept")}
+        return told, {record.id: record.right or 0.0 for record in report.records}
+    sight, right = model._sight, {}
+    replacement = OracleSight(sight, condition.oracle)
     model._sight = replacement  # type: ignore[assignment]
-    right = []
     try:
-        for item in items:
+        for item in condition.items:
             replacement.item = item
-            report = score_task(model, Task(Path(), (item,)), ScoreConfig())
-            right.append(report.overall.right)
+            report = score_task(model, Task(folder=Path(), items=(item,)), condition.config)
+            right[item.id] = report.overall.right
     finally:
         model._sight = sight
-    return right
+    return {"overall": Tally(n=len(right), right=sum(right.values())).to_dict()}, right
 
 
-def told(report: Report) -> dict[str, Any]:
-    values = report.to_dict()
-    return {name: values[name] for name in ("overall", "types", "by", "visual_tokens_kept")}
-
-
-def rights(report: Report) -> list[float]:
-    return [record.right or 0.0 for record in report.records]
-
-
-def difference(items: Sequence[Item], one: Sequence[float], other: Sequence[float]) -> Any:
-    """Mean of one - other in points, with the 95 % interval of a bootstrap over pictures."""
+def difference(
+    items: Sequence[Item], right: Mapping[str, float], other: Mapping[str, float]
+) -> dict[str, Any]:
+    """Mean of right - other over the ids of `right`, in points, with the 95 % interval of a
+    bootstrap over pictures."""
     groups: dict[Any, list[float]] = defaultdict(list)
-    for item, a, b in zip(items, one, other, strict=True):
-        groups[item.images].append(a - b)
+    for item in items:
+        if item.id in right:
+            groups[item.images or item.id].append(right[item.id] - other[item.id])
     sums = np.array([sum(group) for group in groups.values()])
     counts = np.array([len(group) for group in groups.values()])
     draws = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
@@ -113,60 +138,73 @@ def difference(items: Sequence[Item], one: Sequence[float], other: Sequence[floa
     return {"points": round(mean, 2), "interval": [round(low, 2), round(high, 2)]}
 
 
+def conditions(bundle: str, untrained: str, task: Task, pruned: int, grey: Path) -> list[Condition]:
+    by = ("level",)
+    seen = tuple(item for item in task.items if item.images)
+    asked = functools.partial(Condition, bundle=bundle)
+    found = []
+    for resolution in RESOLUTIONS:
+        config = ScoreConfig(by=by, point=tr.OperatingPoint(resolution=resolution))
+        found.append(asked(name=f"{resolution} px", items=task.items, config=config))
+    blank = tuple(replace(item, images=(grey,)) for item in seen)
+    found.append(asked(name="grey picture", items=blank, config=ScoreConfig(by=by)))
+    thoughtful = tuple(item for item in seen if item.type in THOUGHTFUL)
+    off = ScoreConfig(by=by, thinking="off")
+    found.append(asked(name="empty thought", items=thoughtful, config=off))
+    short = ScoreConfig(by=by, max_tokens=UNTRAINED_TOKENS)
+    items = task.items[:UNTRAINED]
+    found.append(Condition(name="untrained", bundle=untrained, items=items, config=short))
+    for keep in KEPT:
+        for method in ("random", *METHODS):
+            point = tr.OperatingPoint(selector=method, keep=keep)
+            config = ScoreConfig(by=by, point=point)
+            found.append(asked(name=f"{method} {keep}", items=seen[:pruned], config=config))
+    found.append(asked(name="oracle 12.5%", items=seen[:pruned], oracle=0.125))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
+    parser.add_argument("untrained", help="a bundle of the same model before its training")
     parser.add_argument("task", type=Path)
-    parser.add_argument("--untrained", help="a bundle of the same model before its training")
-    parser.add_argument("--pruned", type=int, default=1200, help="questions asked with pruning")
+    parser.add_argument("--pruned", type=int, default=1000, help="questions asked with pruning")
+    parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     task = read_task(given.task)
-    model = tr.load(given.bundle)
-    found: dict[str, Any] = {}
-
-    def score(name: str, items: Sequence[Item], of: tr.Model = model, **options: Any) -> Report:
-        config = ScoreConfig(by=("level",), **options)
-        report = score_task(of, Task(task.folder, tuple(items)), config)
-        found[name] = told(report)
-        print(f"{name}: {report.overall.accuracy:.4f} of {report.overall.n}", flush=True)
-        return report
-
-    whole = score("336 px", task.items)
-    for resolution in (224, 168):
-        score(f"{resolution} px", task.items, point=tr.OperatingPoint(resolution=resolution))
-    seen = [item for item in task.items if item.images]
-    everything = dict(zip((item.id for item in task.items), rights(whole), strict=True))
-    with tempfile.TemporaryDirectory() as folder:
+    told: dict[str, Any] = {}
+    right: dict[str, dict[str, float]] = {}
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(given.processes, context) as pool,
+    ):
         grey = Path(folder) / "grey.png"
         Image.new("RGB", (336, 336), (128, 128, 128)).save(grey)
-        score("grey picture", [replace(item, images=(grey,)) for item in seen])
-    thoughtful = [item for item in seen if item.type in THOUGHTFUL]
-    score("empty thought", thoughtful, thinking="off")
-    if given.untrained:
-        score("untrained", seen[: given.pruned], of=tr.load(given.untrained))
+        wanted = conditions(given.bundle, given.untrained, task, given.pruned, grey)
+        for condition, found in zip(wanted, pool.map(measure, wanted), strict=True):
+            name = condition.name
+            told[name], right[name] = found
+            overall = told[name]["overall"]
+            print(f"{name}: {overall['accuracy']:.4f} of {overall['n']}", flush=True)
 
-    pruned = seen[: given.pruned]
-    unpruned = [everything[item.id] for item in pruned]
-    losses: dict[str, Any] = {}
-    against_random: dict[str, Any] = {}
-    for keep in KEPT:
-        chance: list[float] = []
-        for method in ("random", *METHODS):
-            point = tr.OperatingPoint(selector=method, keep=keep)
-            right = rights(score(f"{method} {keep}", pruned, point=point))
-            chance = chance or right
-            losses[f"{method} {keep}"] = difference(pruned, right, unpruned)
-            against_random[f"{method} {keep}"] = difference(pruned, right, chance)
-    losses["oracle 12.5%"] = difference(pruned, oracle(model, pruned, 0.125), unpruned)
-    print("oracle 12.5%:", losses["oracle 12.5%"], flush=True)
+    everything = right["336 px"]
+    against_random = {
+        f"{method} {keep}": difference(
+            task.items, right[f"{method} {keep}"], right[f"random {keep}"]
+        )
+        for keep in KEPT
+        for method in METHODS
+    }
     record(
         "scenes",
         {
             "questions": len(task.items),
-            "pruned_questions": len(pruned),
             "small": sum(item.info.get("smallest", 45) < 45 for item in task.items),
-            "conditions": found,
-            "against_everything": losses,
+            "conditions": told,
+            "against_everything": {
+                name: difference(task.items, found, everything) for name, found in right.items()
+            },
             "against_random": against_random,
         },
     )

@@ -26,11 +26,12 @@ from typing import Any
 import pytest
 
 from tightrope.cli import demo_bundles, main
+from tightrope.profiles.task.task import read_task
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ROOT / "tests" / "data" / "scenes"
-IMAGE = str(SCENES / "images" / "000.png")
-QUESTION, ANSWER = "what colour is the triangle ?", "white"
+IMAGE = str(SCENES / "images" / "00001.png")
+QUESTION, ANSWER = "what colour is the star ?", "red"
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -222,9 +223,9 @@ def test_run_samples_several_answers_from_one_prefill(bundle: str) -> None:
 
 
 def test_a_chat_reads_its_turns_from_standard_input(bundle: str, command: Command) -> None:
-    lines = f"/image {IMAGE}\n{QUESTION}\nwhat colour is the circle ?\n"
+    lines = f"/image {IMAGE}\n{QUESTION}\nwhere is it ?\n"
     result = command("run", bundle, "--chat", "--explain", stdin=lines)
-    assert (result.returncode, result.stdout) == (0, f"{ANSWER}\ngreen\n")
+    assert (result.returncode, result.stdout) == (0, f"{ANSWER}\nmiddle left\n")
     prompt, cached = (
         [int(number) for number in re.findall(rf"{name}\s+(\d+)", result.stderr)]
         for name in ("prompt_tokens", "cached_tokens")
@@ -294,15 +295,15 @@ def test_the_readmes_session_does_what_it_says(bundle: str) -> None:
     for line in lines:
         result = tightrope(*shlex.split(line)[1:])
         assert result.returncode == 0, result.stderr
-    assert result.stdout == "bottom centre\n"
+    assert result.stdout == "middle left\n"
     result = subprocess.run(
         [sys.executable, "-c", python], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     full, pruned, _, last = result.stdout.splitlines()
-    assert full == "white 576 586"
-    assert pruned == "white 144 64"
-    assert last.startswith("white") and last.endswith("tokens were still there")
+    assert full == "red 576 586"
+    assert pruned == "red 144 64"
+    assert last.startswith("red") and last.endswith("tokens were still there")
 
 
 @needs_export
@@ -337,12 +338,10 @@ def test_the_demo_keeps_a_bundle_only_while_it_fits(
 
 
 def test_the_demo_asks_ten_images_questions_of_every_type() -> None:
-    chosen = demo.chosen_questions(SCENES / "task.jsonl")
-    assert len({asked.image for asked in chosen}) == 10
-    assert all(asked.image.is_file() for asked in chosen)
-    lines = (SCENES / "task.jsonl").read_text(encoding="utf-8").splitlines()
-    types = {task["question"]: task["type"] for task in map(json.loads, lines)}
-    assert {types[asked.question] for asked in chosen} == set(types.values())
+    chosen = demo.chosen_questions(SCENES)
+    assert len({asked.images for asked in chosen}) == 10
+    types = {item.type for item in read_task(SCENES).items}
+    assert {asked.type for asked in chosen} == types - {"list", "recall"}
 
 
 @needs_export

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from tightrope.profiles.task.task import Item
     from tightrope.runtime.model import Model
 
 SCENES = Path("tests/data/scenes")
@@ -33,6 +33,8 @@ SMOLLM2 = DemoBundle(
 )
 
 NUM_QUESTIONS = 10
+WORDS = 3
+"""Of a longer answer the table has no room."""
 TURNS = ("What is the capital of France?", "And what is the capital of Italy?")
 TURN_TOKENS = 64
 
@@ -48,15 +50,6 @@ POINTS = (
 )
 REPETITIONS = 3
 TIMED_TOKENS = 33
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """One line of the task."""
-
-    image: Path
-    question: str
-    expected: str
 
 
 def run_demo() -> None:
@@ -79,7 +72,7 @@ def run_demo() -> None:
     import tightrope
 
     seeing = tightrope.load(vision)
-    questions = chosen_questions(SCENES / "task.jsonl")
+    questions = chosen_questions(SCENES)
     show_questions(seeing, questions)
     if language is None:
         print(
@@ -92,40 +85,48 @@ def run_demo() -> None:
     print(f"\nAll of it took {perf_counter() - started:.0f} s.")
 
 
-def chosen_questions(task: Path) -> list[Question]:
-    """Ten questions, each about an image of its own, with the types in turn."""
-    lines = [json.loads(line) for line in task.read_text("utf-8").splitlines()]
-    types = list(dict.fromkeys(line["type"] for line in lines))
-    chosen: dict[str, Question] = {}
+def chosen_questions(task: Path) -> list[Item]:
+    """Ten questions with short answers, each about an image of its own, with the types in turn."""
+    from tightrope.profiles.task.task import read_task
+
+    items = [
+        item
+        for item in read_task(task).items
+        if item.images and len(item.answers[0].split()) <= WORDS
+    ]
+    types = list(dict.fromkeys(item.type for item in items))
+    chosen: dict[Path, Item] = {}
     for number in range(NUM_QUESTIONS):
-        wanted, start = types[number % len(types)], number * len(lines) // NUM_QUESTIONS
-        line = next(
-            line
-            for line in lines[start:] + lines[:start]
-            if line["type"] == wanted and line["images"][0] not in chosen
+        wanted, start = types[number % len(types)], number * len(items) // NUM_QUESTIONS
+        item = next(
+            item
+            for item in items[start:] + items[:start]
+            if item.type == wanted and item.images[0] not in chosen
         )
-        image = line["images"][0]
-        chosen[image] = Question(
-            image=task.parent / image, question=line["question"], expected=line["answer"]
-        )
+        chosen[item.images[0]] = item
     return list(chosen.values())
 
 
-def show_questions(model: Model, questions: Sequence[Question]) -> None:
+def show_questions(model: Model, questions: Sequence[Item]) -> None:
     """The questions' table, with everything that the model can see."""
+    from tightrope.profiles.task.score import after_thought
+
     rows, right = [], 0
     with progress_on_terminal() as progress:
         for number, asked in enumerate(questions):
-            progress(asked.question, number / len(questions))
-            answer = model.generate(asked.question, images=[asked.image])
-            right += answer.text.strip() == asked.expected
+            words = asked.messages[-1]["content"]
+            progress(words, number / len(questions))
+            answer = model.generate(asked.messages, images=asked.images)
+            said = (after_thought(answer.text) or "").strip()
+            right += said == asked.answers[0]
             usage = answer.usage
             rows.append(
                 (
-                    asked.image.stem,
-                    asked.question,
-                    asked.expected,
-                    answer.text.strip(),
+                    asked.images[0].stem,
+                    words,
+                    asked.answers[0],
+                    said,
+                    str(usage.completion_tokens),
                     f"{answer.timings.total_ms:.0f}",
                     str(usage.visual_tokens_kept),
                     str(usage.occupied_slots),
@@ -134,11 +135,14 @@ def show_questions(model: Model, questions: Sequence[Question]) -> None:
     print_table(
         f"\n{len(questions)} questions about images, {right} answered right, "
         f"on {model.backend.name}",
-        ("image", "question", "expected", "answer", "ms", "visual", "slots"),
+        ("image", "question", "expected", "answer", "tokens", "ms", "visual", "slots"),
         rows,
-        numbers=("ms", "visual", "slots"),
+        numbers=("tokens", "ms", "visual", "slots"),
     )
-    print("visual: visual tokens that the language model saw; slots: occupied at the end")
+    print(
+        "tokens: of the answer and of the thought before it, if there is one;\n"
+        "visual: visual tokens that the language model saw; slots: occupied at the end"
+    )
 
 
 def show_conversation(model: Model) -> None:
@@ -160,16 +164,17 @@ def show_conversation(model: Model) -> None:
         )
 
 
-def show_points(model: Model, asked: Question) -> None:
+def show_points(model: Model, asked: Item) -> None:
     """One question at several operating points of the one bundle."""
     rows = []
     with progress_on_terminal() as progress:
-        fresh = fresh_images(asked.image)
+        fresh = fresh_images(asked.images[0])
         for number, point in enumerate(POINTS):
             progress(point_text(point), number / len(POINTS))
-            rows.append((point_text(point), *measured(model, asked.question, fresh, point)))
+            rows.append((point_text(point), *measured(model, asked, fresh, point)))
     print_table(
-        f"\n{asked.image.name}: {asked.question} One bundle, {len(POINTS)} operating points",
+        f"\n{asked.images[0].name}: {asked.messages[-1]['content']} One bundle, "
+        f"{len(POINTS)} operating points",
         ("point", "answer", "TTFT ms", "prefill", "TPOT ms", "slots", "slot bytes"),
         rows,
         numbers=("TTFT ms", "prefill", "TPOT ms", "slots", "slot bytes"),
@@ -184,15 +189,15 @@ def show_points(model: Model, asked: Question) -> None:
 
 
 def measured(
-    model: Model, question: str, images: Iterator[npt.NDArray[np.uint8]], point: OperatingPoint
+    model: Model, asked: Item, images: Iterator[npt.NDArray[np.uint8]], point: OperatingPoint
 ) -> tuple[str, ...]:
     """Answer, TTFT, prefill, TPOT, occupied slots and slot bytes at `point`, as text."""
     options: dict[str, Any] = {"point": replace(point)}
     answers = [
-        model.generate(question, images=[next(images)], **options) for _ in range(REPETITIONS)
+        model.generate(asked.messages, images=[next(images)], **options) for _ in range(REPETITIONS)
     ]
     longer = model.generate(
-        question, images=[next(images)], max_tokens=TIMED_TOKENS, ignore_eos=True, **options
+        asked.messages, images=[next(images)], max_tokens=TIMED_TOKENS, ignore_eos=True, **options
     )
     return (
         answers[0].text.strip(),

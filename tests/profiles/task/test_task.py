@@ -70,7 +70,7 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path: Path) -> None:
 
 def test_the_scenes_of_the_repository_are_a_task() -> None:
     task = read_task(SCENES)
-    assert len(task.items) == 401
+    assert len(task.items) == 385
     assert len({image for item in task.items for image in item.images}) == 40
 
 

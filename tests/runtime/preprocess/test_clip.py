@@ -91,7 +91,7 @@ def test_the_reference_model_preprocesses_as_hugging_face_does(reference_folder:
     stored = json.loads((reference_folder / "processor_config.json").read_text())["image_processor"]
     config = {"kind": "clip", **{key: stored[key] for key in CLIP if key != "kind"}}
     scene = PIL.Image.open(
-        Path(__file__).parents[2] / "data" / "scenes" / "images" / "000.png"
+        Path(__file__).parents[2] / "data" / "scenes" / "images" / "00001.png"
     ).convert("RGB")
     images = [scene, image(640, 480)]
     ours = create_preprocessor(config)(images, 336)

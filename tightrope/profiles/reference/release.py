@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from tightrope.profiles.reference.shape import PATCH, SIDE, config
+from tightrope.profiles.reference.shape import PATCH, SIDE, config, create
 from tightrope.profiles.reference.vocabulary import BOS, EOS, IDS, IMAGE, PAD, UNKNOWN, tokenizer
 
 CHAT_TEMPLATE = """\
@@ -79,11 +79,13 @@ def release(weights: dict[str, torch.Tensor], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="of a stage; without: before all training")
     given = parser.parse_args()
-    state = torch.load(given.checkpoint, map_location="cpu", weights_only=True)
-    release(state["model"], given.folder)
+    weights = create(0).state_dict()
+    if given.checkpoint:
+        weights = torch.load(given.checkpoint, map_location="cpu", weights_only=True)["model"]
+    release(weights, given.folder)
 
 
 if __name__ == "__main__":
