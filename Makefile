@@ -21,7 +21,7 @@ help:
 	@echo "make venv            only the environment, in .venv"
 	@echo "make fetch-smollm2   the 98 MB language model of the demo and of the slow tests"
 	@echo "make reference       train the reference model from nothing into .cache/reference, for hours"
-	@echo "make clean           remove what the above made"
+	@echo "make clean           remove what the above made, but no training"
 
 venv: .venv/.stamp
 
@@ -63,6 +63,8 @@ test-oldest: venv .venv-oldest/.stamp
 test: lint fetch-smollm2 test-oldest
 	$(BIN)/pytest
 
+# A training of hours is not cleaned away; remove .cache/reference by hand.
 clean:
-	rm -rf .venv .venv-oldest .cache models/smollm2 build dist *.egg-info
+	rm -rf .venv .venv-oldest $(filter-out .cache/reference,$(wildcard .cache/*)) models/smollm2
+	rm -rf build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
