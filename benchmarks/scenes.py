@@ -3,9 +3,9 @@
 tightrope task make -o scenes --images 220
 python benchmarks/scenes.py scenes.bundle untrained.bundle scenes
 
-README.md says how the bundles are made. Selectors are compared
-question by question with those that keep as many tokens at random; intervals come from drawing
-pictures, with all their questions, again and again.
+README.md says how the bundles are made. Selectors are compared question by question with those that
+keep as many tokens at random; intervals come from drawing pictures, with all their questions, again
+and again.
 """
 
 from __future__ import annotations

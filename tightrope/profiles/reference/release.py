@@ -82,9 +82,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="of a stage; without: before all training")
     given = parser.parse_args()
-    weights = create(0).state_dict()
     if given.checkpoint:
         weights = torch.load(given.checkpoint, map_location="cpu", weights_only=True)["model"]
+    else:
+        weights = create(0).state_dict()
     release(weights, given.folder)
 
 
