@@ -62,8 +62,14 @@ def test_packed_questions_are_single_prompts_to_hugging_face(
     tokens = visual_tokens(model, data.pixels)
     x = model.model.language_model.embed_tokens(data.ids)
     x[0, data.visual[:, 3]] = tokens[0]
-    masks = [additive(packed_mask(data.block))] * shape.LAYERS
-    packed = model.lm_head(decoder(model, x, data.positions, masks, range(shape.LAYERS)))
+    mask = additive(packed_mask(data.block))
+    packed = model.lm_head(
+        decoder(model, x, data.positions, [mask] * shape.LAYERS, range(shape.LAYERS))
+    )
+    prefix = int((batch.block == 0).sum())
+    rest = [mask[:, :, prefix:]] * shape.LAYERS
+    after = model.lm_head(decoder(model, x, data.positions, rest, range(shape.LAYERS)))
+    torch.testing.assert_close(after, packed[:, prefix:], atol=2e-5, rtol=0)
 
     words = transformers.AutoTokenizer.from_pretrained(released)
     seen = model.model.get_image_features(data.pixels, interpolate_pos_encoding=True).pooler_output

@@ -55,12 +55,16 @@ def decoder(
     layers: Sequence[int],
     watch: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """Normed hidden states [B,T,D] of embeddings x [B,T,D]; masks[n] [B,1,T,T] is for layers[n].
+    """Normed hidden states [B,R,D] of the last R of the embeddings x [B,T,D].
 
+    masks[n] [B,1,R,T] says what those R may see in layers[n]. Each token before them sees itself
+    and whatever is before it: this prefix is most of a sequence with a picture, causal attention
+    needs no mask for it, and in the last layer nobody asks for its result.
     watch: is shown every layer's queries [B,6,T,32] and keys [B,2,T,32].
     """
     llama = model.model.language_model
     cos, sin = _rotary(positions, x.dtype)
+    start = x.shape[1] - masks[0].shape[2]
     for index, mask in zip(layers, masks, strict=True):
         layer = llama.layers[index]
         attention = layer.self_attn
@@ -71,7 +75,13 @@ def decoder(
         if watch is not None:
             watch(index, q, k)
         k, v = (t.repeat_interleave(HEADS // KV_HEADS, dim=1) for t in (k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(q[:, :, start:], k, v, attn_mask=mask)
+        if index == layers[-1]:
+            x = x[:, start:]
+        elif start:
+            q, k, v = (t[:, :, :start] for t in (q, k, v))
+            prefix = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            mixed = torch.cat([prefix, mixed], dim=2)
         x = x + attention.o_proj(_joined(mixed))
         h = layer.post_attention_layernorm(x)
         mlp = layer.mlp

@@ -128,11 +128,12 @@ def answers(
         picture, patch, row, place = data.visual.unbind(1)
         x = x.index_put((row, place), tokens[picture, patch])
         is_visual[row, place] = True
-    open_mask = packed_mask(data.block)
+    start = int((data.block != 0).int().argmax(1).min())
+    open_mask = packed_mask(data.block)[:, start:]
     mask = additive(open_mask)
     hidden_mask = mask
     if hide_from < LAYERS:
-        text_to_picture = ~is_visual[:, :, None] & is_visual[:, None, :]
+        text_to_picture = ~is_visual[:, start:, None] & is_visual[:, None, :]
         hidden_mask = additive(open_mask & ~text_to_picture)
     layers = range(LAYERS) if whole else WORKING_LAYERS
     masks = [hidden_mask if index >= hide_from else mask for index in layers]
@@ -145,7 +146,7 @@ def answers(
 
     hidden = decoder(model, x, data.positions, masks, layers, watch)
     at = data.target >= 0
-    logits = model.lm_head(hidden[at])
+    logits = model.lm_head(hidden[at[:, start:]])
     target, weight = data.target[at], data.weight[at]
     losses = F.cross_entropy(logits, target, reduction="none")
     loss = (losses * weight).sum() / weight.sum()
