@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +188,34 @@ def test_a_training_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: 
     fresh = shape.create(0).state_dict()
     moved = unbroken.model.state_dict()["lm_head.weight"]
     assert not torch.equal(moved, fresh["lm_head.weight"])
+
+
+def test_an_interrupted_training_ends_all_its_processes_and_says_how_to_go_on(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tightrope.profiles.reference.train", str(out)]
+    training = subprocess.Popen(
+        [*command, "--stage", "words", "--stage", "sight"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background of a shell ignore the signal, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        until = time.monotonic() + 60
+        while not out.exists():
+            assert training.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(1)
+        os.killpg(training.pid, signal.SIGINT)
+        said = training.communicate(timeout=60)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(training.pid, signal.SIGKILL)
+    assert training.returncode == 130
+    assert said == "interrupted: the same command goes on from the last checkpoint\n"
 
 
 def test_a_training_is_not_resumed_with_other_settings(tmp_path: Path) -> None:

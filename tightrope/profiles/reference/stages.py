@@ -31,8 +31,8 @@ class Stage:
     """Every decoder layer, else the working layers alone."""
     hide_late: float = 0.0
     """Share of steps in which text does not see the picture in the decoder's last third."""
-    lane: str = ""
-    """Stages of a lane run one after another in one process, beside those of another lane."""
+    alone: bool = False
+    """In one process, while the others of its kind run in theirs; else in all processes."""
 
 
 _COUNTS = {"count": 1.4, "comparison": 1.3, "relation": 1.2, "list": 1.2}
@@ -45,7 +45,7 @@ STAGES: tuple[Stage, ...] = (
         learns="words",
         steps=6000,
         rate=1.5e-3,
-        lane="decoder",
+        alone=True,
         diet=Diet(
             pictures=8,
             text=120,
@@ -61,7 +61,7 @@ STAGES: tuple[Stage, ...] = (
         learns="sight",
         steps=7000,
         rate=1.5e-3,
-        lane="tower",
+        alone=True,
         diet=Diet(
             pictures=8,
             text=0,

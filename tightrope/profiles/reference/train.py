@@ -13,6 +13,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -256,7 +257,7 @@ class Trainer:
 
 
 def _work(
-    out: Path, stages: list[Stage], seed: int, rank: int, world: int, device: str, port: int
+    out: Path, stage: Stage, seed: int, rank: int, world: int, device: str, port: int
 ) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
@@ -265,23 +266,28 @@ def _work(
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         dist.init_process_group("gloo", rank=rank, world_size=world)
     try:
-        for stage in stages:
-            Trainer(out, stage, seed, rank, world, device).run()
+        Trainer(out, stage, seed, rank, world, device).run()
     except TrainingError as error:
         sys.exit(f"error: {error}")
 
 
-def _run_together(jobs: list[tuple[Path, list[Stage], int, int, int, str, int]]) -> None:
-    """Run one process a job; the first that fails ends them all."""
+def _run_together(jobs: list[tuple[Path, Stage, int, int, int, str, int]]) -> None:
+    """Run one process a job; the first that fails, or an interruption, ends them all."""
     context = multiprocessing.get_context("spawn")
     running = [context.Process(target=_work, args=job) for job in jobs]
+    # Ctrl-C reaches every process of the terminal; this one alone answers it.
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for process in running:
         process.start()
-    while any(process.is_alive() for process in running):
-        if any(process.exitcode for process in running):
-            for process in running:
-                process.kill()
-        time.sleep(0.2)
+    signal.signal(signal.SIGINT, answer)
+    try:
+        while any(process.is_alive() for process in running):
+            if any(process.exitcode for process in running):
+                break
+            time.sleep(0.2)
+    finally:
+        for process in running:
+            process.kill()
     if any(process.exitcode for process in running):
         sys.exit(1)
 
@@ -289,16 +295,12 @@ def _run_together(jobs: list[tuple[Path, list[Stage], int, int, int, str, int]])
 def run(out: Path, only: list[str], seed: int, processes: int, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     chosen = [stage for stage in STAGES if stage.name in only]
-    lanes: dict[str, list[Stage]] = defaultdict(list)
-    for stage in chosen:
-        if stage.lane:
-            lanes[stage.lane].append(stage)
-    _run_together([(out, lane, seed, 0, 1, device, 0) for lane in lanes.values()])
+    _run_together([(out, stage, seed, 0, 1, device, 0) for stage in chosen if stage.alone])
     port = 29500 + os.getpid() % 1000
     for stage in chosen:
-        if not stage.lane:
+        if not stage.alone:
             _run_together(
-                [(out, [stage], seed, rank, processes, device, port) for rank in range(processes)]
+                [(out, stage, seed, rank, processes, device, port) for rank in range(processes)]
             )
 
 
@@ -311,7 +313,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    run(given.out, given.stage or names, given.seed, given.processes, given.device)
+    try:
+        run(given.out, given.stage or names, given.seed, given.processes, given.device)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
     last = STAGES[-1]
     if last.name in (given.stage or names):
         state = checkpoints.load(given.out / f"{last.name}.pt", settings(last, given.seed))
