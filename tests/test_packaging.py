@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -126,8 +126,7 @@ def test_a_wheel_can_be_built_from_the_source_distribution(
     (tmp_path / "sdist").mkdir()
     (tmp_path / "wheel").mkdir()
     archive = built(source, "build_sdist", tmp_path / "sdist")
-    with tarfile.open(archive) as files:
-        files.extractall(tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(archive, tmp_path / "unpacked")
     (folder,) = (tmp_path / "unpacked").iterdir()
     assert (folder / "README.md").is_file() and (folder / "LICENSE").is_file()
     again = built(folder, "build_wheel", tmp_path / "wheel")

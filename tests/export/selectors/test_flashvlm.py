@@ -120,9 +120,13 @@ def likeness(index: Any, states: Any) -> float:
 
 @pytest.mark.parametrize(("keep", "overlap"), [(64, 0.36), (144, 0.5)])
 def test_few_rounds_are_as_diverse_as_the_published_loop(keep: int, overlap: float) -> None:
-    """The sets share their important half; of the rest parity decides, diversity is the same."""
+    """The sets share their important half; of the rest parity decides, diversity is the same.
+
+    The last bits of a processor's products decide among even tokens: one scene's gain varies from
+    machine to machine, the mean of many does not.
+    """
     shares, few, published, chance = [], [], [], []
-    for seed in range(4):
+    for seed in range(24):
         (image,) = images_of(clustered(seed))
         states = image["tower_states"]
         ours = reference(**image, keep=keep)
