@@ -43,13 +43,10 @@ for part in ("tightrope.runtime", "tightrope.plugins"):
             importlib.import_module(module.name)
 """
 
-# A command ends by leaving the program, so what it loaded is told on the way out.
-AFTER_HELP = """
+# Told on the way out, since a command ends by leaving the program.
+TELL_MODULES = """
 import atexit, json, sys
-atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
-sys.argv = ["tightrope", *{arguments!r}]
-from tightrope.cli import main
-main()
+atexit.register(lambda: print(json.dumps(list(sys.modules))))
 """
 
 
@@ -62,8 +59,7 @@ def run_python(code: str) -> str:
 
 
 def modules_after(statement: str) -> set[str]:
-    code = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
-    return set(json.loads(run_python(code)))
+    return set(json.loads(run_python(TELL_MODULES + statement).splitlines()[-1]))
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -88,8 +84,9 @@ def test_importing_loads_nothing_heavy_and_no_part_under_its_bare_name(statement
 
 @pytest.mark.parametrize("command", [[], ["run"], ["export"], ["task", "make"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
-    loaded = run_python(AFTER_HELP.format(arguments=[*command, "--help"])).splitlines()[-1]
-    packages = {name.partition(".")[0] for name in json.loads(loaded)}
+    arguments = ["tightrope", *command, "--help"]
+    loaded = modules_after(f"import tightrope.cli; sys.argv = {arguments}; tightrope.cli.main()")
+    packages = {name.partition(".")[0] for name in loaded}
     assert "typer" in packages
     assert packages & HEAVY == set()
 
