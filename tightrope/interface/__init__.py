@@ -1,0 +1,1 @@
+"""What crosses between export and runtime: the graphs' names, inputs and outputs, and calls."""

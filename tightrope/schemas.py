@@ -1,0 +1,26 @@
+"""Version of each kind of JSON object that Tightrope prints or writes, besides the bundle's own.
+
+A number rises when a key is renamed, removed or changes its meaning; new keys leave it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMAS = {
+    "answer": 1,
+    "bench": 1,
+    "check": 1,
+    "doctor": 1,
+    "export": 1,
+    "inspect": 1,
+    "methods": 1,
+    "score": 1,
+    "task": 1,
+}
+
+
+def versioned(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as an object of that kind: the schema number first."""
+    return {"schema": SCHEMAS[kind], **values}
