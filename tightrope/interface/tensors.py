@@ -1,10 +1,11 @@
-"""Inputs and outputs of every graph of a bundle, one row each.
+"""Inputs and outputs of every graph of a bundle, one row each; the only place that spells a name.
 
-Export derives dummy inputs, axis names and checks from these rows; the runtime derives its
-bindings. "T" is the graph's own float: float32 in host graphs, float16 in standard ones unless
-the export is fp32. Axes: see `tightrope`; `U3` is how many slots of layer 3 are handed over: all of
-them in decode, in prefill those up to the last occupied one. Scores and positions, small beside
-keys and values, are as wide as the largest layer and stand in one tensor.
+Dummy inputs, axis names, feeds, bindings and checks are derived from these rows. The element type
+"activation" is the graph's own float: float32 in host graphs, float16 in standard ones unless the
+export is fp32. Axes: see `tightrope`. A number behind an axis is a layer's or a stage's: U3 is how
+many slots of layer 3 are handed over, all of them in decode, in prefill those up to the last
+occupied one. Scores and positions, small beside keys and values, are as wide as the largest layer
+and stand in one tensor. Rows of a tower's own inputs: `tightrope.inputs.prepare`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Axis = str | int
+
+# Of the decoder.
+INPUTS_EMBEDS = "inputs_embeds"
+QUERY_POSITION = "query_position"
+ROPE_POSITION = "rope_position"
+SLOT_KEY = "slot_key"
+SLOT_VALUE = "slot_value"
+SLOT_SCORE = "slot_score"
+SLOT_POSITION = "slot_position"
+KV_BUDGET = "kv_budget"
+POLICY = "policy"
+VISUAL_INDEX = "visual_index"
+KEEP_RAMP = "keep_ramp"
+LOGITS = "logits"
+KEY = "key"
+VALUE = "value"
+TARGET = "target"
+NEXT_SCORE = "next_score"
+NEXT_POSITION = "next_position"
+# Of the tower and the selectors.
+VISUAL_EMBEDS = "visual_embeds"
+CLS_ATTENTION = "cls_attention"
+TOWER_KEYS = "tower_keys"
+TOWER_STATES = "tower_states"
+TEXT_EMBEDS = "text_embeds"
+INDEX = "index"
+EMBEDS = "embeds"
+
+POLICY_NUMBERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,80 +69,89 @@ class Dims:
 Rows = tuple[TensorSpec, ...]
 
 
+def numbered(name: str, place: int) -> str:
+    """Name of one layer's or one stage's tensor."""
+    return f"{name}.{place}"
+
+
 def decoder_inputs(dims: Dims, stages: int = 0) -> Rows:
     """Inputs of a decoder graph; each in-LLM stage adds how many tokens it keeps."""
-    heads, width, layers = dims.num_key_value_heads, dims.head_dim, range(dims.num_hidden_layers)
+    heads, width, layers = dims.num_key_value_heads, dims.head_dim, dims.num_hidden_layers
     rows = [
-        TensorSpec("inputs_embeds", "T", ("N", "S", dims.hidden_size)),
-        TensorSpec("query_position", "int32", ("N", "S")),
-        TensorSpec("rope_position", "int64", ("N", "S")),
-        *(TensorSpec(f"slot_key.{i}", "T", ("N", heads, f"U{i}", width)) for i in layers),
-        *(TensorSpec(f"slot_value.{i}", "T", ("N", heads, f"U{i}", width)) for i in layers),
-        TensorSpec("slot_score", "float32", (len(layers), "N", heads, "C")),
-        TensorSpec("slot_position", "int32", (len(layers), "N", heads, "C")),
-        TensorSpec("kv_budget", "int64", (dims.num_hidden_layers,)),
-        TensorSpec("policy", "float32", (8,)),
+        TensorSpec(INPUTS_EMBEDS, "activation", ("N", "S", dims.hidden_size)),
+        TensorSpec(QUERY_POSITION, "int32", ("N", "S")),
+        TensorSpec(ROPE_POSITION, "int64", ("N", "S")),
+    ]
+    for name in (SLOT_KEY, SLOT_VALUE):
+        rows += _by_layer(name, "activation", layers, ("N", heads, "U", width))
+    rows += [
+        TensorSpec(SLOT_SCORE, "float32", (layers, "N", heads, "C")),
+        TensorSpec(SLOT_POSITION, "int32", (layers, "N", heads, "C")),
+        TensorSpec(KV_BUDGET, "int64", (layers, heads)),
+        TensorSpec(POLICY, "float32", (layers, POLICY_NUMBERS)),
     ]
     if stages:
-        rows.append(TensorSpec("visual_index", "int64", ("N", "V")))
-        rows += [TensorSpec(f"keep_ramp.{i}", "int64", (f"K{i}",)) for i in range(stages)]
+        rows.append(TensorSpec(VISUAL_INDEX, "int64", ("N", "V")))
+        rows += [TensorSpec(numbered(KEEP_RAMP, i), "int64", (f"K{i}",)) for i in range(stages)]
     return tuple(rows)
 
 
 def decoder_outputs(dims: Dims, stages: int = 0) -> Rows:
     """Outputs of a decoder graph; with stages the layers differ in S and stay apart."""
-    heads, width, layers = dims.num_key_value_heads, dims.head_dim, range(dims.num_hidden_layers)
-    rows = [TensorSpec("logits", "float32", ("N", dims.vocab_size))]
-    if stages:
-        rows += [TensorSpec(f"key.{i}", "T", ("N", heads, f"S{i}", width)) for i in layers]
-        rows += [TensorSpec(f"value.{i}", "T", ("N", heads, f"S{i}", width)) for i in layers]
-        rows += [TensorSpec(f"target.{i}", "int32", ("N", heads, f"S{i}")) for i in layers]
-    else:
-        rows += [
-            TensorSpec("key", "T", (len(layers), "N", heads, "S", width)),
-            TensorSpec("value", "T", (len(layers), "N", heads, "S", width)),
-            TensorSpec("target", "int32", (len(layers), "N", heads, "S")),
-        ]
-    rows.append(TensorSpec("next_score", "float32", (len(layers), "N", heads, "C")))
-    rows.append(TensorSpec("next_position", "int32", (len(layers), "N", heads, "C")))
+    heads, width, layers = dims.num_key_value_heads, dims.head_dim, dims.num_hidden_layers
+    rows = [TensorSpec(LOGITS, "float32", ("N", dims.vocab_size))]
+    for name, dtype, tail in (
+        (KEY, "activation", (width,)),
+        (VALUE, "activation", (width,)),
+        (TARGET, "int32", ()),
+    ):
+        axes = ("N", heads, "S", *tail)
+        if stages:
+            rows += _by_layer(name, dtype, layers, axes)
+        else:
+            rows.append(TensorSpec(name, dtype, (layers, *axes)))
+    rows.append(TensorSpec(NEXT_SCORE, "float32", (layers, "N", heads, "C")))
+    rows.append(TensorSpec(NEXT_POSITION, "int32", (layers, "N", heads, "C")))
     return tuple(rows)
 
 
-def vision_inputs(width: int) -> Rows:
-    """Inputs of a tower with learned positions, of width Dv = `width`; P = 1 + V positions."""
-    return (
-        TensorSpec("pixel_values", "T", ("I", 3, "H", "W")),
-        TensorSpec("position_table", "T", (1, "P", width)),
-    )
+def _by_layer(name: str, dtype: str, layers: int, axes: Sequence[Axis]) -> list[TensorSpec]:
+    """One row a layer, in which U and S are the layer's own."""
+    return [
+        TensorSpec(
+            numbered(name, i), dtype, tuple(f"{a}{i}" if a in ("U", "S") else a for a in axes)
+        )
+        for i in range(layers)
+    ]
 
 
 def vision_outputs(width: int, head_dim: int, embed: int, signals: Sequence[str]) -> Rows:
-    """The visual tokens, and the signals that the bundle's selectors ask for."""
-    known = {
-        "cls_attention": TensorSpec("cls_attention", "float32", ("I", "V")),
-        "tower_keys": TensorSpec("tower_keys", "T", ("I", "V", head_dim)),
-        "tower_states": TensorSpec("tower_states", "T", ("I", "P", width)),
-    }
+    """The visual tokens of a tower of width Dv, and the signals that the selectors ask for."""
+    known = {row.name: row for row in _signals(width, head_dim)}
     return (
-        TensorSpec("visual_embeds", "T", ("I", "V", embed)),
+        TensorSpec(VISUAL_EMBEDS, "activation", ("I", "V", embed)),
         *(known[signal] for signal in signals),
     )
 
 
-def select_inputs(embed: int, signals: Rows, text_guided: bool) -> Rows:
-    """Inputs of one selector's graph."""
-    text = (TensorSpec("text_embeds", "T", ("T", embed)),) if text_guided else ()
+def _signals(width: int, head_dim: int) -> Rows:
     return (
-        TensorSpec("visual_embeds", "T", ("I", "V", embed)),
-        *signals,
-        *text,
-        TensorSpec("keep_ramp", "int64", ("K",)),
+        TensorSpec(CLS_ATTENTION, "float32", ("I", "V")),
+        TensorSpec(TOWER_KEYS, "activation", ("I", "V", head_dim)),
+        TensorSpec(TOWER_STATES, "activation", ("I", "P", width)),
     )
+
+
+def select_inputs(visual: Rows, text_guided: bool) -> Rows:
+    """Inputs of one selector's graph; visual: the rows of `vision_outputs` that it reads."""
+    (_, _, embed) = visual[0].axes
+    text = (TensorSpec(TEXT_EMBEDS, "activation", ("T", embed)),) if text_guided else ()
+    return (*visual, *text, TensorSpec(KEEP_RAMP, "int64", ("K",)))
 
 
 def select_outputs(embed: int) -> Rows:
     """Kept places of each image, ascending, and their embeddings."""
     return (
-        TensorSpec("index", "int64", ("I", "K")),
-        TensorSpec("embeds", "T", ("I", "K", embed)),
+        TensorSpec(INDEX, "int64", ("I", "K")),
+        TensorSpec(EMBEDS, "activation", ("I", "K", embed)),
     )
