@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+from tightrope.checks import check_type, check_whole
 from tightrope.errors import InputError
 
 Keep = int | str
+Place = Literal["frames", "tower", "inside"]
+"""Where a selector acts: among frames, between tower and language model, or inside the latter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One method of a selector's chain."""
+
+    method: str
+    keep: Keep
+    place: Place
 
 
 def keep_count(keep: Keep, available: int) -> int:
@@ -67,11 +80,11 @@ class OperatingPoint:
         self._check_selection()
         self._check_budget()
         if self.resolution is not None:
-            _check_whole("resolution", self.resolution, least=1, unit="pixels")
+            check_whole("resolution", self.resolution, least=1, unit="whole pixels")
 
     def _check_selection(self) -> None:
-        if self.selector is not None and not isinstance(self.selector, str):
-            raise InputError(f"selector is {self.selector!r}; accepted: a name, or before+inside")
+        if self.selector is not None:
+            check_type("selector", self.selector, str, "a name, or before+inside")
         if self.keep is not None and self.selector is None:
             raise InputError(f"keep is {self.keep!r} but no selector is named; name one")
         if self.selector is None:
@@ -88,8 +101,8 @@ class OperatingPoint:
             check_keep(value)
 
     def _check_budget(self) -> None:
-        if self.policy is not None and not isinstance(self.policy, str):
-            raise InputError(f"policy is {self.policy!r}; accepted: a policy's name")
+        if self.policy is not None:
+            check_type("policy", self.policy, str, "a policy's name")
         if self.kv_budget is None:
             for name in ("policy", "sinks", "recent"):
                 if (value := getattr(self, name)) is not None:
@@ -99,11 +112,12 @@ class OperatingPoint:
             return
         budgets = self.kv_budget if isinstance(self.kv_budget, tuple) else (self.kv_budget,)
         for budget in budgets:
-            _check_whole("kv_budget", budget, least=1, unit="slots, or a tuple with one per layer")
+            unit = "whole slots, or a tuple with one per layer"
+            check_whole("kv_budget", budget, least=1, unit=unit)
         if self.sinks is not None:
-            _check_whole("sinks", self.sinks, least=0, unit="tokens")
+            check_whole("sinks", self.sinks, least=0, unit="whole tokens")
         if self.recent is not None:
-            _check_whole("recent", self.recent, least=1, unit="tokens")
+            check_whole("recent", self.recent, least=1, unit="whole tokens")
 
     def links(self) -> tuple[tuple[str, Keep], ...]:
         """The selector's chain as (method, keep) pairs, in the order in which they act."""
@@ -112,8 +126,3 @@ class OperatingPoint:
         names = self.selector.split("+")
         keeps = self.keep if isinstance(self.keep, tuple) else (self.keep,) * len(names)
         return tuple(zip(names, keeps, strict=True))
-
-
-def _check_whole(name: str, value: object, least: int, unit: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}; accepted: whole {unit}, {least} or more")

@@ -15,50 +15,82 @@ is remembered in a stamp (size, mtime, inode) in the state folder beside the bun
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path, PurePosixPath
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from tightrope.errors import BundleError, InputError
-from tightrope.interface import Dims
+from tightrope.inputs.vision import VisionInfo
+from tightrope.interface.names import GraphName
+from tightrope.interface.onnx import ITEM_BYTES, OWN_OPSET
+from tightrope.interface.ranges import Ranges, decoder_ranges, visual_ranges
+from tightrope.interface.tensors import Dims
+from tightrope.state import Stamps, read_stamps, write_stamps
 
-FORMAT = 1
+if TYPE_CHECKING:  # what it needs is not loaded before a bundle is opened
+    from tightrope.inputs.prepare import Tower
+
+FORMAT = 2
 MANIFEST = "bundle.json"
-_ITEM_BYTES = {"float16": 2, "float32": 4}
+EMBEDDINGS = "embeddings.data"
 _EXPORT_AGAIN = "export the checkpoint again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VisionInfo:
-    """What the host must know of the vision tower."""
+class Stage:
+    """One selection inside the language model, at the input of `layer`."""
 
-    image_token_id: int
-    image_token: str
-    patch_size: int
-    hidden_size: int
-    head_dim: int
-    resolutions: tuple[int, ...]
-    """Sides in pixels, the tower's own first."""
-    signals: tuple[str, ...]
-
-    def tokens(self, resolution: int) -> int:
-        """Visual tokens of one image at `resolution`."""
-        return (resolution // self.patch_size) ** 2
+    layer: int
+    share: float
+    """Tokens left, as a multiple of those that the request keeps; the last stage has 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One selection inside the language model: `method` acts on the input of `layer`."""
+class SelectorInfo:
+    """What the runtime must know of a selector's graph."""
 
-    method: str
-    layer: int
+    signals: tuple[str, ...]
+    text_guided: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """A file of the bundle as it was written."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The checkpoint that the weights came from."""
+
+    name: str
+    revision: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How far the exported graphs lie from Hugging Face's model with the weights as written."""
+
+    logits: float
+    """Largest difference of a logit."""
+    allowed: float
+    """The largest that is accepted."""
+    equal_tokens: int
+    """Greedy tokens that agree."""
+    tokens: int
+    """Greedy tokens that were compared."""
+    int8_activations: float | None = None
+    """int4: relative difference of logits computed with int8 and with float32 activations."""
+    stored_weights: float | None = None
+    """Relative difference of logits between the weights as written and the checkpoint's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +110,40 @@ class Manifest:
     """Element type of embeddings.data."""
     slots: int
     prefill_chunk: int
-    standard_prefill: bool
-    """Whether slots + prefill_chunk is small enough for TensorRT's TopK."""
     minimum_onnxruntime: str
+    source: Source
     vision: VisionInfo | None = None
-    selectors: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Name -> its graph's signals and whether the question guides it."""
+    selectors: dict[str, SelectorInfo] = field(default_factory=dict)
     schedules: dict[str, tuple[Stage, ...]] = field(default_factory=dict)
     standard_ops: dict[str, dict[str, str]] = field(default_factory=dict)
     """Per standard graph: operator -> one node of that type."""
     exporter: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
-    source: dict[str, str] = field(default_factory=dict)
-    parity: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parity: Parity | None = None
+    files: dict[str, FileEntry] = field(default_factory=dict)
+
+    @property
+    def tower(self) -> Tower | None:
+        """The numpy half of the vision tower; None for a text model."""
+        if self.vision is None:
+            return None
+        from tightrope.inputs.prepare import create_tower
+
+        return create_tower(self.vision)
+
+    def ranges(self, name: GraphName) -> Ranges:
+        """Shortest, most common and longest length of each axis of a graph."""
+        tower = self.tower
+        visual = None if tower is None else tower.ranges()
+        if visual is not None and name.role in ("vision", "select"):
+            return visual_ranges(visual, self.prefill_chunk)
+        return decoder_ranges(
+            name,
+            self.dims,
+            self.slots,
+            self.prefill_chunk,
+            len(self.schedules.get(name.method, ())),
+            None if visual is None else visual["V"],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON-ready values."""
@@ -108,8 +160,6 @@ class Manifest:
 def _typed(hint: Any, value: Any, name: str) -> Any:
     """A value of JSON as what the annotation `hint` says; raises TypeError naming the entry."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
     if origin in (Union, UnionType):  # X | None
         return None if value is None else _typed(arguments[0], value, name)
     if is_dataclass(hint) and isinstance(value, Mapping):
@@ -132,32 +182,27 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
 def _check_values(manifest: Manifest) -> None:
     """Raises ValueError for what no export writes and what would size an allocation."""
     sizes = {**asdict(manifest.dims), "slots": manifest.slots, "chunk": manifest.prefill_chunk}
-    vision, layers = manifest.vision, manifest.dims.num_hidden_layers
-    if vision is not None:
-        sizes |= {"patch_size": vision.patch_size, "resolution": min(vision.resolutions, default=0)}
-        if any(side % vision.patch_size for side in vision.resolutions if vision.patch_size > 0):
-            raise ValueError(f"resolutions are {vision.resolutions}, patches {vision.patch_size}")
     for name, number in sizes.items():
         if number < 1:
             raise ValueError(f"{name} is {number}")
+    _ = manifest.tower  # which checks its sizes
     for kind in (manifest.embeddings, manifest.activations):
-        if kind not in _ITEM_BYTES:
+        if kind not in ("float16", "float32"):
             raise ValueError(f"an element type is {kind!r}")
     if not all(part.isdecimal() for part in manifest.minimum_onnxruntime.split(".")):
         raise ValueError(f"minimum_onnxruntime is {manifest.minimum_onnxruntime!r}")
+    layers = manifest.dims.num_hidden_layers
     for name, stages in manifest.schedules.items():
         if not stages or not all(0 <= stage.layer < layers for stage in stages):
             raise ValueError(f"schedule {name} acts outside the {layers} layers")
-    for name, entry in manifest.files.items():
+    for name in manifest.files:
         path = PurePosixPath(name)
         if path.is_absolute() or path.as_posix() != name or {"..", "."} & {*path.parts, name}:
             raise ValueError(f"the file name {name!r} leads out of the bundle")
-        if type(entry.get("bytes")) is not int or type(entry.get("sha256")) is not str:
-            raise ValueError(f"{name} has no bytes and sha256")
-    table = manifest.files.get("embeddings.data")
-    wanted = manifest.dims.vocab_size * manifest.dims.hidden_size * _ITEM_BYTES[manifest.embeddings]
-    if table is not None and table["bytes"] != wanted:
-        raise ValueError(f"embeddings.data has {table['bytes']} bytes, dims say {wanted}")
+    table = manifest.files.get(EMBEDDINGS)
+    wanted = manifest.dims.vocab_size * manifest.dims.hidden_size * ITEM_BYTES[manifest.embeddings]
+    if table is not None and table.bytes != wanted:
+        raise ValueError(f"{EMBEDDINGS} has {table.bytes} bytes, dims say {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +234,9 @@ class Bundle:
             raise BundleError(f"{self.path} has no {name}; {_EXPORT_AGAIN} with what it is for")
         return self.path / name
 
-    def graph(self, name: str) -> Path:
-        """Path of graph `name`, such as host.decoder."""
-        return self.file(f"graphs/{name}.onnx")
+    def graph(self, name: GraphName) -> Path:
+        """Path of one of the bundle's graphs."""
+        return self.file(name.file)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """One of the bundle's JSON files."""
@@ -229,6 +274,11 @@ def _read_manifest(folder: Path) -> Manifest:
         newer = isinstance(found, int) and found > FORMAT
         way_out = "upgrade tightrope" if newer else _EXPORT_AGAIN
         raise BundleError(f"{file} has format {found}, this reader knows {FORMAT}; {way_out}")
+    if values.get("opset_version") != OWN_OPSET:
+        raise BundleError(
+            f"{file} has opset_version {values.get('opset_version')!r}, this reader knows "
+            f"{OWN_OPSET}; {_EXPORT_AGAIN}, or use the tightrope that wrote it"
+        )
     try:
         return Manifest.from_dict(values)
     except (TypeError, ValueError) as error:
@@ -236,28 +286,27 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
-    stamp_file = state_folder(folder) / "stamp.json"
-    stamps = {} if verify else _read_stamps(stamp_file)
-    fresh: dict[str, list[Any]] = {}
+    stamps = {} if verify else read_stamps(folder)
+    fresh: Stamps = {}
     for name, entry in manifest.files.items():
         file = folder / name
         if not file.is_file():  # nor a folder or a pipe
             raise BundleError(f"{file} is missing; copy the bundle again or {_EXPORT_AGAIN}")
         status = file.stat()
-        if status.st_size != entry["bytes"]:
+        if status.st_size != entry.bytes:
             raise BundleError(
-                f"{file} has {status.st_size} bytes, the manifest says {entry['bytes']}: "
+                f"{file} has {status.st_size} bytes, the manifest says {entry.bytes}: "
                 f"it is cut short or edited; copy the bundle again or {_EXPORT_AGAIN}"
             )
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino, entry["sha256"]]
-        if stamps.get(name) != stamp and sha256_of(file) != entry["sha256"]:
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ino, entry.sha256]
+        if stamps.get(name) != stamp and sha256_of(file) != entry.sha256:
             raise BundleError(
                 f"{file} is not what was exported (its sha256 differs); "
                 f"copy the bundle again or {_EXPORT_AGAIN}"
             )
         fresh[name] = stamp
     if fresh != stamps:
-        _write_stamps(stamp_file, fresh)
+        write_stamps(folder, fresh)
 
 
 def sha256_of(file: Path) -> str:
@@ -270,40 +319,3 @@ def sha256_of(file: Path) -> str:
     except OSError as error:
         raise BundleError(f"{file} cannot be read ({error}); change its permissions") from error
     return digest.hexdigest()
-
-
-def state_folder(bundle: Path) -> Path:
-    """Where what is learnt about a bundle on this machine is kept; the bundle itself never changes.
-
-    TIGHTROPE_STATE if set, else NAME.state beside the bundle, else (where that folder cannot be
-    written) a folder in XDG_STATE_HOME.
-    """
-    if chosen := os.environ.get("TIGHTROPE_STATE"):
-        return Path(chosen)
-    bundle = bundle.resolve()
-    if os.access(bundle.parent, os.W_OK):
-        return bundle.with_suffix(".state")
-    home = Path(os.environ.get("HOME") or tempfile.gettempdir())  # a service may have no home
-    state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
-    return state / "tightrope" / hashlib.sha256(str(bundle).encode()).hexdigest()[:16]
-
-
-def _read_stamps(file: Path) -> dict[str, Any]:
-    try:
-        stamps = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # no stamp or a damaged one: everything is hashed again
-    return stamps if isinstance(stamps, dict) else {}
-
-
-def _write_stamps(file: Path, stamps: dict[str, list[Any]]) -> None:
-    """Best effort: on a read-only system every opening hashes again."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(stamps), encoding="utf-8")
-        temporary.replace(file)
-    except OSError:
-        # A read-only system refuses this as well, even where there is nothing to remove.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

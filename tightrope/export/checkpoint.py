@@ -40,7 +40,7 @@ class Checkpoint:
     @property
     def auto_class(self) -> Any:
         """The transformers class that builds this kind of model."""
-        if self.family.vision is None:
+        if self.family.tower is None:
             return transformers.AutoModelForCausalLM
         return transformers.AutoModelForImageTextToText
 

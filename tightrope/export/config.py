@@ -5,9 +5,32 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tightrope.bundle import Parity
+from tightrope.checks import check_one_of, check_whole
 from tightrope.errors import InputError
+from tightrope.schemas import versioned
 
-PRECISIONS = ("fp32", "fp16", "int4")
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How numbers are stored and computed with."""
+
+    storage: str
+    """Element type of weights and embeddings, decoder matrices of an int4 export apart."""
+    quantized: bool = False
+    """Whether the decoder's matrices are int4."""
+
+    @property
+    def activations(self) -> str:
+        """Element type in which standard graphs compute."""
+        return self.storage
+
+
+PRECISIONS = {
+    "fp32": Precision("float32"),
+    "fp16": Precision("float16"),
+    "int4": Precision("float16", quantized=True),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +55,12 @@ class ExportConfig:
     """Seed of the parity check's prompts."""
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}; accepted: {', '.join(PRECISIONS)}")
-        _check_whole("slots", self.slots, least=32)
+        check_one_of("precision", self.precision, PRECISIONS)
+        check_whole("slots", self.slots, least=32)
         if self.prefill_chunk is not None:
-            _check_whole("prefill_chunk", self.prefill_chunk, least=16)
-        if self.block_size not in (32, 128) or not isinstance(self.block_size, int):
-            raise InputError(f"block_size is {self.block_size!r}; accepted: 32 or 128")
-        _check_whole("seed", self.seed, least=0)
+            check_whole("prefill_chunk", self.prefill_chunk, least=16)
+        check_one_of("block_size", self.block_size, (32, 128))
+        check_whole("seed", self.seed, least=0)
         for name in ("selectors", "schedules", "resolutions"):
             values = getattr(self, name)
             if not isinstance(values, (tuple, list)) and (
@@ -47,12 +68,7 @@ class ExportConfig:
             ):
                 raise InputError(f"{name} is {values!r}; accepted: a tuple")
         for resolution in self.resolutions or ():
-            _check_whole("resolution", resolution, least=1)
-
-
-def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}; accepted: a whole number, {least} or more")
+            check_whole("resolution", resolution, least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,28 +85,9 @@ class ExportSummary:
     files: int
     total_bytes: int
     seconds: float
-    parity: dict[str, Any]
+    parity: Parity | None
     notes: tuple[str, ...] = field(default=())
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Name and text of each line of the summary table."""
-        parity = [
-            (f"parity: {name}", f"{value:.2e}" if isinstance(value, float) else str(value))
-            for name, value in self.parity.items()
-        ]
-        return [
-            ("bundle", self.bundle),
-            ("family", self.family),
-            ("precision", self.precision),
-            ("files", f"{self.files}, {self.total_bytes / 1e6:.1f} MB"),
-            ("slots", f"{self.slots}, prefill in chunks of {self.prefill_chunk}"),
-            ("selectors", ", ".join(self.selectors) or "none: a text model"),
-            ("schedules", ", ".join(self.schedules) or "none"),
-            *parity,
-            *(("note", note) for note in self.notes),
-            ("took", f"{self.seconds:.1f} s"),
-        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-ready values."""
-        return asdict(self)
+        return versioned("export", asdict(self))

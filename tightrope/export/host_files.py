@@ -8,42 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from tightrope.export.checkpoint import Checkpoint, parameters_of
-from tightrope.export.choices import Choices
+from tightrope.bundle import EMBEDDINGS
+from tightrope.export.checkpoint import parameters_of
+from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 
 
-def write_host_files(
-    folder: Path,
-    source: Checkpoint,
-    choices: Choices,
-    model: Any,
-    tokenizer: Any,
-    weights: WeightFile,
-    kind: str,
-) -> None:
-    """Write them to `folder`; kind: element type of the embeddings, float16 or float32."""
+def write_host_files(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> None:
+    """Write them to `folder`."""
     table = model.get_input_embeddings().weight
     name = next(key for key, value in parameters_of(model).items() if value is table)
-    weights.rounded(name).numpy().astype(kind).tofile(folder / "embeddings.data")
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    if choices.chat_template is not None:
-        (folder / "chat_template.jinja").write_text(choices.chat_template, encoding="utf-8")
-    write_json(folder / "generation.json", _generation(source, model, tokenizer))
-    adapter = source.family.vision
-    if choices.vision is None or adapter is None:
-        return
-    tables = {
-        str(side): adapter.position_table(model, side).float().numpy()
-        for side in choices.vision.resolutions
-    }
-    np.savez(folder / "positions.npz", **tables)  # type: ignore[arg-type]  # names are free
-    write_json(folder / "preprocessor.json", choices.preprocessor)
+    weights.rounded(name).numpy().astype(recipe.precision.storage).tofile(folder / EMBEDDINGS)
+    recipe.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    if recipe.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")
+    write_json(folder / "generation.json", _generation(recipe, model))
+    if recipe.vision is not None:
+        tables = recipe.vision.model.tables(model, recipe.vision.info)
+        np.savez(folder / "positions.npz", **tables)  # type: ignore[arg-type]  # names are free
+        write_json(folder / "preprocessor.json", recipe.preprocessor)
 
 
-def _generation(source: Checkpoint, model: Any, tokenizer: Any) -> dict[str, Any]:
+def _generation(recipe: Recipe, model: Any) -> dict[str, Any]:
+    tokenizer, family = recipe.tokenizer, recipe.checkpoint.family
     ends: set[int] = set()
-    for config in (model.generation_config, source.config.get_text_config()):
+    for config in (model.generation_config, recipe.checkpoint.config.get_text_config()):
         found = getattr(config, "eos_token_id", None)
         ends.update([found] if isinstance(found, int) else found or [])
     if tokenizer.eos_token_id is not None:
@@ -56,9 +45,9 @@ def _generation(source: Checkpoint, model: Any, tokenizer: Any) -> dict[str, Any
     return {
         "eos_token_ids": sorted(ends),
         # Hugging Face's processors add what the post-processor adds, its tokenizers do not.
-        "add_special_tokens": source.family.vision is not None,
+        "add_special_tokens": family.tower is not None,
         "special_tokens": special,
-        "embedding_scale": 1.0,
+        "embedding_scale": family.embedding_scale,
     }
 
 

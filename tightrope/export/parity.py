@@ -9,88 +9,116 @@ lie closer than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
+import PIL.Image
 import torch
 
+from tightrope.arrays import Array, Floats, Ordinals
+from tightrope.bundle import EMBEDDINGS, Parity
 from tightrope.errors import UnsupportedModel
-from tightrope.export.checkpoint import Checkpoint, parameters_of
-from tightrope.export.choices import Choices
-from tightrope.export.config import ExportConfig
+from tightrope.export.checkpoint import parameters_of
+from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
-from tightrope.interface import Dims
+from tightrope.inputs.layout import ImageTokens, Stream, assemble, visual_tokens
+from tightrope.inputs.positions import Rule, find_rule
+from tightrope.interface.calls import Call, Update, feeds, update_of
+from tightrope.interface.names import GraphName
+from tightrope.interface.tensors import VISUAL_EMBEDS, Dims
+from tightrope.plugins.slot_attention.policies import unbudgeted
 
-Array = npt.NDArray[Any]
-Embed = Callable[[int], Array]
 PROMPT_TOKENS, STEPS = 40, 8
-_FULL_CACHE = np.array([1, 0, 1, 0, 1, 0, 0, 1], np.float32)  # nothing is given up under it
+_IMAGE_AT = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prompt:
-    """A seeded prompt: text, or text around the tokens of one image."""
-
-    embeds: Array
-    """float32 [1,S,E], as the bundle's own graphs and embeddings make it."""
-    reference_embeds: torch.Tensor
-    """The same from Hugging Face's model."""
-
-
-def measure(
-    folder: Path,
-    source: Checkpoint,
-    config: ExportConfig,
-    choices: Choices,
-    model: Any,
-    weights: WeightFile,
-) -> dict[str, Any]:
+def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Parity:
     """Figures of the bundle in `folder`; `model` carries the weights as written afterwards.
 
     Raises UnsupportedModel where float32 parity does not hold.
     """
-    rounded = config.precision != "fp32"
-    tokens = np.random.default_rng(config.seed).integers(0, choices.dims.vocab_size, PROMPT_TOKENS)
-    original = _logits(model, tokens)
+    rng = np.random.default_rng(recipe.config.seed)
+    token_ids = rng.integers(0, recipe.dims.vocab_size, PROMPT_TOKENS)
+    rounded = recipe.precision.storage != "float32"
+    original = _logits(model, token_ids)
     _replace_weights(model, weights)
-    embeddings = np.memmap(
-        folder / "embeddings.data",
-        np.float16 if rounded else np.float32,
-        "r",
-        shape=(choices.dims.vocab_size, choices.dims.hidden_size),
-    )
-
-    def embed(token: int) -> Array:
-        return np.asarray(embeddings[token], np.float32)
-
-    figures = _compare(
-        folder / "graphs" / "host.decoder.onnx",
-        _prompt(folder, source, config, choices, model, embed),
-        model,
-        choices.dims,
-        embed,
-        config.precision == "int4",
-    )
+    ours, theirs = _Prompts(recipe, model, folder).both(token_ids.tolist(), rng)
+    figures = _compare(recipe, model, ours, theirs, folder)
     if rounded:
-        distance = _relative(original, _logits(model, tokens))
-        figures["weights as written against the checkpoint (relative)"] = distance
+        distance = _relative(original, _logits(model, token_ids))
+        figures = replace(figures, stored_weights=distance)
     return figures
 
 
-def _logits(model: Any, tokens: Array) -> Array:
+class _Prompts:
+    """A seeded prompt, text or text around one image, embedded by the bundle and by HF."""
+
+    def __init__(self, recipe: Recipe, model: Any, folder: Path) -> None:
+        self._recipe, self._model, self._folder = recipe, model, folder
+        dims = recipe.dims
+        shape = (dims.vocab_size, dims.hidden_size)
+        self.table = np.memmap(folder / EMBEDDINGS, recipe.precision.storage, "r", shape=shape)
+
+    def embed(self, token_ids: Sequence[int]) -> Floats:
+        """[S,E] as the bundle's host gathers them."""
+        scale = np.float32(self._recipe.checkpoint.family.embedding_scale)
+        return self.table[np.asarray(token_ids)].astype(np.float32) * scale
+
+    def both(self, token_ids: list[int], rng: np.random.Generator) -> tuple[_Prompt, torch.Tensor]:
+        """The prompt as the bundle's graphs take it, and Hugging Face's embeddings [1,S,E]."""
+        embedding = self._model.get_input_embeddings()
+
+        def reference(ids: Sequence[int]) -> Floats:
+            rows: Floats = embedding(torch.tensor(list(ids))).float().numpy()
+            return rows
+
+        vision = self._recipe.vision
+        if vision is None:
+            stream = assemble(token_ids, None, (), self.embed)
+            theirs = assemble(token_ids, None, (), reference)
+        else:
+            side, marker = vision.info.resolutions[0], vision.info.image_token_id
+            token_ids = [token for token in token_ids if token != marker]
+            token_ids.insert(_IMAGE_AT, marker)
+            picture = PIL.Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
+            tables = vision.model.tables(self._model, vision.info)
+            inputs = vision.host.prepare(self._recipe.preprocessor, tables)([picture], side)
+            graph = session(self._folder / GraphName("host", "vision").file)
+            (seen,) = graph.run([VISUAL_EMBEDS], inputs)
+            self._model.set_attn_implementation("eager")
+            with torch.no_grad():
+                expected = vision.model.reference_embeds(self._model, inputs).float().numpy()
+            layout = vision.host.layout(side)
+            index = np.arange(visual_tokens(layout))
+            ours, wanted = (
+                (ImageTokens(layout, index, embeds[0]),) for embeds in (seen, expected)
+            )
+            stream = assemble(token_ids, marker, ours, self.embed)
+            theirs = assemble(token_ids, marker, wanted, reference)
+        return _Prompt(stream, self.embed), torch.from_numpy(theirs.embeds)[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    stream: Stream
+    embed: Any
+    """Token ids to [S,E]."""
+
+
+def _logits(model: Any, token_ids: Array) -> Floats:
     """Logits of a text, float32 [S,vocab]: compared, they say what rounding does to the model."""
     with torch.no_grad():
-        ids = torch.from_numpy(tokens)[None]
-        logits: Array = model.float()(input_ids=ids, use_cache=False).logits[0].numpy()
+        ids = torch.from_numpy(token_ids)[None]
+        logits: Floats = model.float()(input_ids=ids, use_cache=False).logits[0].numpy()
     return logits
 
 
-def _relative(expected: Array, measured: Array) -> float:
+def _relative(expected: Floats, measured: Floats) -> float:
     """Root mean square of the difference, as a share of that of the logits."""
     return float(np.sqrt(((measured - expected) ** 2).mean() / (expected**2).mean()))
 
@@ -111,35 +139,6 @@ def _replace_weights(model: Any, weights: WeightFile) -> None:
             value.copy_(weights.in_graphs(name))
 
 
-def _prompt(
-    folder: Path,
-    source: Checkpoint,
-    config: ExportConfig,
-    choices: Choices,
-    model: Any,
-    embed: Embed,
-) -> _Prompt:
-    rng = np.random.default_rng(config.seed)
-    tokens = rng.integers(0, choices.dims.vocab_size, PROMPT_TOKENS)
-    ours = np.stack([embed(int(token)) for token in tokens])[None]
-    theirs = model.get_input_embeddings()(torch.from_numpy(tokens)[None])
-    vision, adapter = choices.vision, source.family.vision
-    if vision is None or adapter is None:
-        return _Prompt(embeds=ours, reference_embeds=theirs)
-    side = vision.resolutions[0]
-    pixels = rng.normal(size=(1, 3, side, side)).astype(np.float32)
-    table = adapter.position_table(model, side).numpy()
-    graph = session(folder / "graphs" / "host.vision.onnx")
-    (seen,) = graph.run(["visual_embeds"], {"pixel_values": pixels, "position_table": table})
-    model.set_attn_implementation("eager")
-    with torch.no_grad():
-        reference = adapter.reference_embeds(model, torch.from_numpy(pixels))
-    return _Prompt(
-        embeds=np.concatenate([ours[:, :4], seen, ours[:, 4:]], 1),
-        reference_embeds=torch.cat([theirs[:, :4], reference, theirs[:, 4:]], 1),
-    )
-
-
 def session(file: Path, accuracy_level: int | None = None) -> onnxruntime.InferenceSession:
     """`file` on the CPU; accuracy_level: how int4 products compute, 1 float32, 4 int8."""
     options = onnxruntime.SessionOptions()
@@ -151,83 +150,100 @@ def session(file: Path, accuracy_level: int | None = None) -> onnxruntime.Infere
 
 
 def _compare(
-    decoder: Path, prompt: _Prompt, model: Any, dims: Dims, embed: Embed, int4: bool
-) -> dict[str, Any]:
-    measured = _walk(session(decoder, 1 if int4 else None), prompt.embeds, dims, embed)
-    expected, gap = _reference(model, prompt.reference_embeds, measured.tokens)
+    recipe: Recipe, model: Any, prompt: _Prompt, reference_embeds: torch.Tensor, folder: Path
+) -> Parity:
+    decoder, int4 = folder / GraphName("host", "decoder").file, recipe.precision.quantized
+    rule = find_rule(recipe.checkpoint.family.positions)
+    walk = functools.partial(_walk, prompt=prompt, dims=recipe.dims, rule=rule)
+    measured = walk(session(decoder, 1 if int4 else None))
+    expected, gap = _reference(model, reference_embeds, measured.tokens)
     difference = float(np.abs(measured.logits - expected).max())
     tolerance = max(1e-4, 3 * gap)
     agreeing = _same_tokens(measured.logits, expected, tolerance)
-    figures: dict[str, Any] = {
-        "logits against Hugging Face": difference,
-        "allowed": tolerance,
-        "greedy tokens": f"{agreeing} of {len(expected)} equal",
-    }
-    if int4:
-        fast = _walk(session(decoder), prompt.embeds, dims, embed, measured.tokens)
-        figures["int8 activations against float32 (relative)"] = _relative(
-            measured.logits, fast.logits
-        )
     if difference > tolerance or agreeing < len(expected):
         raise UnsupportedModel(
             f"the exported graph differs from the model by {difference:.1e} in its logits, "
             f"{tolerance:.1e} is allowed: this architecture is not exported faithfully"
         )
-    return figures
+    fast = walk(session(decoder), forced=measured.tokens) if int4 else None
+    return Parity(
+        logits=difference,
+        allowed=tolerance,
+        equal_tokens=agreeing,
+        tokens=len(expected),
+        int8_activations=None if fast is None else _relative(measured.logits, fast.logits),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    logits: Array
+    logits: Floats
     """float32 [steps,vocab]"""
     tokens: list[int]
 
 
+class _Cache:
+    """A full cache for one row: what the runtime does with slots, without its economies."""
+
+    def __init__(self, dims: Dims, capacity: int) -> None:
+        self._layers = range(dims.num_hidden_layers)
+        lanes = (len(self._layers), 1, dims.num_key_value_heads, capacity)
+        self._keys, self._values = np.zeros((2, *lanes, dims.head_dim), np.float32)
+        self.score, self.position = np.zeros(lanes, np.float32), np.full(lanes, -1, np.int32)
+        self.used = 0
+
+    @property
+    def keys(self) -> list[Array]:
+        return [self._keys[i][:, :, : self.used] for i in self._layers]
+
+    @property
+    def values(self) -> list[Array]:
+        return [self._values[i][:, :, : self.used] for i in self._layers]
+
+    def commit(self, update: Update) -> None:
+        assert isinstance(update.target, np.ndarray)
+        target: Ordinals = update.target
+        lanes = np.ix_(*(range(length) for length in target.shape[:3]))
+        where = (*(index[..., None] for index in lanes), target)
+        self._keys[where], self._values[where] = update.key, update.value
+        self.score, self.position = update.next_score, update.next_position
+        self.used = self.score.shape[3]
+
+
 def _walk(
     graph: onnxruntime.InferenceSession,
-    embeds: Array,
+    prompt: _Prompt,
     dims: Dims,
-    embed: Embed,
+    rule: Rule,
     forced: Sequence[int] | None = None,
 ) -> _Walk:
     """Prefill, then greedy (or `forced`) steps with a full cache."""
-    layers, heads = range(dims.num_hidden_layers), dims.num_key_value_heads
-    length = embeds.shape[1]
-    capacity = length + STEPS
-    keys = np.zeros((len(layers), 1, heads, capacity, dims.head_dim), np.float32)
-    values = np.zeros_like(keys)
-    score = np.zeros((len(layers), 1, heads, capacity), np.float32)
-    position = np.full(score.shape, -1, np.int32)
+    stream, layers = prompt.stream, dims.num_hidden_layers
+    capacity = len(stream.ordinals) + STEPS
+    cache = _Cache(dims, capacity)
     names = [output.name for output in graph.get_outputs()]
-    rows, tokens, start = [], [], 0
+    embeds, ordinals, rope = stream.embeds, stream.ordinals, rule(stream.ordinals)
+    positions, rows, tokens = rope.positions, [], []
     for step in range(STEPS + 1):
-        place = np.arange(start, start + embeds.shape[1])[None]
-        used = capacity if step else 0
-        feeds = {
-            "inputs_embeds": embeds,
-            "query_position": place.astype(np.int32),
-            "rope_position": place.astype(np.int64),
-            "kv_budget": np.full(len(layers), capacity, np.int64),
-            "policy": _FULL_CACHE,
-        }
-        feeds |= {"slot_score": score, "slot_position": position}
-        for i in layers:
-            feeds[f"slot_key.{i}"] = keys[i][:, :, :used]
-            feeds[f"slot_value.{i}"] = values[i][:, :, :used]
-        out = dict(zip(names, graph.run(names, feeds), strict=True))
-        at = np.ix_(range(len(layers)), range(1), range(heads))
-        target = out["target"].astype(np.int64)
-        where = (*(index[..., None] for index in at), target)
-        keys[where], values[where] = out["key"], out["value"]
-        score, position = out["next_score"], out["next_position"]
-        start += embeds.shape[1]
-        rows.append(out["logits"][0])
+        call = Call(
+            embeds=embeds[None],
+            query_position=ordinals[None],
+            rope_position=positions[None],
+            kv_budget=np.full((layers, dims.num_key_value_heads), capacity, np.int64),
+            policy=unbudgeted(layers),
+        )
+        outputs = dict(zip(names, graph.run(names, feeds(call, cache)), strict=True))
+        logits, update = update_of(outputs)
+        cache.commit(update)
+        rows.append(logits[0])
         tokens.append(int(rows[-1].argmax()) if forced is None else forced[step])
-        embeds = embed(tokens[-1])[None, None]
+        embeds = prompt.embed(tokens[-1:])
+        ordinals = np.array([stream.next_ordinal + step], np.int32)
+        positions = ordinals.astype(np.int64) + rope.delta
     return _Walk(np.stack(rows), tokens)
 
 
-def _reference(model: Any, embeds: torch.Tensor, tokens: list[int]) -> tuple[Array, float]:
+def _reference(model: Any, embeds: torch.Tensor, tokens: list[int]) -> tuple[Floats, float]:
     """Logits of the same steps by Hugging Face, and how far eager and sdpa lie apart there."""
     table = model.get_input_embeddings()
     rest = table(torch.tensor([tokens[:-1]])).float()
@@ -241,7 +257,7 @@ def _reference(model: Any, embeds: torch.Tensor, tokens: list[int]) -> tuple[Arr
     return results[0], float(np.abs(results[0] - results[1]).max())
 
 
-def _same_tokens(measured: Array, expected: Array, tolerance: float) -> int:
+def _same_tokens(measured: Floats, expected: Floats, tolerance: float) -> int:
     """Steps whose greedy tokens agree, or where the expected top two are too close to tell."""
     top = np.sort(expected, -1)
     unclear = top[:, -1] - top[:, -2] <= 2 * tolerance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -10,25 +10,25 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from tightrope.arrays import Codes, Halves
 from tightrope.errors import UnsupportedModel
-from tightrope.export.passes.linear import LAYOUT, PARAMETER
-from tightrope.export.trace import parameter_name
-from tightrope.plugins.int4_matmul.reference import Codes, Scales, dequantize, pack, quantize
+from tightrope.export.graphs.passes.linear import LAYOUT, PARAMETER
+from tightrope.export.recipe import Recipe
+from tightrope.export.tracing.trace import parameter_name
+from tightrope.plugins.int4_matmul.reference import dequantize, pack, quantize
 
 FILE = "weights.data"
 _ALIGN = 4096  # so that a tensor can be mapped on its own
-
-Parameters = Callable[[str], torch.Tensor]
 
 
 class WeightFile:
     """Writes parameters as graphs ask for them, and tells graphs where they lie."""
 
-    def __init__(self, folder: Path, parameters: Parameters, precision: str, block_size: int):
+    def __init__(self, folder: Path, parameters: Mapping[str, torch.Tensor], recipe: Recipe):
         self._stream: IO[bytes] = (folder / FILE).open("wb")
         self._parameters = parameters
-        self._half = precision != "fp32"
-        self._block_size = block_size
+        self._half = recipe.precision.storage == "float16"
+        self._block_size = recipe.config.block_size
         self._stored: dict[tuple[str, str], ir.ExternalTensor] = {}
         self._quantized: set[str] = set()
 
@@ -70,7 +70,7 @@ class WeightFile:
 
     def rounded(self, parameter: str) -> torch.Tensor:
         """A parameter rounded to the storage type and never quantised, float32."""
-        return self._rounded(parameter, self._parameters(parameter)).float()
+        return self._rounded(parameter, self._parameters[parameter]).float()
 
     def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
         key = (parameter, layout)
@@ -78,7 +78,7 @@ class WeightFile:
             if layout in ("codes", "scale"):
                 self._write_int4(parameter)
             else:
-                value = self._rounded(parameter, self._parameters(parameter))
+                value = self._rounded(parameter, self._parameters[parameter])
                 value = value.T if layout == "transposed" else value
                 array = value.contiguous().numpy()
                 kind = ir.DataType.from_numpy(array.dtype)
@@ -110,8 +110,8 @@ class WeightFile:
             base_dir=str(Path(self._stream.name).parent),
         )
 
-    def _quantize(self, parameter: str) -> tuple[Codes, Scales]:
-        value = self._parameters(parameter)
+    def _quantize(self, parameter: str) -> tuple[Codes, Halves]:
+        value = self._parameters[parameter]
         self._rounded(parameter, value)  # scales are float16: what that cannot hold, int4 cannot
         weight = value.float().T.contiguous().numpy()
         return quantize(weight, self._block_size)

@@ -90,6 +90,16 @@ class OpBuilder:
         """0, 1, ... as int64 [length]; `length` is int64 []."""
         return self.Range(np.int64(0), length, np.int64(1))
 
+    def stack(self, parts: Sequence[ir.Value]) -> ir.Value:
+        """[L, ...] of L values of one shape."""
+        shape = self.Concat([len(parts)], self.Shape(parts[0]), axis=0)
+        return self.Reshape(self.Concat(*parts, axis=0), shape)
+
+    def unstack(self, value: ir.Value, count: int) -> list[ir.Value]:
+        """The `count` values [...] of a value [count, ...]."""
+        parts = self.Split(value, axis=0, num_outputs=count, outputs=count)
+        return [self.Squeeze(part, [0]) for part in (parts if count > 1 else [parts])]
+
     def branch(
         self,
         condition: ir.Value,

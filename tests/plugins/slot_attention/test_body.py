@@ -9,65 +9,65 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tightrope.interface.onnx import FLOAT, IR_VERSION, OPSET, element_type
 from tightrope.plugins.builder import OpBuilder
 from tightrope.plugins.slot_attention import SCHEMA, body
 from tightrope.plugins.slot_attention.policies import POLICIES
-from tightrope.plugins.slot_attention.reference import slot_attention
+from tightrope.plugins.slot_attention.reference import leave, slot_attention
+from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE, SCORES, PolicyNumbers
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 8
-TYPES = {"T": 1, "float32": 1, "int32": 6, "int64": 7}
 ATTRIBUTES: tuple[dict[str, Any], ...] = (
     {},
     {"softcap": 3.0},
     {"window": 9},
     {"softcap": 2.0, "window": 4},
 )
-_sessions: dict[tuple[str, int], ort.InferenceSession] = {}
+_sessions: dict[tuple[body.Form, int, str], ort.InferenceSession] = {}
 
 
-def session(face: str, attributes: int) -> ort.InferenceSession:
-    if (face, attributes) not in _sessions:
-        _sessions[face, attributes] = _build(face, ATTRIBUTES[attributes])
-    return _sessions[face, attributes]
+def session(form: body.Form, attributes: int, score: str) -> ort.InferenceSession:
+    key = form, attributes, score
+    if key not in _sessions:
+        _sessions[key] = _build(form, ATTRIBUTES[attributes], score)
+    return _sessions[key]
 
 
-def _build(face: str, attributes: dict[str, Any]) -> ort.InferenceSession:
-    fixed = {"Hq": HEADS, "Hkv": KV_HEADS, "D": HEAD_DIM, "8": 8, "1": 1}
+def _build(form: body.Form, attributes: dict[str, Any], score: str) -> ort.InferenceSession:
+    fixed = {"Hq": HEADS, "Hkv": KV_HEADS, "D": HEAD_DIM}
     values = [
         ir.Value(
-            name=f"in_{argument.name}",
-            type=ir.TensorType(ir.DataType(TYPES[argument.dtype])),
-            shape=ir.Shape([fixed.get(axis, axis) for axis in argument.axes]),
+            name=f"in_{row.name}",
+            type=ir.TensorType(ir.DataType(element_type(row.dtype, FLOAT))),
+            shape=ir.Shape([fixed.get(str(axis), axis) for axis in row.axes]),
         )
-        for argument in SCHEMA.inputs
+        for row in SCHEMA.inputs
     ]
     op = OpBuilder()
-    dims = body.Dims(
-        q_heads=HEADS,
-        kv_heads=KV_HEADS,
-        head_dim=HEAD_DIM,
-        dtype=1,
-        **{"scale": HEAD_DIM**-0.5, "softcap": 0.0, "window": 0, "pool_kernel": 5} | attributes,
-    )
-    common = body.shared(op, values[7], values[9], KV_HEADS)
-    query, key, value, slot_key, slot_value, slot_score, slot_position = values[:7]
-    attend, keep = (body.attend_one, body.keep_one) if face == "step" else (body.attend, body.keep)
-    rows = [query, key, value, slot_key, slot_value, slot_position]
-    done = attend(op, rows, op.dim(slot_score, 2), dims, common)
-    kept = keep(op, [done.mass, key, slot_score, slot_position, values[8]], dims, common)
-    outputs = (done.out, *kept)
-    for value, argument in zip(outputs, SCHEMA.outputs, strict=True):
-        value.name = f"out_{argument.name}"
-        value.type = ir.TensorType(ir.DataType(TYPES[argument.dtype]))
-    graph = ir.Graph(values, outputs, nodes=op.nodes, opset_imports={"": 21}, name="body")
-    model = ir.to_proto(ir.Model(graph, ir_version=10))
+    shape = body.Fixed(HEADS, KV_HEADS, HEAD_DIM, FLOAT, HEAD_DIM**-0.5, **attributes)
+    outputs = body.body(op, values, shape, form, score)
+    for value, row in zip(outputs, SCHEMA.outputs, strict=True):
+        value.name = f"out_{row.name}"
+        value.type = ir.TensorType(ir.DataType(element_type(row.dtype, FLOAT)))
+    graph = ir.Graph(values, outputs, nodes=op.nodes, opset_imports={"": OPSET}, name="body")
+    model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION))
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def case(
-    seed: int, n: int, s: int, capacity: int, occupied: int, policy: str, budget: int
+    seed: int,
+    n: int,
+    s: int,
+    capacity: int,
+    occupied: int,
+    policy: str,
+    budget: int,
+    uneven: int = 0,
 ) -> dict[str, Any]:
-    """Inputs of a call that keeps the contract: slots older than the new tokens."""
+    """Inputs of a call that keeps the contract: slots older than the new tokens.
+
+    uneven: how much less the second head may hold.
+    """
     rng = np.random.default_rng(seed)
     float32 = np.float32
     position = np.full((n, KV_HEADS, capacity), -1, np.int32)
@@ -93,19 +93,24 @@ def case(
         "slot_score": (rng.random(shape) * filled).astype(float32),
         "slot_position": position,
         "query_position": query_position,
-        "budget": np.array([budget], np.int64),
+        "kv_budget": np.array([budget, budget - uneven], np.int64),
         "policy": vector,
     }
 
 
-def run(face: str, inputs: dict[str, Any], attributes: int = 0) -> list[Any]:
+def run(
+    form: body.Form, inputs: dict[str, Any], attributes: int = 0, score: str = DEFAULT_SCORE
+) -> list[Any]:
     feeds = {f"in_{name}": value for name, value in inputs.items()}
-    outputs: list[Any] = session(face, attributes).run(None, feeds)
+    outputs: list[Any] = session(form, attributes, score).run(None, feeds)
     return outputs
 
 
-def expect(inputs: dict[str, Any], attributes: int = 0) -> tuple[Any, ...]:
-    return slot_attention(**inputs, scale=HEAD_DIM**-0.5, **ATTRIBUTES[attributes])
+def expect(
+    inputs: dict[str, Any], attributes: int = 0, score: str = DEFAULT_SCORE
+) -> tuple[Any, ...]:
+    scale = HEAD_DIM**-0.5
+    return slot_attention(**inputs, scale=scale, score=score, **ATTRIBUTES[attributes])
 
 
 def same(got: list[Any], want: tuple[Any, ...]) -> None:
@@ -125,26 +130,87 @@ calls = st.fixed_dictionaries(
 )
 
 
+SCORE_NAMES = st.sampled_from(sorted(SCORES))
+KINDS = st.sampled_from(range(len(ATTRIBUTES)))
+
+
 @settings(max_examples=150, deadline=None)
-@given(calls, st.integers(2, 20), st.integers(0, 9), st.sampled_from(range(len(ATTRIBUTES))))
+@given(calls, st.integers(2, 20), st.integers(0, 9), KINDS, SCORE_NAMES, st.integers(0, 3))
 def test_general_body_equals_the_reference(
-    call: dict[str, Any], s: int, room: int, attributes: int
+    call: dict[str, Any], s: int, room: int, attributes: int, score: str, uneven: int
 ) -> None:
     budget = max(6, call["occupied"] + room)
-    inputs = case(**call, s=s, capacity=max(budget, call["occupied"]), budget=budget)
-    same(run("general", inputs, attributes), expect(inputs, attributes))
+    uneven = min(uneven, budget - max(6, call["occupied"]))
+    inputs = case(**call, s=s, capacity=budget, budget=budget, uneven=uneven)
+    same(run("general", inputs, attributes, score), expect(inputs, attributes, score))
 
 
 @settings(max_examples=150, deadline=None)
-@given(calls, st.integers(0, 5), st.sampled_from(range(len(ATTRIBUTES))))
+@given(calls, st.integers(0, 5), KINDS, SCORE_NAMES, st.integers(0, 3))
 def test_step_body_equals_the_general_one_and_the_reference(
-    call: dict[str, Any], room: int, attributes: int
+    call: dict[str, Any], room: int, attributes: int, score: str, uneven: int
 ) -> None:
     budget = max(6, call["occupied"] + room)
-    inputs = case(**call, s=1, capacity=budget + 2, budget=budget)
-    step = run("step", inputs, attributes)
-    same(step, expect(inputs, attributes))
-    same(step, tuple(run("general", inputs, attributes)))
+    uneven = min(uneven, budget - max(6, call["occupied"]))
+    inputs = case(**call, s=1, capacity=budget + 2, budget=budget, uneven=uneven)
+    step = run("step", inputs, attributes, score)
+    same(step, expect(inputs, attributes, score))
+    same(step, tuple(run("general", inputs, attributes, score)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(calls, st.integers(1, 20), st.integers(0, 9), KINDS, SCORE_NAMES)
+def test_append_body_equals_the_general_one_where_nothing_has_to_leave(
+    call: dict[str, Any], s: int, room: int, attributes: int, score: str
+) -> None:
+    capacity = call["occupied"] + s + room
+    inputs = packed(case(**call, s=s, capacity=capacity, budget=max(6, capacity)))
+    appended = run("append", inputs, attributes, score)
+    same(appended, expect(inputs, attributes, score))
+    same(appended, tuple(run("general", inputs, attributes, score)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(calls, st.integers(1, 20), st.integers(6, 20), KINDS, SCORE_NAMES)
+def test_append_and_a_ranking_afterwards_keep_what_the_general_body_keeps(
+    call: dict[str, Any], s: int, budget: int, attributes: int, score: str
+) -> None:
+    budget = max(budget, call["occupied"])
+    inputs = packed(case(**call, s=s, capacity=call["occupied"] + s, budget=budget))
+    out, target, scores, position = expect(inputs, attributes, score)
+    appended = run("append", inputs, attributes, score)
+    np.testing.assert_allclose(appended[0], out, atol=2e-6)
+    ordinals, worth = appended[3], appended[2]
+    nothing_new = np.full((len(ordinals), KV_HEADS, 0), -1, np.int32)
+    leaves = leave(
+        worth,
+        np.concatenate([ordinals, nothing_new], 2),
+        inputs["query_position"],
+        inputs["kv_budget"],
+        PolicyNumbers(*inputs["policy"]),
+    )
+    for row, head in np.ndindex(ordinals.shape[:2]):
+        left = ordinals[row, head][(ordinals[row, head] >= 0) & ~leaves[row, head]]
+        kept = position[row, head][position[row, head] >= 0]
+        assert sorted(left.tolist()) == sorted(kept.tolist())
+        by_ordinal = dict(zip(ordinals[row, head], worth[row, head], strict=True))
+        for slot, ordinal in enumerate(position[row, head]):
+            if ordinal >= 0:
+                np.testing.assert_allclose(
+                    by_ordinal[ordinal], scores[row, head, slot], atol=5e-6, rtol=1e-5
+                )
+        assert (target[row, head] >= 0).sum() <= s
+
+
+def packed(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same slots, the occupied ones first, as whoever owns them keeps them."""
+    order = np.argsort(inputs["slot_position"] < 0, axis=-1, kind="stable")
+    moved = {
+        name: np.take_along_axis(inputs[name], order, 2) for name in ("slot_score", "slot_position")
+    }
+    for name in ("slot_key", "slot_value"):
+        moved[name] = np.take_along_axis(inputs[name], order[..., None], 2)
+    return inputs | moved
 
 
 @pytest.mark.parametrize("used", [0, 3, 7])

@@ -64,7 +64,7 @@ def kept_after(stream: Stream, policy: str) -> set[int]:
             score,
             position,
             np.arange(start, start + CHUNK, dtype=np.int32)[None],
-            np.array([BUDGET]),
+            np.full(KV_HEADS, BUDGET),
             POLICIES[policy].vector(SINKS, RECENT),
             scale=1.0,
         )

@@ -1,7 +1,6 @@
 """Model families: what tracing must know that Hugging Face's classes do not say themselves.
 
-One family, one small adapter: text models need none beyond their entry here, vision models a
-file that says how their tower is traced and how the host prepares its input.
+A text family is an entry here; one that sees has the torch half of its tower in a file of its own.
 """
 
 from __future__ import annotations
@@ -11,27 +10,31 @@ from typing import Any
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.families import llava
-from tightrope.export.families.vision import VisionAdapter
+from tightrope.export.families.tower import TowerModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A group of checkpoints that are exported the same way."""
 
-    name: str
     model_type: str
-    """`model_type` in the checkpoint's config.json."""
-    vision: VisionAdapter | None = None
+    """As in the checkpoint's config.json."""
+    positions: str = "ordinal"
+    """How rotary positions follow from ordinals: a rule of `inputs.positions`."""
+    embedding_scale: float = 1.0
+    """By which token embeddings are multiplied before the first layer."""
+    tower: TowerModel | None = None
 
 
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family(name="llama", model_type="llama"),
-        Family(name="qwen2", model_type="qwen2"),
-        Family(name="llava", model_type="llava", vision=llava.ADAPTER),
+        Family(model_type="llama"),
+        Family(model_type="qwen2"),
+        Family(model_type="llava", tower=llava.MODEL),
     )
 }
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
 def family_called(model_type: object) -> Family:
@@ -43,22 +46,19 @@ def family_called(model_type: object) -> Family:
     return FAMILIES[model_type]
 
 
-_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-
-
 def find_family(config: Any) -> Family:
     """The family of a Hugging Face config; raises UnsupportedModel where it cannot be exported."""
     family = family_called(config.model_type)
     text = config.get_text_config()
-    if family.vision is not None:
+    if family.tower is not None:
         inner = FAMILIES.get(text.model_type)
-        if inner is None or inner.vision is not None:
-            known = ", ".join(name for name, entry in FAMILIES.items() if entry.vision is None)
+        if inner is None or inner.tower is not None:
+            known = ", ".join(name for name, entry in FAMILIES.items() if entry.tower is None)
             raise UnsupportedModel(
-                f"the {family.name} model has a language model of type {text.model_type!r}; "
-                f"exporters exist for: {known}"
+                f"the {family.model_type} model has a language model of type "
+                f"{text.model_type!r}; exporters exist for: {known}"
             )
-        family.vision.check(config)
+        family.tower.check(config)
     rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
     if rope in _LENGTH_DEPENDENT_ROPE:
         raise UnsupportedModel(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from tightrope.bundle import VisionInfo
+from tightrope.arrays import Array, Floats
 from tightrope.errors import InputError, UnsupportedModel
-from tightrope.export.families.vision import Tensors
-from tightrope.export.trace import TOWER, TOWER_ATTENTION, TowerState, known
+from tightrope.export.tracing.attention import TOWER, TOWER_ATTENTION, TowerState, attending
+from tightrope.inputs.prepare.clip import PIXEL_VALUES
+from tightrope.inputs.vision import VisionInfo
+from tightrope.interface.tensors import CLS_ATTENTION, TOWER_KEYS, TOWER_STATES
 
 _PROCESSOR_KEYS = (
     "do_resize",
@@ -27,9 +29,9 @@ _PROCESSOR_KEYS = (
 
 
 class Llava:
-    """Adapter of `LlavaForConditionalGeneration` with a `clip_vision_model` tower."""
+    """The tower of `LlavaForConditionalGeneration`, a `clip_vision_model`."""
 
-    signals = ("cls_attention", "tower_keys", "tower_states")
+    signals = (CLS_ATTENTION, TOWER_KEYS, TOWER_STATES)
 
     def check(self, config: Any) -> None:
         tower = config.vision_config.model_type
@@ -67,34 +69,45 @@ class Llava:
         listed = dict.fromkeys(resolutions or (own,))
         first = [own] if own in listed else []
         return VisionInfo(
+            kind="clip",
             image_token_id=config.image_token_id,
             image_token=token,
-            patch_size=vision.patch_size,
-            hidden_size=vision.hidden_size,
-            head_dim=vision.hidden_size // vision.num_attention_heads,
             resolutions=tuple(dict.fromkeys([*first, *listed])),
             signals=tuple(signals),
+            sizes={
+                "patch_size": vision.patch_size,
+                "hidden_size": vision.hidden_size,
+                "head_dim": vision.hidden_size // vision.num_attention_heads,
+            },
         )
 
-    def tower(self, model: Any, signals: Sequence[str]) -> torch.nn.Module:
+    def width(self, config: Any) -> int:
+        return int(config.vision_config.hidden_size)
+
+    def module(self, model: Any, signals: Sequence[str]) -> torch.nn.Module:
         return _Tower(model, signals)
 
     def projector(self, model: Any) -> torch.nn.Module:
         return _Projector(model)
 
-    def position_table(self, model: Any, resolution: int) -> torch.Tensor:
+    def tables(self, model: Any, info: VisionInfo) -> dict[str, Floats]:
+        """The position embeddings [1,P,Dv], interpolated for each resolution."""
         embeddings = model.model.vision_tower.embeddings
         weight = embeddings.position_embedding.weight
-        patches = (resolution // embeddings.patch_size) ** 2
-        blank = torch.empty(1, patches + 1, embeddings.embed_dim, dtype=weight.dtype)
-        table: torch.Tensor = embeddings.interpolate_pos_encoding(blank, resolution, resolution)
-        return table.detach()
+        found = {}
+        for side in info.resolutions:
+            patches = (side // embeddings.patch_size) ** 2
+            blank = torch.empty(1, patches + 1, embeddings.embed_dim, dtype=weight.dtype)
+            table = embeddings.interpolate_pos_encoding(blank, side, side)
+            found[str(side)] = table.detach().float().numpy()
+        return found
 
-    def reference_embeds(self, model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    def reference_embeds(self, model: Any, inputs: Mapping[str, Array]) -> torch.Tensor:
+        pixels = torch.from_numpy(inputs[PIXEL_VALUES])
         native = model.config.vision_config.image_size
-        options = {} if pixel_values.shape[-1] == native else {"interpolate_pos_encoding": True}
-        seen = model.model.get_image_features(pixel_values, **options)
-        return torch.stack(list(seen.pooler_output))
+        options = {} if pixels.shape[-1] == native else {"interpolate_pos_encoding": True}
+        output = model.model.get_image_features(pixels, **options)
+        return torch.stack(list(output.pooler_output))
 
     def preprocessor(self, processor: dict[str, Any]) -> dict[str, Any]:
         if missing := [key for key in _PROCESSOR_KEYS if key not in processor]:
@@ -125,13 +138,13 @@ class _Tower(torch.nn.Module):
         config.vision_config._attn_implementation_internal = TOWER_ATTENTION
         model.model.vision_tower.config._attn_implementation_internal = TOWER_ATTENTION
 
-    def forward(self, pixel_values: torch.Tensor, position_table: torch.Tensor) -> Tensors:
+    def forward(self, pixel_values: torch.Tensor, position_table: torch.Tensor) -> Any:
         tower = self.model.model.vision_tower
         embeddings = tower.embeddings
         embeddings.interpolate_pos_encoding = lambda *_: position_table
         state = TowerState(self.feature - 1)
         try:
-            with known(TOWER, state):
+            with attending(TOWER, state):
                 hidden = tower.pre_layrnorm(embeddings(pixel_values, interpolate_pos_encoding=True))
                 # Blocks behind the feature layer feed nothing.
                 for block in tower.encoder.layers[: self.feature]:
@@ -139,9 +152,9 @@ class _Tower(torch.nn.Module):
         finally:
             del embeddings.interpolate_pos_encoding
         outputs: dict[str, Callable[[], torch.Tensor]] = {
-            "cls_attention": lambda: state.cls_attention()[:, 1:],
-            "tower_keys": lambda: state.keys()[:, 1:],
-            "tower_states": lambda: hidden,
+            CLS_ATTENTION: lambda: state.cls_attention()[:, 1:],
+            TOWER_KEYS: lambda: state.keys()[:, 1:],
+            TOWER_STATES: lambda: hidden,
         }
         visual = self.model.model.multi_modal_projector(hidden[:, 1:])
         return (visual, *(outputs[signal]() for signal in self.signals))
@@ -157,4 +170,4 @@ class _Projector(torch.nn.Module):
         return embeds
 
 
-ADAPTER = Llava()
+MODEL = Llava()

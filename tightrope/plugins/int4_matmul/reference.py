@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.int8]
-Scales = npt.NDArray[np.float16]
-
+from tightrope.arrays import Bytes, Codes, Floats, Halves
 
 _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8)
 
 
-def quantize(weight: Array, block_size: int) -> tuple[Codes, Scales]:
+def quantize(weight: Floats, block_size: int) -> tuple[Codes, Halves]:
     """Codes int8 [K,N] in -8..7 and scale float16 [K/block_size,N] of weight [K,N].
 
     Of a few scales, from the one that clips nothing downwards, each block takes the one with the
-    least squared error. Scales are positive, also of a block of zeros: TensorRT 10.3 refuses
+    least squared error. Halves are positive, also of a block of zeros: TensorRT 10.3 refuses
     others. K must be whole blocks.
     """
     blocks = weight.reshape(-1, block_size, weight.shape[1])
     reach = np.maximum(blocks.max(1) / 7, -blocks.min(1) / 8)
-    best: Array = np.full(reach.shape, np.inf, np.float32)
+    best: Floats = np.full(reach.shape, np.inf, np.float32)
     codes = np.zeros(blocks.shape, np.int8)
     scale = np.ones(reach.shape, np.float16)
     for shrink in _SHRINK:
@@ -37,21 +33,21 @@ def quantize(weight: Array, block_size: int) -> tuple[Codes, Scales]:
     return codes.reshape(weight.shape), scale
 
 
-def dequantize(codes: Codes, scale: Scales) -> Array:
+def dequantize(codes: Codes, scale: Halves) -> Floats:
     """float32 [K,N] of codes [K,N] and scale [K/block,N]."""
     block_size = codes.shape[0] // scale.shape[0]
-    weight: Array = codes.astype(np.float32) * np.repeat(scale.astype(np.float32), block_size, 0)
+    weight: Floats = codes.astype(np.float32) * np.repeat(scale.astype(np.float32), block_size, 0)
     return weight
 
 
-def int4_matmul(x: Array, codes: Codes, scale: Scales) -> Array:
+def int4_matmul(x: Floats, codes: Codes, scale: Halves) -> Floats:
     """x [...,K] times the dequantised weight, float32 [...,N]."""
-    product: Array = x @ dequantize(codes, scale)
+    product: Floats = x @ dequantize(codes, scale)
     return product
 
 
-def pack(codes: Codes) -> npt.NDArray[np.uint8]:
+def pack(codes: Codes) -> Bytes:
     """Two codes a byte, the first in the low half, as ONNX stores int4."""
-    flat: npt.NDArray[np.uint8] = codes.ravel().view(np.uint8) & np.uint8(15)
-    packed: npt.NDArray[np.uint8] = flat[0::2] | (flat[1::2] << np.uint8(4))
+    flat: Bytes = codes.ravel().view(np.uint8) & np.uint8(15)
+    packed: Bytes = flat[0::2] | (flat[1::2] << np.uint8(4))
     return packed

@@ -1,14 +1,15 @@
 """`Int4MatMul`: x times a symmetric int4 weight with one scale per block of inputs."""
 
-from tightrope.plugins.schema import Argument, OpSchema
+from tightrope.interface.tensors import TensorSpec
+from tightrope.plugins.schema import OpSchema
 
 SCHEMA = OpSchema(
     name="Int4MatMul",
     inputs=(
-        Argument(name="x", dtype="T", axes=("...", "K")),
-        Argument(name="weight", dtype="int4", axes=("K", "N")),
-        Argument(name="scale", dtype="T", axes=("K/block", "N")),
+        TensorSpec("x", "activation", ("...", "In")),
+        TensorSpec("weight", "int4", ("In", "Out")),
+        TensorSpec("scale", "activation", ("In/block", "Out")),
     ),
-    outputs=(Argument(name="y", dtype="T", axes=("...", "N")),),
+    outputs=(TensorSpec("y", "activation", ("...", "Out")),),
     attributes={"block_size": 32},
 )

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tightrope.interface.onnx import FLOAT, INT64
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from tightrope.plugins.builder import OpBuilder
 
-FLOAT, INT64 = 1, 7
 ALWAYS = np.float32(3e38)
 
 

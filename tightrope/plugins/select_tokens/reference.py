@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from tightrope.arrays import Floats, Indices
 
 
 def select_tokens(
-    score: npt.NDArray[np.float32], candidates: Indices, keep_ramp: Indices
+    score: Floats, candidates: Indices, keep_ramp: Indices
 ) -> tuple[Indices, Indices]:
     """index [N,S-V+K] and candidates [N,K] of one call; shapes as in the schema."""
     keep = len(keep_ramp)

@@ -4,20 +4,21 @@
 `keep_ramp`, whose values are not read: every shape is then an expression of input shapes.
 """
 
-from tightrope.plugins.schema import Argument, OpSchema
+from tightrope.interface.tensors import KEEP_RAMP, TensorSpec
+from tightrope.plugins.schema import OpSchema
 
 SCHEMA = OpSchema(
     name="SelectTokens",
     inputs=(
-        Argument(name="score", dtype="float32", axes=("N", "S")),
-        Argument(name="candidates", dtype="int64", axes=("N", "V")),
-        Argument(name="keep_ramp", dtype="int64", axes=("K",)),
+        TensorSpec("score", "float32", ("N", "S")),
+        TensorSpec("candidates", "int64", ("N", "V")),
+        TensorSpec(KEEP_RAMP, "int64", ("K",)),
     ),
     outputs=(
         # Ascending; equal scores go to the lower index.
-        Argument(name="index", dtype="int64", axes=("N", "S-V+K")),
+        TensorSpec("index", "int64", ("N", "S-V+K")),
         # Where the kept candidates stand in the shortened sequence, for a next stage.
-        Argument(name="candidates", dtype="int64", axes=("N", "K")),
+        TensorSpec("candidates", "int64", ("N", "K")),
     ),
     attributes={},
 )

@@ -1,173 +1,178 @@
-"""`SlotAttention` in standard ONNX operators: one body for every S, one for a single token.
+"""`SlotAttention` in standard ONNX operators, cut as the reference is: attend, score, leave, place.
 
-Each is in two parts: `attend` is done layer by layer, `keep` once for all layers together, where
-scores and positions of all layers stand in one tensor.
+Three forms of one rule:
 
-Values never decide a shape: what leaves is found by rank, and rows are placed by scattering.
-The operators are those that TensorRT 10.3 parses; its TopK bounds capacity + S below 3,840.
+general   any S: what leaves is found by ranking slots and new tokens together
+step      S = 1: at most one slot is given up
+append    any S for which every row has enough empty slots: nothing leaves inside the call, and
+          whoever owns the slots trims them afterwards, with the same ranking
+
+Values never decide a shape: what leaves is found by rank, and rows are placed by scattering. The
+operators are those that TensorRT 10.3 parses; its TopK bounds C + S of the general form.
+Attending is done layer by layer; the rest may be done once for all layers, whose arrays then have
+a leading axis L.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from tightrope.interface.onnx import FLOAT, INT32, INT64
+from tightrope.interface.tensors import POLICY_NUMBERS
 from tightrope.plugins.slot_attention.reference import ABSENT, PROTECTED
+from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE, SCORES, Evidence, PolicyNumbers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from tightrope.plugins.builder import OpBuilder
 
+Form = Literal["general", "step", "append"]
 MASKED = np.float32(-1e30)
 END = np.iinfo(np.int64).max
-FLOAT, INT32, INT64 = 1, 6, 7  # element types as ONNX numbers them
 
 
-class Dims(NamedTuple):
+class Fixed(NamedTuple):
     """What is fixed at export: heads, head width, element type and the op's attributes."""
 
     q_heads: int
     kv_heads: int
     head_dim: int
-    dtype: int
-    """Element type T as ONNX numbers it."""
+    activation: int
+    """Element type as ONNX numbers it."""
     scale: float
-    softcap: float
-    window: int
-    pool_kernel: int
+    softcap: float = 0.0
+    window: int = 0
+    pool_kernel: int = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What all layers of a call have in common, computed once outside their bodies."""
+class Common:
+    """What all layers of a call have in common, computed once."""
 
     query_position: ir.Value
     """int32 [N,S]"""
     position: ir.Value
     """int32 [N,Hkv,S]"""
-    alive: ir.Value
-    """bool [N,1,1], whether the row has a valid token"""
-    edge: ir.Value
-    """int32 [N,1,1]: ordinals above it are recent and stay"""
-    sinks: ir.Value
-    """int32 [1]: ordinals below it stay"""
-    age: ir.Value
-    """float32 [N,1,S]: what a new token's ordinal is worth at birth"""
-    counted: ir.Value
-    """float32 [N,S]: 1 where the query's attention counts for the scores"""
     valid: ir.Value
     """float32 [N,S]: 0 where the token is padding"""
     not_after: ir.Value
     """float32 [S,S]: 1 where row <= column; a product with it counts up"""
-    decay: ir.Value
-    attention: ir.Value
-    key_norm: ir.Value
-    pool: ir.Value
-    """float32 [1] each, from the policy"""
+    newest: ir.Value
+    """int32 [N,1,1], -1 in a row without a valid token"""
+    policy: PolicyNumbers
+    """float32 [1,1,1] each, or [L,1,1,1]"""
+    counted: ir.Value
+    """float32 [N,S] or [L,N,S]: 1 where the query's attention counts for the scores"""
 
 
-def shared(op: OpBuilder, query_position: ir.Value, policy: ir.Value, kv_heads: int) -> Shared:
-    """`Shared` of one call, from query_position int32 [N,S] and policy float32 [8]."""
-    numbers = op.Split(policy, axis=0, num_outputs=8, outputs=8)
-    decay, attention, position, key_norm, score_window, pool, sinks, recent = numbers
+def body(
+    op: OpBuilder, operands: list[ir.Value], fixed: Fixed, form: Form, score: str = DEFAULT_SCORE
+) -> tuple[ir.Value, ...]:
+    """The whole op in one form: inputs and outputs as in the schema."""
+    query, key, value, slot_key, slot_value, slot_score, slot_position = operands[:7]
+    query_position, kv_budget, policy = operands[7:]
+    common = shared(op, query_position, policy, fixed.kv_heads)
+    rows = [query, key, value, slot_key, slot_value, slot_position]
+    out, mass = attend(op, rows, common.counted, fixed, common, form)
+    old, new = scored(op, (mass, key, slot_score, slot_key), fixed, common, form, score)
+    settled = settle(
+        op, old, new, (slot_score, slot_position, op.Unsqueeze(kv_budget, [1])), common, form
+    )
+    return out, *settled
+
+
+def shared(op: OpBuilder, query_position: ir.Value, policy: ir.Value, kv_heads: int) -> Common:
+    """`Common` of one call: query_position int32 [N,S], policy float32 [8], or [L,8] for all."""
+    split = op.Split(
+        op.Unsqueeze(policy, [-2, -3]), axis=-1, num_outputs=POLICY_NUMBERS, outputs=POLICY_NUMBERS
+    )
+    numbers = PolicyNumbers(*split)
     valid = op.Cast(op.GreaterOrEqual(query_position, np.int32(0)), to=FLOAT)
-    newest = op.Unsqueeze(op.ReduceMax(query_position, [1], keepdims=1), [2])  # [N,1,1]
     index = op.iota(op.scalar_dim(query_position, 1))
     ordered = op.LessOrEqual(op.Unsqueeze(index, [1]), op.Unsqueeze(index, [0]))
     not_after = op.Cast(ordered, to=FLOAT)
     place = op.MatMul(valid, not_after)
-    late = op.Greater(place, op.Sub(op.ReduceMax(place, [1], keepdims=1), score_window))
-    every = op.Equal(score_window, np.zeros(1, np.float32))
-    wide = op.Unsqueeze(query_position, [1])
-    return Shared(
+    window = op.Squeeze(numbers.score_window, [-1])
+    late = op.Greater(place, op.Sub(op.ReduceMax(place, [1], keepdims=1), window))
+    every = op.Equal(window, np.float32(0))
+    return Common(
         query_position=query_position,
-        position=op.Expand(wide, op.shape(1, kv_heads, 1)),
-        alive=op.GreaterOrEqual(newest, np.int32(0)),
-        edge=op.Sub(newest, op.Cast(recent, to=INT32)),
-        sinks=op.Cast(sinks, to=INT32),
-        age=op.Mul(position, op.Cast(wide, to=FLOAT)),
-        counted=op.Mul(valid, op.Cast(op.Or(late, every), to=FLOAT)),
+        position=op.Expand(op.Unsqueeze(query_position, [1]), op.shape(1, kv_heads, 1)),
         valid=valid,
         not_after=not_after,
-        decay=decay,
-        attention=attention,
-        key_norm=key_norm,
-        pool=pool,
+        newest=op.Unsqueeze(op.ReduceMax(query_position, [1], keepdims=1), [2]),
+        policy=numbers,
+        counted=op.Mul(valid, op.Cast(op.Or(late, every), to=FLOAT)),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Attended:
-    """One layer's output and what its scores need."""
-
-    out: ir.Value
-    """T [N,Hq,S,D]"""
-    mass: ir.Value
-    """float32 [N,Hkv,S+C]: attention that the new tokens, then the slots received"""
-
-
 def attend(
-    op: OpBuilder, inputs: list[ir.Value], capacity: ir.Value, dims: Dims, common: Shared
-) -> Attended:
-    """Attention of one layer for any S and any slots, empty or evicted.
+    op: OpBuilder,
+    rows: list[ir.Value],
+    counted: ir.Value,
+    fixed: Fixed,
+    common: Common,
+    form: Form,
+) -> tuple[ir.Value, ir.Value]:
+    """One layer's output [N,Hq,S,D], and float32 [N,Hkv,S+C]: the attention that the new tokens,
+    then the slots received.
 
-    inputs: query, key, value, slot_key, slot_value, slot_position [N,Hkv,C].
-    capacity: C, int64 [1].
+    rows: query, key, value, slot_key, slot_value, slot_position [N,Hkv,C]. counted: [N,S].
     """
-    query, key, value, slot_key, slot_value, slot_position = inputs
-    kv_heads, head_dim = dims.kv_heads, dims.head_dim
-    group = dims.q_heads // kv_heads
+    if form == "step":
+        return _attend_one(op, rows, fixed, common)
+    query, key, value, slot_key, slot_value, slot_position = rows
+    kv_heads, head_dim, group = fixed.kv_heads, fixed.head_dim, fixed.q_heads // fixed.kv_heads
     n, s, used = op.dim(query, 0), op.dim(query, 2), op.dim(slot_key, 2)
 
     # The query heads of a KV head are rows of one matrix.
-    rows = op.Reshape(op.Mul(query, _typed(dims, dims.scale)), [0, kv_heads, -1, head_dim])
+    queries = op.Reshape(op.Mul(query, _typed(fixed, fixed.scale)), [0, kv_heads, -1, head_dim])
     keys = op.Concat(slot_key, key, axis=2)
-    logits = op.MatMul(rows, op.Transpose(keys, perm=[0, 1, 3, 2]))  # [N,Hkv,G*S,U+S]
-    logits = _capped(op, _to_float(op, logits, dims), dims)
+    logits = op.MatMul(queries, op.Transpose(keys, perm=[0, 1, 3, 2]))  # [N,Hkv,G*S,U+S]
+    logits = _capped(op, _to_float(op, logits, fixed), fixed)
     columns = op.Concat(op.Slice(slot_position, [0], used, [2]), common.position, axis=2)
     columns = op.Unsqueeze(columns, [2])  # [N,Hkv,1,U+S]
     row_ordinal = op.Unsqueeze(common.query_position, [1, 3])  # [N,1,S,1]
     seen = op.And(op.GreaterOrEqual(columns, np.int32(0)), op.LessOrEqual(columns, row_ordinal))
-    if dims.window:
-        oldest = op.Sub(row_ordinal, np.int32(dims.window))
+    if fixed.window:
+        oldest = op.Sub(row_ordinal, np.int32(fixed.window))
         seen = op.And(seen, op.Greater(columns, oldest))
     bias = op.Where(seen, np.float32(0), MASKED)  # [N,Hkv,S,U+S]
     logits = op.Add(
         op.Reshape(logits, op.shape(n, kv_heads, group, s, -1)), op.Unsqueeze(bias, [2])
     )
     weight = op.Reshape(op.Softmax(logits, axis=-1), op.shape(n, kv_heads, -1, op.Add(used, s)))
-    mixed = op.MatMul(_from_float(op, weight, dims), op.Concat(slot_value, value, axis=2))
-    out = op.Reshape(mixed, op.shape(n, dims.q_heads, s, head_dim))
-    out = op.Mul(out, _from_float(op, op.Unsqueeze(common.valid, [1, 3]), dims))
+    mixed = op.MatMul(_from_float(op, weight, fixed), op.Concat(slot_value, value, axis=2))
+    out = _unpadded(op, op.Reshape(mixed, op.shape(n, fixed.q_heads, s, head_dim)), fixed, common)
 
     # A row of weights picks the queries that count; one product sums them and the group.
-    counted = op.Expand(op.Unsqueeze(common.counted, [1]), op.shape(1, group, 1))
-    mass = op.Squeeze(op.MatMul(op.Reshape(counted, op.shape(n, 1, 1, -1)), weight), [2])
-    beyond = op.ConstantOfShape(op.shape(n, kv_heads, op.Sub(capacity, used)))
+    picked = op.Expand(op.Unsqueeze(counted, [1]), op.shape(1, group, 1))
+    mass = op.Squeeze(op.MatMul(op.Reshape(picked, op.shape(n, 1, 1, -1)), weight), [2])
     old, new = op.Slice(mass, [0], used, [2]), op.Slice(mass, used, [END], [2])
-    return Attended(out, op.Concat(new, old, beyond, axis=2))
+    return out, op.Concat(new, old, _beyond(op, slot_position, slot_key), axis=2)
 
 
-def attend_one(
-    op: OpBuilder, inputs: list[ir.Value], capacity: ir.Value, dims: Dims, common: Shared
-) -> Attended:
+def _attend_one(
+    op: OpBuilder, rows: list[ir.Value], fixed: Fixed, common: Common
+) -> tuple[ir.Value, ir.Value]:
     """The same for S = 1: keys and values of the slots are read where they lie, never copied."""
-    query, key, value, slot_key, slot_value, slot_position = inputs
-    kv_heads, head_dim = dims.kv_heads, dims.head_dim
-    used = op.dim(slot_key, 2)
+    query, key, value, slot_key, slot_value, slot_position = rows
+    kv_heads, head_dim, used = fixed.kv_heads, fixed.head_dim, op.dim(slot_key, 2)
 
-    rows = op.Reshape(op.Mul(query, _typed(dims, dims.scale)), [0, kv_heads, -1, head_dim])
-    columns = op.Transpose(rows, perm=[0, 1, 3, 2])  # [N,Hkv,D,G]
+    queries = op.Reshape(op.Mul(query, _typed(fixed, fixed.scale)), [0, kv_heads, -1, head_dim])
+    columns = op.Transpose(queries, perm=[0, 1, 3, 2])  # [N,Hkv,D,G]
     old = op.Transpose(op.MatMul(slot_key, columns), perm=[0, 1, 3, 2])  # [N,Hkv,G,U]
-    new = op.MatMul(rows, op.Reshape(key, [0, 0, head_dim, 1]))  # [N,Hkv,G,1]
-    old, new = _to_float(op, old, dims), _to_float(op, new, dims)
-    old, new = _capped(op, old, dims), _capped(op, new, dims)
+    new = op.MatMul(queries, op.Reshape(key, [0, 0, head_dim, 1]))  # [N,Hkv,G,1]
+    old, new = _to_float(op, old, fixed), _to_float(op, new, fixed)
+    old, new = _capped(op, old, fixed), _capped(op, new, fixed)
     position = op.Slice(slot_position, [0], used, [2])
-    if dims.window:
-        oldest = op.Sub(common.position, np.int32(dims.window))
+    if fixed.window:
+        oldest = op.Sub(common.position, np.int32(fixed.window))
         hidden = op.LessOrEqual(position, op.Max(oldest, np.int32(-1)))
     else:
         hidden = op.Less(position, np.int32(0))
@@ -175,58 +180,90 @@ def attend_one(
     weight = op.Softmax(op.Concat(new, old, axis=3), axis=-1)  # [N,Hkv,G,1+U]
     new_weight, old_weight = op.Slice(weight, [0], [1], [3]), op.Slice(weight, [1], [END], [3])
     mixed = op.Add(
-        op.MatMul(_from_float(op, old_weight, dims), slot_value),
-        op.Mul(_from_float(op, new_weight, dims), value),
+        op.MatMul(_from_float(op, old_weight, fixed), slot_value),
+        op.Mul(_from_float(op, new_weight, fixed), value),
     )
-    out = op.Reshape(mixed, [0, dims.q_heads, 1, head_dim])
-    out = op.Mul(out, _from_float(op, op.Unsqueeze(common.valid, [1, 3]), dims))
+    out = _unpadded(op, op.Reshape(mixed, [0, fixed.q_heads, 1, head_dim]), fixed, common)
     mass = op.ReduceSum(weight, [2], keepdims=0)  # [N,Hkv,1+U]
-    beyond = op.ConstantOfShape(op.shape(op.dim(query, 0), kv_heads, op.Sub(capacity, used)))
-    return Attended(out, op.Concat(mass, beyond, axis=2))
+    return out, op.Concat(mass, _beyond(op, slot_position, slot_key), axis=2)
 
 
-def keep(op: OpBuilder, inputs: list[ir.Value], dims: Dims, common: Shared) -> tuple[ir.Value, ...]:
-    """target, slot_score and slot_position for any S; over one layer or, stacked, over all.
+def scored(
+    op: OpBuilder,
+    operands: tuple[ir.Value, ir.Value, ir.Value, ir.Value | None],
+    fixed: Fixed,
+    common: Common,
+    form: Form,
+    score: str = DEFAULT_SCORE,
+) -> tuple[ir.Value, ir.Value]:
+    """Scores of slots [..,N,Hkv,C] and new tokens [..,N,Hkv,S], of one layer or of all.
 
-    inputs: mass [..,N,Hkv,S+C], key [..,N,Hkv,S,D], slot_score and slot_position [..,N,Hkv,C],
-    budget int64, to be compared with [..,N,Hkv,1].
+    operands: mass [..,N,Hkv,S+C], key [..,N,Hkv,S,D], slot_score [..,N,Hkv,C], slot_key or None.
     """
-    mass, key, slot_score, slot_position, budget = inputs
-    s, capacity = op.dim(key, -2), op.dim(slot_score, -1)
-    lanes = op.Shape(slot_score, end=-1)  # [..,N,Hkv]
-    mass_new, mass_old = op.Slice(mass, [0], s, [-1]), op.Slice(mass, s, [END], [-1])
-    pooled = op.Div(
-        _window_sum(op, mass_new, dims.pool_kernel),
-        op.Max(_window_sum(op, op.Unsqueeze(common.valid, [1]), dims.pool_kernel), np.float32(1)),
+    mass, key, slot_score, slot_key = operands
+    s = op.dim(key, -2)
+    evidence = Evidence(
+        mass_old=op.Slice(mass, s, [END], [-1]),
+        mass_new=op.Slice(mass, [0], s, [-1]),
+        key=key,
+        slot_score=slot_score,
+        query_position=common.query_position,
+        policy=common.policy,
+        slot_key=slot_key,
+        pool_kernel=fixed.pool_kernel,
     )
-    mass_new = op.Add(mass_new, op.Mul(common.pool, op.Sub(pooled, mass_new)))
-    score_old = _recur(op, common, slot_score, mass_old)
-    score_new = _recur(op, common, _birth(op, common, key), mass_new)
+    return SCORES[score].emit(op, evidence, form == "step")
+
+
+def settle(
+    op: OpBuilder,
+    old: ir.Value,
+    new: ir.Value,
+    slots: tuple[ir.Value, ir.Value, ir.Value],
+    common: Common,
+    form: Form,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """target, slot_score and slot_position after the call, of one layer or of all.
+
+    old, new: the scores. slots: slot_score and slot_position [..,N,Hkv,C], kv_budget int64, to be
+    compared with [..,N,Hkv,1].
+    """
+    slot_score, slot_position, kv_budget = slots
+    target, score, position = _PLACE[form](op, old, new, slot_position, kv_budget, common)
+    # A row without a valid token changes nothing, not even by decay.
+    alive = op.GreaterOrEqual(common.newest, np.int32(0))
+    return target, op.Where(alive, score, slot_score), position
+
+
+def _place_ranked(
+    op: OpBuilder,
+    old: ir.Value,
+    new: ir.Value,
+    slot_position: ir.Value,
+    kv_budget: ir.Value,
+    common: Common,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Any S: survivors among the new take the slots given up first, then empty ones, ascending.
+
+    Since no call starts above its budget, all that is given up is taken again.
+    """
+    s, capacity = op.dim(new, -1), op.dim(slot_position, -1)
+    lanes = op.Shape(slot_position, end=-1)  # [..,N,Hkv]
     new_position = op.Expand(common.position, op.Concat(lanes, s, axis=0))
-
-    # The surplus with the lowest scores leaves.
-    ordinals = op.Concat(slot_position, new_position, axis=-1)  # [..,C+S]
-    rank_by = op.Where(
-        _protected(op, common, ordinals), PROTECTED, op.Concat(score_old, score_new, axis=-1)
+    leaves = _leave(
+        op,
+        op.Concat(old, new, axis=-1),
+        op.Concat(slot_position, new_position, axis=-1),
+        kv_budget,
+        common,
     )
-    present = op.GreaterOrEqual(ordinals, np.int32(0))
-    rank_by = op.Where(present, rank_by, ABSENT)
-    width = op.Add(capacity, s)
-    _, order = op.TopK(rank_by, width, outputs=2, axis=-1, largest=0, sorted=1)
-    occupied = op.ReduceSum(op.Cast(present, to=FLOAT), [-1], keepdims=1)
-    surplus = op.Sub(occupied, op.Cast(budget, to=FLOAT))
-    rank = op.Cast(op.iota(op.Squeeze(width)), to=FLOAT)
-    lowest = op.Cast(op.Less(rank, surplus), to=FLOAT)
-    leaves = op.ScatterElements(op.ConstantOfShape(op.Shape(order)), order, lowest, axis=-1)
-
-    # Slots given up are taken first, then empty ones, each ascending. Since no call starts above
-    # its budget, all that is given up is taken again.
     leaves_old = op.Slice(leaves, [0], capacity, [-1])
     empty = op.Cast(op.Less(slot_position, np.int32(0)), to=FLOAT)
     size = op.Cast(capacity, to=FLOAT)
-    ahead = op.Sub(size, op.Cast(op.iota(op.Squeeze(capacity)), to=FLOAT))  # C .. 1
-    wish = op.Add(op.Mul(leaves_old, op.Add(ahead, size)), op.Mul(empty, ahead))
-    _, places = op.TopK(wish, capacity, outputs=2, axis=-1, largest=1, sorted=1)
+    column = op.Cast(op.iota(op.Squeeze(capacity)), to=FLOAT)
+    # Given up: 2C - c, empty: C - c, else below zero.
+    preference = op.Sub(op.Mul(size, op.Add(op.Add(leaves_old, leaves_old), empty)), column)
+    _, places = op.TopK(preference, capacity, outputs=2, axis=-1, largest=1, sorted=1)
     leaves_new = op.Slice(leaves, capacity, [END], [-1])
     stays = op.Mul(op.Unsqueeze(common.valid, [1]), op.Sub(np.float32(1), leaves_new))
     nth = op.Sub(op.MatMul(stays, common.not_after), np.float32(1))
@@ -240,79 +277,133 @@ def keep(op: OpBuilder, inputs: list[ir.Value], dims: Dims, common: Shared) -> t
     spare = op.Concat(lanes, [1], axis=0)
     position = op.Concat(slot_position, op.Expand(np.int32(-1), spare), axis=-1)
     position = op.ScatterElements(position, column, new_position, axis=-1)
-    score = op.Concat(score_old, op.Expand(np.float32(0), spare), axis=-1)
-    score = op.ScatterElements(score, column, score_new, axis=-1)
-    # A row without a valid token changes nothing, not even by decay.
-    score = op.Where(common.alive, op.Slice(score, [0], capacity, [-1]), slot_score)
-    return op.Cast(target, to=INT32), score, op.Slice(position, [0], capacity, [-1])
-
-
-def keep_one(
-    op: OpBuilder, inputs: list[ir.Value], dims: Dims, common: Shared
-) -> tuple[ir.Value, ...]:
-    """The same for S = 1, where at most one slot is given up.
-
-    Empty slots hold score 0, as every face of the op leaves them.
-    """
-    mass, key, slot_score, slot_position, budget = inputs
-    mass_new, mass_old = op.Slice(mass, [0], [1], [-1]), op.Slice(mass, [1], [END], [-1])
-    score_old = _recur(op, common, slot_score, mass_old)
-    score_new = _recur(op, common, _birth(op, common, key), mass_new)
-
-    # One ArgMin: while there is room the first empty slot is lowest, else the lowest score.
-    empty = op.Less(slot_position, np.int32(0))
-    occupied = op.ReduceSum(op.Cast(op.Not(empty), to=FLOAT), [-1], keepdims=1)
-    room = op.Less(occupied, op.Cast(budget, to=FLOAT))  # [..,N,Hkv,1]
-    rank_by = op.Where(_protected(op, common, slot_position), PROTECTED, score_old)
-    rank_by = op.Where(empty, op.Where(room, -ABSENT, ABSENT), rank_by)
-    victim = op.ArgMin(rank_by, axis=-1, keepdims=1)
-    target = op.Where(common.alive, op.Cast(victim, to=INT32), np.int32(-1))
-    new_position = op.Expand(common.position, op.Shape(victim))
-    score = op.ScatterElements(score_old, victim, score_new, axis=-1)
-    position = op.ScatterElements(slot_position, victim, new_position, axis=-1)
+    score = op.Concat(old, op.Expand(np.float32(0), spare), axis=-1)
+    score = op.ScatterElements(score, column, new, axis=-1)
     return (
-        target,
-        op.Where(common.alive, score, slot_score),
-        op.Where(common.alive, position, slot_position),
+        op.Cast(target, to=INT32),
+        op.Slice(score, [0], capacity, [-1]),
+        op.Slice(position, [0], capacity, [-1]),
     )
 
 
-def _typed(dims: Dims, number: float) -> Any:
-    return np.float32(number) if dims.dtype == FLOAT else np.float16(number)
+def _leave(
+    op: OpBuilder, scores: ir.Value, ordinals: ir.Value, kv_budget: ir.Value, common: Common
+) -> Any:
+    """1.0 in [..,N,Hkv,C+S] for the surplus with the lowest scores."""
+    rank_by = op.Where(_protected(op, common, ordinals), PROTECTED, scores)
+    present = op.GreaterOrEqual(ordinals, np.int32(0))
+    rank_by = op.Where(present, rank_by, ABSENT)
+    width = op.dim(ordinals, -1)
+    _, order = op.TopK(rank_by, width, outputs=2, axis=-1, largest=0, sorted=1)
+    surplus = op.Sub(_count(op, present), op.Cast(kv_budget, to=FLOAT))
+    rank = op.Cast(op.iota(op.Squeeze(width)), to=FLOAT)
+    lowest = op.Cast(op.Less(rank, surplus), to=FLOAT)
+    return op.ScatterElements(op.ConstantOfShape(op.Shape(order)), order, lowest, axis=-1)
 
 
-def _to_float(op: OpBuilder, value: ir.Value, dims: Dims) -> Any:
-    return value if dims.dtype == FLOAT else op.Cast(value, to=FLOAT)
+def _place_one(
+    op: OpBuilder,
+    old: ir.Value,
+    new: ir.Value,
+    slot_position: ir.Value,
+    kv_budget: ir.Value,
+    common: Common,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """S = 1: while there is room the first empty slot is lowest, else the lowest score.
+
+    Empty slots hold score 0, as every face of the op leaves them.
+    """
+    alive = op.GreaterOrEqual(common.newest, np.int32(0))
+    empty = op.Less(slot_position, np.int32(0))
+    room = op.Less(_count(op, op.Not(empty)), op.Cast(kv_budget, to=FLOAT))  # [..,N,Hkv,1]
+    rank_by = op.Where(_protected(op, common, slot_position), PROTECTED, old)
+    rank_by = op.Where(empty, op.Where(room, -ABSENT, ABSENT), rank_by)
+    victim = op.ArgMin(rank_by, axis=-1, keepdims=1)
+    new_position = op.Expand(common.position, op.Shape(victim))
+    position = op.ScatterElements(slot_position, victim, new_position, axis=-1)
+    return (
+        op.Where(alive, op.Cast(victim, to=INT32), np.int32(-1)),
+        op.ScatterElements(old, victim, new, axis=-1),
+        op.Where(alive, position, slot_position),
+    )
 
 
-def _from_float(op: OpBuilder, value: ir.Value, dims: Dims) -> Any:
-    return value if dims.dtype == FLOAT else op.Cast(value, to=dims.dtype)
+def _place_behind(
+    op: OpBuilder,
+    old: ir.Value,
+    new: ir.Value,
+    slot_position: ir.Value,
+    kv_budget: ir.Value,
+    common: Common,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Any S: the new tokens, whose padding stands last, go behind the occupied slots."""
+    s, capacity = op.dim(new, -1), op.dim(slot_position, -1)
+    occupied = _count(op, op.GreaterOrEqual(slot_position, np.int32(0)))  # [..,N,Hkv,1]
+    nth = op.Cast(op.iota(op.Squeeze(s)), to=FLOAT)
+    wide_valid = op.Greater(op.Unsqueeze(common.valid, [1]), np.float32(0))  # [N,1,S]
+    target = op.Where(wide_valid, op.Cast(op.Add(occupied, nth), to=INT32), np.int32(-1))
+
+    column = op.Cast(op.iota(op.Squeeze(capacity)), to=FLOAT)
+    place = op.Sub(column, occupied)  # [..,N,Hkv,C], among the new tokens
+    count = op.Unsqueeze(op.ReduceSum(common.valid, [1], keepdims=1), [2])  # [N,1,1]
+    taken = op.And(op.GreaterOrEqual(place, np.float32(0)), op.Less(place, count))
+    last = op.Sub(op.Cast(s, to=FLOAT), np.float32(1))
+    place = op.Cast(op.Min(op.Max(place, np.float32(0)), last), to=INT64)
+    lanes = op.Shape(slot_position, end=-1)
+    new_position = op.Expand(common.position, op.Concat(lanes, s, axis=0))
+    position, score = (
+        op.Where(taken, op.GatherElements(value, place, axis=-1), before)
+        for value, before in ((new_position, slot_position), (new, old))
+    )
+    return target, score, position
 
 
-def _capped(op: OpBuilder, logits: ir.Value, dims: Dims) -> Any:
-    if not dims.softcap:
+_Place = Callable[..., "tuple[ir.Value, ir.Value, ir.Value]"]
+_PLACE: dict[Form, _Place] = {
+    "general": _place_ranked,
+    "step": _place_one,
+    "append": _place_behind,
+}
+
+
+def _count(op: OpBuilder, flags: ir.Value) -> Any:
+    return op.ReduceSum(op.Cast(flags, to=FLOAT), [-1], keepdims=1)
+
+
+def _protected(op: OpBuilder, common: Common, ordinals: ir.Value) -> Any:
+    """Which of the ordinals [..,N,Hkv,*] are sinks or recent."""
+    sinks, recent = (
+        op.Cast(number, to=INT32) for number in (common.policy.sinks, common.policy.recent)
+    )
+    edge = op.Sub(common.newest, recent)
+    return op.Or(op.Less(ordinals, sinks), op.Greater(ordinals, edge))
+
+
+def _beyond(op: OpBuilder, slot_position: ir.Value, slot_key: ir.Value) -> Any:
+    """Zeros [N,Hkv,C-U] for the slots that were not handed over."""
+    lanes = op.Shape(slot_key, end=2)
+    rest = op.Sub(op.dim(slot_position, 2), op.dim(slot_key, 2))
+    return op.ConstantOfShape(op.Concat(lanes, rest, axis=0))
+
+
+def _unpadded(op: OpBuilder, out: ir.Value, fixed: Fixed, common: Common) -> Any:
+    return op.Mul(out, _from_float(op, op.Unsqueeze(common.valid, [1, 3]), fixed))
+
+
+def _typed(fixed: Fixed, number: float) -> Any:
+    return np.float32(number) if fixed.activation == FLOAT else np.float16(number)
+
+
+def _to_float(op: OpBuilder, value: ir.Value, fixed: Fixed) -> Any:
+    return value if fixed.activation == FLOAT else op.Cast(value, to=FLOAT)
+
+
+def _from_float(op: OpBuilder, value: ir.Value, fixed: Fixed) -> Any:
+    return value if fixed.activation == FLOAT else op.Cast(value, to=fixed.activation)
+
+
+def _capped(op: OpBuilder, logits: ir.Value, fixed: Fixed) -> Any:
+    if not fixed.softcap:
         return logits
-    cap = np.float32(dims.softcap)
+    cap = np.float32(fixed.softcap)
     return op.Mul(op.Tanh(op.Div(logits, cap)), cap)
-
-
-def _recur(op: OpBuilder, common: Shared, score: ir.Value, mass: ir.Value) -> Any:
-    return op.Add(op.Mul(common.decay, score), op.Mul(common.attention, mass))
-
-
-def _birth(op: OpBuilder, common: Shared, key: ir.Value) -> Any:
-    """What a new token starts at, float32 [..,N,Hkv,S]."""
-    norm = op.ReduceL2(op.Cast(key, to=FLOAT), [-1], keepdims=0)
-    return op.Sub(common.age, op.Mul(common.key_norm, norm))
-
-
-def _protected(op: OpBuilder, common: Shared, ordinals: ir.Value) -> Any:
-    return op.Or(op.Less(ordinals, common.sinks), op.Greater(ordinals, common.edge))
-
-
-def _window_sum(op: OpBuilder, value: ir.Value, kernel: int) -> Any:
-    """Sum over a centred window along the last axis, zeros outside; any number of axes."""
-    side = kernel // 2
-    flat = op.Reshape(value, op.Concat([1, -1], op.dim(value, -1), axis=0))
-    mean = op.AveragePool(flat, kernel_shape=[kernel], pads=[side, side], count_include_pad=1)
-    return op.Reshape(op.Mul(mean, np.float32(kernel)), op.Shape(value))

@@ -1,10 +1,9 @@
 """Eviction policies are data: eight numbers that one graph reads at run time.
 
-A new token starts at `position * ordinal - key_norm * |key|`; every call then sets
-`score = decay * score + attention * mass`, where mass is the softmax weight that the token
-received from the last `score_window` queries of the call (0: from all), summed over the query
-heads of its KV head and, with `pool`, averaged over its neighbours among the new tokens. The
-lowest scores leave first; the first `sinks` and the newest `recent` tokens never do.
+What the first six mean: `slot_attention/scores/recurrence.py`. Mass is the softmax weight that a
+token received from the last `score_window` queries of the call (0: from all), summed over the
+query heads of its KV head. The lowest scores leave first; the first `sinks` and the newest
+`recent` tokens never do.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tightrope.arrays import Floats
+from tightrope.checks import check_one_of
 from tightrope.errors import InputError
 
 DEFAULT_POLICY = "snapkv"
@@ -21,16 +21,16 @@ DEFAULT_POLICY = "snapkv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One published way to score slots, with its defaults."""
+    """One published way to score slots; an entry says only what makes it itself."""
 
     name: str
-    decay: float
-    attention: float
-    position: float
-    key_norm: float
-    score_window: int
-    pool: bool
     paper: str
+    decay: float = 1
+    attention: float = 0
+    position: float = 0
+    key_norm: float = 0
+    score_window: int = 0
+    pool: bool = False
     sinks: int = 4
     recent: int | None = 16
     """None: half of the budget."""
@@ -50,8 +50,8 @@ class Policy:
             )
         return sinks, recent
 
-    def vector(self, sinks: int, recent: int) -> npt.NDArray[np.float32]:
-        """The float32 [8] that a graph reads: decay .. pool, then sinks and recent."""
+    def vector(self, sinks: int, recent: int) -> Floats:
+        """The float32 [8] that a graph reads, in the order of `PolicyNumbers`."""
         numbers = (self.decay, self.attention, self.position, self.key_norm)
         return np.array(
             [*numbers, self.score_window, float(self.pool), sinks, recent], dtype=np.float32
@@ -63,55 +63,36 @@ POLICIES = {
     for policy in (
         Policy(
             name="streaming",
-            decay=1,
-            attention=0,
-            position=1,
-            key_norm=0,
-            score_window=1,
-            pool=False,
             paper="StreamingLLM, Xiao et al. 2024, arXiv:2309.17453",
+            position=1,
+            score_window=1,
         ),
         Policy(
             name="h2o",
-            decay=1,
-            attention=1,
-            position=0,
-            key_norm=0,
-            score_window=0,
-            pool=False,
-            recent=None,
             paper="H2O, Zhang et al. 2023, arXiv:2306.14048",
+            attention=1,
+            recent=None,
         ),
         Policy(
             name="tova",
+            paper="TOVA, Oren et al. 2024, arXiv:2401.06104",
             decay=0,
             attention=1,
-            position=0,
-            key_norm=0,
             score_window=1,
-            pool=False,
-            paper="TOVA, Oren et al. 2024, arXiv:2401.06104",
         ),
         Policy(
             name="knorm",
-            decay=1,
-            attention=0,
-            position=0,
+            paper="L2 norm of keys, Devoto et al. 2024, arXiv:2406.11430",
             key_norm=1,
             score_window=1,
-            pool=False,
-            paper="L2 norm of keys, Devoto et al. 2024, arXiv:2406.11430",
         ),
         Policy(
             name="snapkv",
-            decay=1,
+            paper="SnapKV, Li et al. 2024, arXiv:2404.14469",
             attention=1,
-            position=0,
-            key_norm=0,
             score_window=32,
             pool=True,
             recent=32,
-            paper="SnapKV, Li et al. 2024, arXiv:2404.14469",
         ),
     )
 }
@@ -119,6 +100,13 @@ POLICIES = {
 
 def find_policy(name: str) -> Policy:
     """The policy called `name`; raises InputError with the names there are."""
-    if name not in POLICIES:
-        raise InputError(f"policy is {name!r}; accepted: {', '.join(POLICIES)}")
+    check_one_of("policy", name, POLICIES)
     return POLICIES[name]
+
+
+def unbudgeted(layers: int) -> Floats:
+    """The policy [L,8] of a call under which nothing leaves.
+
+    Attention is accumulated all the same, so that a later turn may set a budget.
+    """
+    return np.tile(POLICIES[DEFAULT_POLICY].vector(sinks=0, recent=1), (layers, 1))

@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 
+from tightrope.arrays import Floats, Pixels
 from tightrope.errors import BundleError, InputError
 
 MAX_ASPECT_RATIO = 200
@@ -36,7 +36,7 @@ _REQUIRED = {
 _KEYS = {"kind", "do_convert_rgb", "size", "resample", *_REQUIRED, *sum(_REQUIRED.values(), ())}
 
 
-class ClipPreprocessor:
+class SquarePixels:
     """Makes pixel_values [I, 3, R, R] of RGB images, as `CLIPImageProcessorPil` does."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class ClipPreprocessor:
 
     def __call__(
         self, images: Sequence[PIL.Image.Image], resolution: int
-    ) -> npt.NDArray[np.float32]:
+    ) -> Floats:
         """pixel_values float32 [I, 3, R, R] of RGB images, R being `resolution` in pixels.
 
         Raises InputError for an image too long and thin to scale, or where nothing in the
@@ -63,13 +63,13 @@ class ClipPreprocessor:
                 np.take(self._levels[channel], pixels[:, :, channel], out=planes[channel])
         return pixel_values
 
-    def _square(self, image: PIL.Image.Image, resolution: int) -> npt.NDArray[np.uint8]:
+    def _square(self, image: PIL.Image.Image, resolution: int) -> Pixels:
         """The image's pixels as uint8 [R, R, 3]."""
         assert image.mode == "RGB", "load_image makes every image RGB"
         if self._do_resize:
             scaled = self._scaled_dimensions(image.size, resolution)
             image = image.resize(scaled, resample=self._resample)
-        pixels: npt.NDArray[np.uint8] = np.asarray(image)
+        pixels: Pixels = np.asarray(image)
         if self._do_center_crop:
             pixels = _center_crop(pixels, resolution)
         if pixels.shape != (resolution, resolution, 3):
@@ -94,7 +94,7 @@ class ClipPreprocessor:
         return (resolution, scaled) if width <= height else (scaled, resolution)
 
 
-def _center_crop(pixels: npt.NDArray[np.uint8], edge: int) -> npt.NDArray[np.uint8]:
+def _center_crop(pixels: Pixels, edge: int) -> Pixels:
     """The middle [edge, edge, 3] of [H, W, 3], padded black where the image is smaller."""
     # Floor division puts an odd pixel where HF does, whether it is cut off or filled in.
     top, left = ((length - edge) // 2 for length in pixels.shape[:2])
@@ -107,7 +107,7 @@ def _center_crop(pixels: npt.NDArray[np.uint8], edge: int) -> npt.NDArray[np.uin
     return padded
 
 
-def _levels(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+def _levels(config: Mapping[str, Any]) -> Floats:
     """[3, 256]: what each 8-bit value becomes in each channel.
 
     An 8-bit image has only 256 inputs per channel, so the arithmetic, and its rounding, is done

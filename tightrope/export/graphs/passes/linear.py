@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from tightrope.export.passes.replace import take_over
+from tightrope.export.graphs.passes.replace import replace_value
 from tightrope.plugins import int4_matmul
-from tightrope.plugins.schema import DOMAIN
+from tightrope.interface.onnx import OWN_DOMAIN
 
 PARAMETER, LAYOUT = "parameter", "layout"
 
@@ -60,13 +60,13 @@ def to_int4(model: ir.Model, block_size: int) -> list[str]:
                 model.graph.initializers.add(stored)
             parts.append(stored)
         product = ir.Node(
-            DOMAIN,
+            OWN_DOMAIN,
             int4_matmul.SCHEMA.name,
             [node.inputs[0], *parts],
             attributes=[ir.AttrInt64("block_size", block_size)],
         )
         model.graph.insert_before(node, product)
-        take_over(node.outputs[0], product.outputs[0])
+        replace_value(node.outputs[0], product.outputs[0])
         model.graph.remove(node, safe=True)
     return left
 

@@ -1,21 +1,21 @@
-"""From one trace to every graph of a bundle: which passes make which variant.
+"""From one trace to every graph of a bundle: which passes make which file.
 
-host.*: float32, `SlotAttention` behind an If, so that one session serves prefill and decode.
-standard.*: the bundle's own float type, standard operators, prefill and decode apart.
+host.*: float32, with operators that only ONNX Runtime has. standard.*: the bundle's own float
+type, standard operators, prefill and decode apart.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from tightrope.export.passes import rotary
-from tightrope.export.passes.lower import lower
-from tightrope.export.passes.rotary import fuse_rotary
-from tightrope.export.passes.simplify import simplify, tidy
-from tightrope.export.passes.widen import widen
-from tightrope.export.trace import ONNX_OPSET, axes_of, quiet
-
-IR_VERSION = 10
+from tightrope.export.graphs.files import GraphFile
+from tightrope.export.graphs.passes.branch import by_length
+from tightrope.export.graphs.passes.lower import lower
+from tightrope.export.graphs.passes.rotary import fuse_rotary
+from tightrope.export.graphs.passes.simplify import simplify, tidy
+from tightrope.export.graphs.passes.widen import widen
+from tightrope.export.tracing.trace import axes_of, quiet
+from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
 
 
 def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
@@ -34,13 +34,21 @@ def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
     return model
 
 
-def derive(model: ir.Model, face: str, *, single: bool = False) -> ir.Model:
-    """One variant of a simplified graph, which stays as it is; single: for one token a call."""
-    model = model.clone()
+def derive(model: ir.Model, file: GraphFile) -> ir.Model:
+    """The graph of one file from a simplified trace, which stays as it is."""
     with quiet():
-        lower(model, face)
-        tidy(model)
-    _settle(model, single)
+        if file.form == "both":
+            graph = by_length(_lowered(model, "step"), _lowered(model, "either"))
+        else:
+            graph = _lowered(model, file.form)
+    _settle(graph, file.single)
+    return graph
+
+
+def _lowered(model: ir.Model, form: str) -> ir.Model:
+    model = model.clone()
+    lower(model, form)
+    tidy(model)
     return model
 
 
@@ -62,9 +70,9 @@ def _settle(model: ir.Model, single: bool) -> None:
         value.metadata_props.clear()
     used = {node.domain for node in graph.all_nodes()}
     graph.opset_imports.clear()
-    graph.opset_imports[""] = ONNX_OPSET
-    if rotary.DOMAIN in used:
-        graph.opset_imports[rotary.DOMAIN] = 1
+    graph.opset_imports[""] = OPSET
+    if CONTRIB_DOMAIN in used:
+        graph.opset_imports[CONTRIB_DOMAIN] = 1
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "tightrope", None
     model.metadata_props.clear()

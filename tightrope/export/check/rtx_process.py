@@ -1,6 +1,6 @@
 """Parses and builds one ONNX graph with TensorRT for RTX, on a CPU, in a process of its own.
 
-    python -m tightrope.export.check_rtx GRAPH --profiles '{"S": [1, 64, 512]}'
+    python -m tightrope.export.check.rtx_process GRAPH --profiles '{"S": [1, 64, 512]}'
 
 prints one line of JSON. It is a process because TensorRT may abort: nothing catches that from
 inside. No plugin is registered, so that only what the parser knows by itself passes.

@@ -9,15 +9,16 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from tightrope.bundle import Stage
-from tightrope.export.trace import (
+from tightrope.export.schedules import Schedule
+from tightrope.export.tracing.attention import (
     DECODER,
     DECODER_ATTENTION,
     DecoderState,
-    known,
-    trace,
+    LayerAttention,
+    attending,
 )
-from tightrope.interface import Dims, decoder_inputs, decoder_outputs
+from tightrope.export.tracing.trace import trace
+from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
 
 
 def dims_of(config: Any) -> Dims:
@@ -34,39 +35,23 @@ def dims_of(config: Any) -> Dims:
     )
 
 
-def trace_decoder(model: Any, stages: Sequence[Stage] = ()) -> ir.Model:
+def trace_decoder(model: Any, dims: Dims, schedule: Schedule | None = None) -> ir.Model:
     """The decoder of a fake `model` with one SlotAttention node a layer.
 
     Call inside `fake_tensors`. The graph is in float16 with named, unbound initializers.
     """
     model.config.get_text_config()._attn_implementation_internal = DECODER_ATTENTION
-    decoder = model.get_decoder()
-    decoder.config._attn_implementation_internal = DECODER_ATTENTION
-    dims = dims_of(model.config)
-    layers, count = dims.num_hidden_layers, len(stages)
-
-    def arguments(values: list[Any]) -> dict[str, Any]:
-        head, rest = values[:3], values[3 + 2 * layers :]
-        named = dict(zip(("inputs_embeds", "query_position", "rope_position"), head, strict=True))
-        named |= {"slot_key": values[3 : 3 + layers], "slot_value": values[3 + layers :][:layers]}
-        names = ("slot_score", "slot_position", "kv_budget", "policy")
-        named |= dict(zip(names, rest, strict=False))
-        if count:
-            named |= {"visual_index": rest[4], "keep_ramps": rest[5:]}
-        return named
-
+    model.get_decoder().config._attn_implementation_internal = DECODER_ATTENTION
+    stages = 0 if schedule is None else len(schedule.layers)
     return trace(
-        _Decoder(model, tuple(stages)),
-        decoder_inputs(dims, count),
-        decoder_outputs(dims, count),
-        arguments,
+        _Decoder(model, schedule), decoder_inputs(dims, stages), decoder_outputs(dims, stages)
     )
 
 
 class _Decoder(torch.nn.Module):
-    def __init__(self, model: Any, stages: tuple[Stage, ...]) -> None:
+    def __init__(self, model: Any, schedule: Schedule | None) -> None:
         super().__init__()
-        self.model, self.stages = model, stages
+        self.model, self.schedule = model, schedule
 
     def forward(
         self,
@@ -80,23 +65,23 @@ class _Decoder(torch.nn.Module):
         kv_budget: torch.Tensor,
         policy: torch.Tensor,
         visual_index: torch.Tensor | None = None,
-        keep_ramps: list[torch.Tensor] | None = None,
+        keep_ramp: list[torch.Tensor] | None = None,
     ) -> Any:
         slots = list(zip(slot_key, slot_value, slot_score, slot_position, strict=True))
         state = DecoderState(slots, query_position, kv_budget, policy)
         with contextlib.ExitStack() as hooks:
-            hooks.enter_context(known(DECODER, state))
+            hooks.enter_context(attending(DECODER, state))
             hooks.enter_context(_last_token_only(self.model, state))
-            if visual_index is not None and keep_ramps is not None:
-                layers = self.model.get_decoder().layers
-                drop = _Selection(state, self.stages, visual_index, keep_ramps)
-                hooks.enter_context(drop.hooked(layers))
+            if self.schedule is not None:
+                assert visual_index is not None and keep_ramp is not None
+                drop = _Selection(state, self.schedule, visual_index, keep_ramp)
+                hooks.enter_context(drop.hooked(self.model.get_decoder().layers))
             logits = self.model(
                 inputs_embeds=inputs_embeds, position_ids=rope_position, use_cache=False
             ).logits
         key, value, target, score, position = zip(*state.results, strict=True)
         rows = [*key, *value, *target]
-        if not self.stages:
+        if self.schedule is None:
             rows = [_stack(part) for part in (key, value, target)]
         return (logits[:, 0].float(), *rows, _stack(score), _stack(position))
 
@@ -131,12 +116,12 @@ class _Selection:
     def __init__(
         self,
         state: DecoderState,
-        stages: Sequence[Stage],
+        schedule: Schedule,
         visual_index: torch.Tensor,
-        keep_ramps: Sequence[torch.Tensor],
+        keep_ramp: Sequence[torch.Tensor],
     ) -> None:
-        self._state = state
-        self._stages = {stage.layer: ramp for stage, ramp in zip(stages, keep_ramps, strict=True)}
+        self._state, self._schedule = state, schedule
+        self._stages = dict(zip(schedule.layers, keep_ramp, strict=True))
         self._candidates = visual_index
         self._score: torch.Tensor | None = None
         self._indices: list[torch.Tensor] = []
@@ -153,9 +138,9 @@ class _Selection:
                 handles.callback(handle.remove)
             yield
 
-    def _watch(self, layer: int, query: torch.Tensor, key: torch.Tensor) -> None:
+    def _watch(self, layer: int, given: LayerAttention) -> None:
         if layer + 1 in self._stages:
-            self._score = _last_query_attention(self._state, layer, query, key)
+            self._score = self._schedule.score(given)
 
     def _enter(self, number: int) -> Any:
         def hook(_: Any, arguments: Any, named: dict[str, Any]) -> Any:
@@ -183,24 +168,3 @@ def _take(value: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     if value.dim() == 3:
         index = index[:, :, None].expand(-1, -1, value.shape[2])
     return torch.gather(value, 1, index)
-
-
-def _last_query_attention(
-    state: DecoderState, layer: int, query: torch.Tensor, key: torch.Tensor
-) -> torch.Tensor:
-    """Softmax attention of each row's last valid query to the new tokens, mean over heads.
-
-    One row of attention is computed again; the full map never exists. float32 [N,S].
-    """
-    slot_key, _, _, slot_position = state.slots[layer]
-    rows, heads, length, width = query.shape
-    last = ((state.query_position >= 0).sum(1) - 1).clamp(min=0)
-    index = last[:, None, None, None].expand(-1, heads, 1, width)
-    one = torch.gather(query, 2, index).reshape(rows, key.shape[1], -1, width)
-    used = slot_position[:, :, : slot_key.shape[2]]
-    logits = torch.cat([one @ slot_key.transpose(2, 3), one @ key.transpose(2, 3)], -1)
-    padding = (state.query_position < 0)[:, None].expand(-1, key.shape[1], -1)
-    hidden = torch.cat([used < 0, padding], 2)
-    weight = logits.float().masked_fill(hidden[:, :, None], -1e30).softmax(-1)
-    score: torch.Tensor = weight.mean((1, 2))[:, -length:]
-    return score

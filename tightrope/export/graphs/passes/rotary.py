@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from tightrope.export.passes.replace import take_over
+from tightrope.export.graphs.passes.replace import replace_value
+from tightrope.interface.onnx import CONTRIB_DOMAIN
 from tightrope.plugins.builder import OpBuilder
-
-DOMAIN = "com.microsoft"
 
 
 def fuse_rotary(model: ir.Model) -> None:
@@ -27,12 +26,12 @@ def fuse_rotary(model: ir.Model) -> None:
         if (cos, sin) not in tables:
             tables[cos, sin] = _tables(op, cos, sin)
         places, cos_table, sin_table = tables[cos, sin]
-        rotated = op.RotaryEmbedding(x, places, cos_table, sin_table, domain=DOMAIN)
+        rotated = op.RotaryEmbedding(x, places, cos_table, sin_table, domain=CONTRIB_DOMAIN)
         model.graph.insert_before(node, op.nodes)
-        take_over(node.outputs[0], rotated)
+        replace_value(node.outputs[0], rotated)
         model.graph.remove(node, safe=True)
     if tables:
-        model.graph.opset_imports[DOMAIN] = 1
+        model.graph.opset_imports[CONTRIB_DOMAIN] = 1
 
 
 def _tables(op: OpBuilder, cos: ir.Value, sin: ir.Value) -> tuple[ir.Value, ...]:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from tightrope.export.passes.replace import take_over
+from tightrope.export.graphs.passes.replace import replace_value
 
 
 def simplify(model: ir.Model) -> None:
@@ -85,6 +85,6 @@ def divide_in_norms(model: ir.Model) -> None:
                 continue
             quotient = ir.Node("", "Div", [node.inputs[1 - place], producer.inputs[0]])
             model.graph.insert_before(node, quotient)
-            take_over(node.outputs[0], quotient.outputs[0])
+            replace_value(node.outputs[0], quotient.outputs[0])
             model.graph.remove(node, safe=True)
             break

@@ -1,0 +1,1 @@
+"""Whether a board would take the standard graphs, told without one."""

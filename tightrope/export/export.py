@@ -1,0 +1,94 @@
+"""`export`: a checkpoint becomes a bundle, or nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from tightrope import bundle as bundles
+from tightrope.bundle import Manifest
+from tightrope.checks import check_type
+from tightrope.errors import BundleError, InputError
+from tightrope.export import parity
+from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
+from tightrope.export.config import ExportConfig, ExportSummary
+from tightrope.export.graphs.write import write_graphs
+from tightrope.export.host_files import write_host_files, write_json
+from tightrope.export.manifest import describe
+from tightrope.export.recipe import plan
+from tightrope.export.tracing.traces import trace_all
+from tightrope.export.weights import WeightFile
+from tightrope.folders import finished_folder
+from tightrope.progress import Progress, part, silent
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    config: ExportConfig | None = None,
+    *,
+    progress: Progress = silent,
+    overwrite: bool = False,
+) -> ExportSummary:
+    """Write the bundle `output` from a Hugging Face folder, a hub id or a GGUF file.
+
+    The folder appears when all of it is written and checked; an export that fails or is
+    interrupted leaves nothing. Raises UnsupportedModel, InputError, and BundleError where the
+    disk takes no more.
+    """
+    started = time.perf_counter()
+    config = ExportConfig() if config is None else config
+    check_type("config", config, ExportConfig, "an ExportConfig, or None")
+    if not isinstance(output, (str, os.PathLike)) or not os.fspath(output):
+        raise InputError(f"output is {output!r}; accepted: the path of the folder to write")
+    target = Path(output)
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists; choose another name, or ask for it to be replaced")
+    if target.exists() and not (target / bundles.MANIFEST).is_file():
+        raise InputError(f"{target} is no bundle and is not replaced; choose another name")
+    opened = open_checkpoint(
+        os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
+    )
+    with finished_folder(target, BundleError) as folder:
+        manifest, notes = _write(opened, config, folder, progress)
+    sizes = [entry.bytes for entry in manifest.files.values()]
+    return ExportSummary(
+        bundle=str(target),
+        family=manifest.family,
+        precision=manifest.precision,
+        slots=manifest.slots,
+        prefill_chunk=manifest.prefill_chunk,
+        selectors=tuple(manifest.selectors),
+        schedules=tuple(manifest.schedules),
+        files=len(sizes),
+        total_bytes=sum(sizes),
+        seconds=time.perf_counter() - started,
+        parity=manifest.parity,
+        notes=tuple(notes),
+    )
+
+
+def _write(
+    checkpoint: Checkpoint, config: ExportConfig, folder: Path, progress: Progress
+) -> tuple[Manifest, list[str]]:
+    """Everything of a bundle, into `folder`; returns its manifest and notes for the summary."""
+    progress("reading the checkpoint", 0.0)
+    recipe = plan(checkpoint, config)
+    # Before tracing, which takes longer: a damaged checkpoint is told at once.
+    progress("loading weights", 0.02)
+    model = checkpoint.load_model()
+    traces, left = trace_all(recipe, part(progress, 0.1, 0.55))
+    graphs = folder / "graphs"
+    graphs.mkdir()
+    with WeightFile(graphs, parameters_of(model), recipe) as weights:
+        operators = write_graphs(recipe, traces, graphs, weights, part(progress, 0.55, 0.8))
+    progress("writing embeddings and texts", 0.8)
+    write_host_files(recipe, model, weights, folder)
+    progress("checking parity", 0.85)
+    figures = parity.measure(recipe, model, weights, folder)
+    progress("hashing", 0.97)
+    manifest = describe(recipe, operators, figures, folder)
+    write_json(folder / bundles.MANIFEST, manifest.to_dict())
+    progress("done", 1.0)
+    return manifest, recipe.notes() + left

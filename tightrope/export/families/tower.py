@@ -1,0 +1,48 @@
+"""The torch half of a vision tower: how it is traced, and what the host needs from its weights.
+
+The other half, in numpy, lies in `inputs/prepare/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from tightrope.arrays import Array, Floats
+from tightrope.inputs.vision import VisionInfo
+
+
+class TowerModel(Protocol):
+    """What a family's tower answers; `model` and `config` are Hugging Face's."""
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What the tower can hand to selectors."""
+
+    def check(self, config: Any) -> None:
+        """Raises UnsupportedModel for a tower of this family that cannot be exported."""
+
+    def info(
+        self, config: Any, resolutions: Sequence[int] | None, signals: Sequence[str], token: str
+    ) -> VisionInfo:
+        """Facts for the manifest; raises InputError for a resolution that does not fit."""
+
+    def width(self, config: Any) -> int:
+        """Dv, of the states that the projector reads."""
+
+    def module(self, model: Any, signals: Sequence[str]) -> torch.nn.Module:
+        """What is traced: the inputs of the numpy half's rows -> visual_embeds and `signals`."""
+
+    def projector(self, model: Any) -> torch.nn.Module:
+        """Tower states [I,T,Dv] -> embeddings [I,T,E]."""
+
+    def tables(self, model: Any, info: VisionInfo) -> dict[str, Floats]:
+        """Arrays for positions.npz, from which the numpy half makes inputs."""
+
+    def reference_embeds(self, model: Any, inputs: Mapping[str, Array]) -> torch.Tensor:
+        """What Hugging Face's model makes of the graph's inputs: [I,V,E]."""
+
+    def preprocessor(self, processor: dict[str, Any]) -> dict[str, Any]:
+        """preprocessor.json from the checkpoint's processor config."""

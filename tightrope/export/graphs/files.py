@@ -1,0 +1,48 @@
+"""Which graph files a bundle has: one row a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tightrope.export.recipe import Recipe
+from tightrope.interface.names import GraphName, Role, Variant
+from tightrope.plugins.slot_attention.body import Form
+
+GraphForm = Form | Literal["either", "both"]
+"""How SlotAttention is lowered in a whole graph. either: append where every new token finds an
+empty slot, else general; both: step for one token a call, else either."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """One file: its name, the trace that it is derived from, and the form of SlotAttention."""
+
+    name: GraphName
+    trace: tuple[Role, str]
+    form: GraphForm = "general"
+
+    @property
+    def single(self) -> bool:
+        """Whether it serves one token a call."""
+        return self.form == "step"
+
+
+def graph_files(recipe: Recipe) -> Iterator[GraphFile]:
+    """Every graph file of the bundle.
+
+    On ONNX Runtime one graph serves prompts and single tokens, so that the weights are held once.
+    TensorRT ranks fewer than 3,840 values: its prefill ranks nothing.
+    """
+    for schedule in ("", *recipe.schedules):
+        trace: tuple[Role, str] = ("decoder", schedule)
+        form: GraphForm = "either" if schedule else "both"
+        yield GraphFile(GraphName("host", "decoder", schedule), trace, form)
+        yield GraphFile(GraphName("standard", "prefill", schedule), trace, "append")
+    yield GraphFile(GraphName("standard", "decode"), ("decoder", ""), "step")
+    variants: tuple[Variant, ...] = ("host", "standard")
+    for variant in variants if recipe.vision is not None else ():
+        yield GraphFile(GraphName(variant, "vision"), ("vision", ""))
+        for method in recipe.selectors:
+            yield GraphFile(GraphName(variant, "select", method), ("select", method))

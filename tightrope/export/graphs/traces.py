@@ -1,0 +1,63 @@
+"""Every graph of a bundle once: traced or written, in float16 and without weights."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from tightrope.export.graphs.passes.linear import store_transposed, to_int4
+from tightrope.export.graphs.select import build_select
+from tightrope.export.recipe import Recipe
+from tightrope.export.schedules import SCHEDULES
+from tightrope.export.selectors import SELECTORS
+from tightrope.export.tracing.decoder import trace_decoder
+from tightrope.export.tracing.tower import trace_projector, trace_tower
+from tightrope.export.tracing.trace import fake_model, fake_tensors
+from tightrope.interface.names import Role
+from tightrope.progress import Progress
+
+Traces = dict[tuple[Role, str], ir.Model]
+"""By role (decoder, vision, select) and method."""
+
+
+def trace_all(recipe: Recipe, progress: Progress) -> tuple[Traces, list[str]]:
+    """Graphs, and notes on what stays unquantised; the decoders' matrices are int4 if wished.
+
+    progress: told what is traced and its share of the tracing.
+    """
+    traces: Traces = {}
+    source, embed = recipe.checkpoint, recipe.dims.hidden_size
+    steps = ["", *recipe.schedules]
+    count = len(steps) + (recipe.vision is not None)
+    with fake_tensors():
+        for number, name in enumerate(steps):
+            progress(f"tracing the decoder {name}".rstrip(), number / count)
+            model = fake_model(source.auto_class, source.config)
+            traces["decoder", name] = trace_decoder(model, recipe.dims, SCHEDULES.get(name))
+        projector = None
+        if recipe.vision is not None:
+            progress("tracing the vision tower", (count - 1) / count)
+            model = fake_model(source.auto_class, source.config)
+            traces["vision", ""] = trace_tower(model, recipe.vision, embed)
+            projector = trace_projector(model, recipe.vision, embed)
+    for graph in (*traces.values(), *([] if projector is None else [projector])):
+        store_transposed(graph)
+    if recipe.vision is not None and projector is not None:
+        visual = recipe.vision.host.output_rows(embed)
+        for name in recipe.selectors:
+            traces["select", name] = build_select(SELECTORS[name], visual, projector)
+    return traces, _quantize(traces, recipe) if recipe.precision.quantized else []
+
+
+def _quantize(traces: Traces, recipe: Recipe) -> list[str]:
+    """The decoders' matrices as int4; returns notes on what stays float16."""
+    block_size = recipe.config.block_size
+    left: set[str] = set()
+    for (role, _), graph in traces.items():
+        if role == "decoder":
+            left.update(to_int4(graph, block_size))
+    if not left:
+        return []
+    return [
+        f"{len(left)} matrices stay float16: their inputs are no whole number of "
+        f"{block_size}-blocks"
+    ]

@@ -1,0 +1,57 @@
+"""The manifest of a bundle whose other files are written."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from tightrope import bundle as bundles
+from tightrope.bundle import FileEntry, Manifest, Parity, SelectorInfo, Source
+from tightrope.export.recipe import Recipe
+from tightrope.export.selectors import SELECTORS
+from tightrope.interface.onnx import OWN_OPSET
+
+MINIMUM_ONNXRUNTIME = "1.23"
+
+
+def describe(
+    recipe: Recipe, operators: dict[str, dict[str, str]], parity: Parity, folder: Path
+) -> Manifest:
+    """Everything in bundle.json; operators: of each standard graph, with one node's name."""
+    checkpoint, config, precision = recipe.checkpoint, recipe.config, recipe.precision
+    files = {
+        file.relative_to(folder).as_posix(): FileEntry(
+            bytes=file.stat().st_size, sha256=bundles.sha256_of(file)
+        )
+        for file in sorted(path for path in folder.rglob("*") if path.is_file())
+    }
+    return Manifest(
+        format=bundles.FORMAT,
+        family=checkpoint.family.model_type,
+        dims=recipe.dims,
+        positions=checkpoint.family.positions,
+        opset_version=OWN_OPSET,
+        precision=config.precision,
+        activations=precision.activations,
+        embeddings=precision.storage,
+        slots=config.slots,
+        prefill_chunk=recipe.prefill_chunk,
+        minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
+        source=Source(
+            name=Path(checkpoint.name).name,
+            revision=checkpoint.revision(),
+            licence=checkpoint.licence(),
+        ),
+        vision=None if recipe.vision is None else recipe.vision.info,
+        selectors={
+            name: SelectorInfo(
+                signals=SELECTORS[name].signals, text_guided=SELECTORS[name].text_guided
+            )
+            for name in recipe.selectors
+        },
+        schedules=recipe.schedules,
+        standard_ops=operators,
+        exporter={name: metadata.version(name) for name in ("tightrope", "torch", "transformers")},
+        parity=parity,
+        files=files,
+    )

@@ -1,0 +1,191 @@
+"""All that is fixed in a bundle, answered for one checkpoint before anything is traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from tightrope.bundle import Stage
+from tightrope.checks import check_one_of
+from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.checkpoint import Checkpoint
+from tightrope.export.config import PRECISIONS, ExportConfig, Precision
+from tightrope.export.families.tower import TowerModel
+from tightrope.export.schedules import SCHEDULES
+from tightrope.export.selectors import SELECTORS
+from tightrope.inputs.layout import visual_tokens
+from tightrope.inputs.prepare import Tower, VisionInfo, create_tower
+from tightrope.interface.tensors import Dims
+
+_QUESTION_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """Both halves of the vision tower."""
+
+    info: VisionInfo
+    model: TowerModel
+    """Torch: what is traced."""
+    host: Tower
+    """Numpy: rows, ranges, layout, and how images become inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What every stage of an export works from."""
+
+    checkpoint: Checkpoint
+    config: ExportConfig
+    tokenizer: Any
+    precision: Precision
+    dims: Dims
+    vision: Vision | None
+    selectors: tuple[str, ...]
+    schedules: dict[str, tuple[Stage, ...]]
+    preprocessor: dict[str, Any]
+    """preprocessor.json; empty for a text model."""
+    chat_template: str | None
+    prefill_chunk: int
+
+    def notes(self) -> list[str]:
+        """Sentences for the summary about what the recipe costs."""
+        if not self.checkpoint.gguf:
+            return []
+        text = "GGUF weights were dequantised"
+        if self.precision.quantized:
+            text += " and quantised again: symmetric int4 is not the file's own code"
+        return [text]
+
+
+def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
+    """The recipe; raises InputError and UnsupportedModel naming what cannot be had."""
+    dims = _dims(checkpoint.config)
+    tokenizer = checkpoint.tokenizer()
+    selectors = _selectors(checkpoint, config)
+    vision = _vision(checkpoint, config, selectors, tokenizer)
+    return Recipe(
+        checkpoint=checkpoint,
+        config=config,
+        tokenizer=tokenizer,
+        precision=PRECISIONS[config.precision],
+        dims=dims,
+        vision=vision,
+        selectors=selectors,
+        schedules=_schedules(checkpoint, config, dims),
+        preprocessor=_preprocessor(checkpoint),
+        chat_template=_chat_template(checkpoint, tokenizer),
+        prefill_chunk=config.prefill_chunk or _prefill_chunk(vision),
+    )
+
+
+def _dims(config: Any) -> Dims:
+    """Decoder sizes of a Hugging Face config."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    return Dims(
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=text.num_key_value_heads or heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        hidden_size=text.hidden_size,
+        vocab_size=text.vocab_size,
+    )
+
+
+def _selectors(checkpoint: Checkpoint, config: ExportConfig) -> tuple[str, ...]:
+    if checkpoint.family.tower is None:
+        _refuse_for_text(checkpoint, config.selectors, "has no visual tokens to select")
+        return ()
+    available = checkpoint.family.tower.signals
+    feedable = tuple(
+        name for name, entry in SELECTORS.items() if set(entry.signals) <= set(available)
+    )
+    if config.selectors is None:
+        return feedable
+    for name in config.selectors:
+        if name in SCHEDULES:
+            raise InputError(f"{name} acts inside the language model: name it as a schedule")
+        check_one_of("selector", name, SELECTORS)
+        if missing := set(SELECTORS[name].signals) - set(available):
+            raise UnsupportedModel(
+                f"selector {name} needs {', '.join(sorted(missing))}, which this tower does "
+                f"not give; it can feed: {', '.join(feedable)}"
+            )
+    return tuple(dict.fromkeys(config.selectors))
+
+
+def _schedules(
+    checkpoint: Checkpoint, config: ExportConfig, dims: Dims
+) -> dict[str, tuple[Stage, ...]]:
+    if checkpoint.family.tower is None:
+        _refuse_for_text(checkpoint, config.schedules, "has no visual tokens to select")
+    chosen = {}
+    for name in config.schedules:
+        check_one_of("schedule", name, SCHEDULES)
+        layers, shares = SCHEDULES[name].layers, SCHEDULES[name].shares
+        if layers[-1] >= dims.num_hidden_layers:
+            raise UnsupportedModel(
+                f"schedule {name} acts at layer {layers[-1]}, the model has "
+                f"{dims.num_hidden_layers} layers"
+            )
+        chosen[name] = tuple(
+            Stage(layer=layer, share=share) for layer, share in zip(layers, shares, strict=True)
+        )
+    return chosen
+
+
+def _vision(
+    checkpoint: Checkpoint, config: ExportConfig, selectors: tuple[str, ...], tokenizer: Any
+) -> Vision | None:
+    model = checkpoint.family.tower
+    if model is None:
+        _refuse_for_text(checkpoint, config.resolutions, "sees no images")
+        return None
+    needed = {signal for name in selectors for signal in SELECTORS[name].signals}
+    signals = [signal for signal in model.signals if signal in needed]
+    token = tokenizer.convert_ids_to_tokens(checkpoint.config.image_token_id)
+    info = model.info(checkpoint.config, config.resolutions, signals, token)
+    return Vision(info, model, create_tower(info))
+
+
+def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
+    if checkpoint.family.tower is None:
+        return {}
+    processor = checkpoint.json("processor_config.json").get("image_processor")
+    return checkpoint.family.tower.preprocessor(
+        processor or checkpoint.json("preprocessor_config.json")
+    )
+
+
+def _chat_template(checkpoint: Checkpoint, tokenizer: Any) -> str | None:
+    template = checkpoint.chat_template(tokenizer)
+    if template is None:
+        return None
+    trial = [{"role": "user", "content": "?"}]
+    try:
+        tokenizer.apply_chat_template(trial, chat_template=template, tokenize=False)
+    except jinja2.TemplateSyntaxError as error:
+        raise UnsupportedModel(
+            f"the chat template of {checkpoint.name} is not valid: {error}, line {error.lineno}; "
+            "take it from where the checkpoint was published"
+        ) from error
+    except (jinja2.TemplateError, TypeError, ValueError):
+        pass  # it may refuse this one conversation
+    return template
+
+
+def _refuse_for_text(checkpoint: Checkpoint, asked: object, why: str) -> None:
+    if asked:
+        raise UnsupportedModel(f"{checkpoint.name} is a text model: it {why}")
+
+
+def _prefill_chunk(vision: Vision | None) -> int:
+    if vision is None:
+        return 512
+    # Selection inside the model needs an image and its question in one call.
+    layouts = (vision.host.layout(side) for side in vision.info.resolutions)
+    most = max(map(visual_tokens, layouts)) + _QUESTION_TOKENS
+    return max(512, -(-most // 64) * 64)

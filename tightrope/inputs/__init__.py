@@ -1,0 +1,1 @@
+"""What the host prepares, in numpy, for export's parity check and for the runtime alike."""

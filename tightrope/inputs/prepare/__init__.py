@@ -1,0 +1,23 @@
+"""Towers by the kind that a bundle names: one kind, one file, one entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tightrope.inputs.prepare.clip import ClipTower
+from tightrope.inputs.prepare.tower import Prepare, Tower
+from tightrope.inputs.vision import VisionInfo
+
+TOWERS: dict[str, Callable[[VisionInfo], Tower]] = {"clip": ClipTower}
+
+
+def create_tower(info: VisionInfo) -> Tower:
+    """The tower that `info` describes; raises ValueError for a kind or sizes that are not known."""
+    if info.kind not in TOWERS:
+        raise ValueError(
+            f"the vision tower is of kind {info.kind!r}, this version knows: {', '.join(TOWERS)}"
+        )
+    return TOWERS[info.kind](info)
+
+
+__all__ = ["Prepare", "Tower", "VisionInfo", "create_tower"]

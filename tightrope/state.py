@@ -1,0 +1,57 @@
+"""What is learnt about a bundle on this machine, in a folder of its own: the bundle never changes.
+
+    NAME.state/
+      stamp.json      size, mtime and inode of each file when it was last hashed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+STAMP = "stamp.json"
+Stamps = dict[str, list[Any]]
+
+
+def state_folder(bundle: Path) -> Path:
+    """Where the state of the bundle in folder `bundle` is kept.
+
+    TIGHTROPE_STATE if set, else NAME.state beside the bundle, else (where that folder cannot be
+    written) a folder in XDG_STATE_HOME.
+    """
+    if chosen := os.environ.get("TIGHTROPE_STATE"):
+        return Path(chosen)
+    bundle = bundle.resolve()
+    if os.access(bundle.parent, os.W_OK):
+        return bundle.with_suffix(".state")
+    home = Path(os.environ.get("HOME") or tempfile.gettempdir())  # a service may have no home
+    state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
+    return state / "tightrope" / hashlib.sha256(str(bundle).encode()).hexdigest()[:16]
+
+
+def read_stamps(bundle: Path) -> Stamps:
+    """Stamps of the bundle's files; empty where there is no stamp or a damaged one."""
+    try:
+        stamps = json.loads((state_folder(bundle) / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
+def write_stamps(bundle: Path, stamps: Stamps) -> None:
+    """Best effort: on a read-only system every opening hashes again."""
+    file = state_folder(bundle) / STAMP
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(stamps), encoding="utf-8")
+        temporary.replace(file)
+    except OSError:
+        # A read-only system refuses this as well, even where there is nothing to remove.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
