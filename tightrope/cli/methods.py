@@ -24,26 +24,14 @@ def methods(json: Json = False) -> None:
     from tightrope.runtime.baselines import BASELINES
 
     selectors = [
-        *[
-            _describe(
-                selector,
-                "before the language model",
-                selector.signals,
-                selector.text_guided,
-                selector.merges,
-            )
-            for selector in SELECTORS.values()
-        ],
-        *[_describe(baseline, "baseline") for baseline in BASELINES.values()],
-        *[
-            _describe(
-                schedule,
-                "inside the language model",
-                ("attention of the last query",),
-                text_guided=True,
-            )
-            for schedule in SCHEDULES.values()
-        ],
+        _describe(by, "before the language model", by.signals, by.text_guided, by.merges)
+        for by in SELECTORS.values()
+    ]
+    selectors += [_describe(by, "baseline") for by in BASELINES.values()]
+    last_query = ("attention of the last query",)
+    selectors += [
+        _describe(by, "inside the language model", last_query, text_guided=True)
+        for by in SCHEDULES.values()
     ]
     policies = [asdict(policy) for policy in POLICIES.values()]
     if json:
