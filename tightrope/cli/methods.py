@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tightrope.cli.options import Json
 from tightrope.cli.output import print_json, print_pairs, print_table
+from tightrope.schemas import versioned
 
 if TYPE_CHECKING:
     from tightrope.export.schedules import Schedule
     from tightrope.export.selectors import Selector
+    from tightrope.runtime.baselines import Baseline
 
 
 def methods(json: Json = False) -> None:
@@ -18,12 +21,21 @@ def methods(json: Json = False) -> None:
     from tightrope.export.schedules import SCHEDULES
     from tightrope.export.selectors import SELECTORS
     from tightrope.plugins.slot_attention.policies import POLICIES
+    from tightrope.runtime.baselines import BASELINES
 
-    known: list[Selector | Schedule] = [*SELECTORS.values(), *SCHEDULES.values()]
-    selectors = [_describe(method) for method in known]
+    selectors = [
+        _describe(by, "before the language model", by.signals, by.text_guided, by.merges)
+        for by in SELECTORS.values()
+    ]
+    selectors += [_describe(by, "baseline") for by in BASELINES.values()]
+    last_query = ("attention of the last query",)
+    selectors += [
+        _describe(by, "inside the language model", last_query, text_guided=True)
+        for by in SCHEDULES.values()
+    ]
     policies = [asdict(policy) for policy in POLICIES.values()]
     if json:
-        print_json({"schema": 1, "selectors": selectors, "policies": policies})
+        print_json(versioned("methods", {"selectors": selectors, "policies": policies}))
         return
     print_table(
         "Selectors: which visual tokens the language model sees",
@@ -58,13 +70,19 @@ def methods(json: Json = False) -> None:
     )
 
 
-def _describe(method: Selector | Schedule) -> dict[str, Any]:
+def _describe(
+    method: Selector | Baseline | Schedule,
+    acts: str,
+    signals: Sequence[str] = (),
+    text_guided: bool = False,
+    merges: bool = False,
+) -> dict[str, Any]:
     return {
         "name": method.name,
-        "acts": method.acts,
-        "signals": list(method.signals),
+        "acts": acts,
+        "signals": list(signals),
         "default_keep": method.default_keep,
-        "text_guided": method.text_guided,
-        "merges": method.merges,
+        "text_guided": text_guided,
+        "merges": merges,
         "paper": method.paper,
     }

@@ -1,20 +1,11 @@
 """Selection before the language model: which visual tokens it sees.
 
-One method, one file, one entry here.
+One method, one file; the table finds it.
 """
 
-from tightrope.export.selectors import divprune, flashvlm, random, uniform, visionzip
-from tightrope.export.selectors.selector import Context, Selector
+from tightrope.export.registry import discover
+from tightrope.export.selectors.selector import Choice, Context, Image, Selector
 
-SELECTORS: dict[str, Selector] = {
-    selector.name: selector
-    for selector in (
-        visionzip.VISIONZIP,
-        divprune.DIVPRUNE,
-        flashvlm.FLASHVLM,
-        uniform.UNIFORM,
-        random.RANDOM,
-    )
-}
+SELECTORS = discover(__name__, Selector)
 
-__all__ = ["SELECTORS", "Context", "Selector"]
+__all__ = ["SELECTORS", "Choice", "Context", "Image", "Selector"]

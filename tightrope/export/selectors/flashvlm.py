@@ -16,19 +16,29 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tightrope.export.selectors.selector import Context, Selector
+from tightrope.arrays import Floats, Indices
+from tightrope.export.selectors.selector import Context, Given, Image, from_score
 from tightrope.export.selectors.steps import (
-    FLOAT,
     SHORTEST,
-    Array,
-    emit_best,
+    cosines,
+    emit_ascending,
+    emit_cosines,
     emit_float,
+    emit_patches,
     emit_ramp,
-    emit_take,
+    emit_ranking,
     emit_unit,
+    ranking,
     unit,
+)
+from tightrope.interface.onnx import FLOAT
+from tightrope.interface.tensors import (
+    CLS_ATTENTION,
+    KEEP_RAMP,
+    TEXT_EMBEDS,
+    TOWER_STATES,
+    VISUAL_EMBEDS,
 )
 
 if TYPE_CHECKING:
@@ -51,62 +61,50 @@ mean cosine to the nearest kept token is .949 (published .946, 12 rounds .958, c
 OUT = np.float32(-1)
 FAR = np.float32(-4)
 """Added to a cosine it ends below every other."""
-END = np.iinfo(np.int64).max
 
 
-def reference(
-    visual_embeds: Array,
-    cls_attention: Array,
-    tower_states: Array,
-    text_embeds: Array,
-    keep: int,
-    *,
-    rounds: int | None = ROUNDS,
-    eta: float = ETA,
-) -> npt.NDArray[np.int64]:
-    """Kept indices [K], ascending, of one image.
+def score(image: Image, keep: int, *, rounds: int | None = ROUNDS, eta: float = ETA) -> Floats:
+    """1 for the tokens that stay, 0 for the others, [V].
 
-    visual_embeds [V,E], cls_attention [V], tower_states [1+V,Dv] with CLS first, text_embeds [T,E].
     rounds: None drops 8 tokens a round, as published.
     """
-    score = fused_score(visual_embeds, cls_attention, text_embeds, eta)
-    order = np.argsort(-score, kind="stable")
-    features = unit(tower_states[1:])
-    important = keep // 2
-    diverse = _thin(features @ features.T, order[important:], keep - important, rounds)
-    return np.sort(np.concatenate([order[:important], diverse]))
+    order = ranking(importance(image, eta))
+    important, left = order[: keep // 2], order[keep // 2 :]
+    diverse = _thin(cosines(image.tower_states[1:]), left, keep - len(important), rounds)
+    stays = np.zeros(len(order), np.float32)
+    stays[important] = stays[diverse] = 1
+    return stays
 
 
-def fused_score(
-    visual_embeds: Array, cls_attention: Array, text_embeds: Array, eta: float = ETA
-) -> Array:
-    """Log of saliency and relevance, [V]: what makes a token important."""
-    length = np.sqrt(np.sum(text_embeds * text_embeds, axis=1, keepdims=True))
-    text = unit(text_embeds) * (length / np.maximum(length.max(), SHORTEST))
-    alike = unit(visual_embeds) @ text.T
+def importance(image: Image, eta: float = ETA) -> Floats:
+    """Log of saliency and relevance, [V]."""
+    text = image.text_embeds
+    length = np.sqrt(np.sum(text * text, axis=1, keepdims=True))
+    text = unit(text) * (length / np.maximum(length.max(), SHORTEST))
+    alike = unit(image.visual_embeds) @ text.T
     relevance = (_softmax(alike / TEXT_TEMPERATURE) * alike).sum(1)
     relevance = _spread(_softmax(relevance / TOKEN_TEMPERATURE) ** SHARPNESS)
     bound = _quantile(np.sort(relevance))
     relevance = _spread(np.where(relevance >= bound, relevance, DAMPING * relevance))
-    saliency = np.log(np.maximum(_spread(cls_attention), FLOOR))
+    saliency = np.log(np.maximum(_spread(image.cls_attention), FLOOR))
     relevance = np.log(np.maximum(relevance, FLOOR))
-    score: Array = np.float32(1 - eta) * saliency + np.float32(eta) * relevance
-    return score
+    fused: Floats = np.float32(1 - eta) * saliency + np.float32(eta) * relevance
+    return fused
 
 
-def _softmax(logits: Array) -> Array:
+def _softmax(logits: Floats) -> Floats:
     weight = np.exp(logits - logits.max(-1, keepdims=True))
-    shares: Array = weight / weight.sum(-1, keepdims=True)
+    shares: Floats = weight / weight.sum(-1, keepdims=True)
     return shares
 
 
-def _spread(values: Array) -> Array:
+def _spread(values: Floats) -> Floats:
     lowest = values.min()
-    spread: Array = (values - lowest) / ((values.max() - lowest) + FLOOR)
+    spread: Floats = (values - lowest) / ((values.max() - lowest) + FLOOR)
     return spread
 
 
-def _quantile(ascending: Array) -> np.float32:
+def _quantile(ascending: Floats) -> np.float32:
     """The value that 5 in 1000 exceed, between neighbours by proportion."""
     last = len(ascending) - 1
     below, part = divmod(last * (1000 - PER_MILLE_OUTSTANDING), 1000)
@@ -115,9 +113,7 @@ def _quantile(ascending: Array) -> np.float32:
     return value
 
 
-def _thin(
-    alike: Array, left: npt.NDArray[np.int64], keep: int, rounds: int | None
-) -> npt.NDArray[np.int64]:
+def _thin(alike: Floats, left: Indices, keep: int, rounds: int | None) -> Indices:
     """`keep` of the tokens `left`, best first, that resemble each other little; alike [V,V].
 
     Of tokens that resemble another one equally the lower index is dropped first.
@@ -137,23 +133,23 @@ def _thin(
     return left
 
 
-def body(op: OpBuilder, inputs: dict[str, ir.Value], context: Context) -> tuple[ir.Value, ir.Value]:
-    """The same for every image of a call, with `ROUNDS` rounds of a Loop."""
-    embeds, keep_ramp = inputs["visual_embeds"], inputs["keep_ramp"]
-    length, keep = op.dim(embeds, 1), op.Cast(op.dim(keep_ramp, 0), to=FLOAT)
-    text = emit_float(op, inputs["text_embeds"], context)
-    tokens = emit_float(op, embeds, context)
-    score = _emit_score(op, tokens, inputs["cls_attention"], text, length)
-    _, order = op.TopK(score, length, outputs=2, axis=1, largest=1, sorted=1)  # [I,V]
-    features = op.Slice(inputs["tower_states"], [1], [END], [1])
-    features = emit_unit(op, emit_float(op, features, context))
-    alike = op.MatMul(features, op.Transpose(features, perm=[0, 2, 1]))  # [I,V,V]
+def emit(op: OpBuilder, given: Given, context: Context) -> ir.Value:
+    """With `ROUNDS` rounds of a Loop."""
+    fused = _emit_importance(
+        op,
+        emit_float(op, given[VISUAL_EMBEDS], context),
+        given[CLS_ATTENTION],
+        emit_float(op, given[TEXT_EMBEDS], context),
+    )
+    states = emit_float(op, given[TOWER_STATES], context)
+    alike = emit_cosines(op, emit_patches(op, states))  # [I,V,V]
+    length, keep = op.dim(fused, 1), op.Cast(op.dim(given[KEEP_RAMP], 0), to=FLOAT)
 
     # A token's turn is its rank among those left; important ones and dropped ones have none.
     important = op.Floor(op.Mul(keep, np.float32(0.5)))
     diverse = op.Sub(keep, important)
-    turn = op.Expand(op.Sub(emit_ramp(op, length), important), op.Shape(score))
-    turn = op.ScatterElements(score, order, turn, axis=1)  # [I,V]
+    turn = op.Expand(op.Sub(emit_ramp(op, length), important), op.Shape(fused))
+    turn = op.ScatterElements(fused, emit_ranking(op, fused), turn, axis=1)  # [I,V]
     is_important = op.Less(turn, np.float32(0))
     token = op.iota(op.Squeeze(length))
     earlier = op.Less(op.Unsqueeze(token, [0]), op.Unsqueeze(token, [1]))  # [V,V]
@@ -162,15 +158,11 @@ def body(op: OpBuilder, inputs: dict[str, ir.Value], context: Context) -> tuple[
         [(op.Max(turn, OUT), FLOAT)],
         lambda inner, i, state: [_emit_round(inner, i, state[0], alike, diverse, earlier)],
     )
-    kept = op.Cast(op.Or(is_important, op.Greater(turn, OUT)), to=FLOAT)
-    index = emit_best(op, kept, keep_ramp)
-    return index, emit_take(op, embeds, index)
+    return op.Cast(op.Or(is_important, op.Greater(turn, OUT)), to=FLOAT)
 
 
-def _emit_score(
-    op: OpBuilder, tokens: ir.Value, attention: ir.Value, text: ir.Value, length: ir.Value
-) -> Any:
-    """`fused_score` of float32 tokens [I,V,E] and text [T,E]: [I,V]."""
+def _emit_importance(op: OpBuilder, tokens: ir.Value, attention: ir.Value, text: ir.Value) -> Any:
+    """`importance` of tokens [I,V,E], attention [I,V] and text [T,E]: [I,V]."""
     size = op.Sqrt(op.ReduceSum(op.Mul(text, text), [1], keepdims=1))
     gate = op.Div(size, op.Max(op.ReduceMax(size, [0], keepdims=1), SHORTEST))
     text = op.Mul(emit_unit(op, text), gate)
@@ -179,7 +171,7 @@ def _emit_score(
     relevance = op.ReduceSum(op.Mul(weight, alike), [2], keepdims=0)
     relevance = op.Softmax(op.Div(relevance, TOKEN_TEMPERATURE), axis=-1)
     relevance = _emit_spread(op, op.Pow(relevance, SHARPNESS))
-    outstanding = op.GreaterOrEqual(relevance, _emit_quantile(op, relevance, length))
+    outstanding = op.GreaterOrEqual(relevance, _emit_quantile(op, relevance))
     damped = op.Where(outstanding, relevance, op.Mul(relevance, DAMPING))
     relevance = op.Log(op.Max(_emit_spread(op, damped), FLOOR))
     saliency = op.Log(op.Max(_emit_spread(op, attention), FLOOR))
@@ -193,9 +185,8 @@ def _emit_spread(op: OpBuilder, values: ir.Value) -> Any:
     return op.Div(op.Sub(values, lowest), op.Add(reach, FLOOR))
 
 
-def _emit_quantile(op: OpBuilder, values: ir.Value, length: ir.Value) -> Any:
-    ascending, _ = op.TopK(values, length, outputs=2, axis=1, largest=0, sorted=1)
-    last = op.Sub(length, [1])
+def _emit_quantile(op: OpBuilder, values: ir.Value) -> Any:
+    ascending, last = emit_ascending(op, values), op.Sub(op.dim(values, 1), [1])
     scaled = op.Mul(last, [1000 - PER_MILLE_OUTSTANDING])
     below = op.Div(scaled, [1000])
     part = op.Cast(op.Sub(scaled, op.Mul(below, [1000])), to=FLOAT)
@@ -240,15 +231,15 @@ def _emit_round(
     return op.Where(even, op.Max(op.Sub(place, dropped), OUT), after)
 
 
-FLASHVLM = Selector(
+FLASHVLM = from_score(
     name="flashvlm",
     paper=(
         "FlashVLM: Text-Guided Visual Token Selection for Large Multimodal Models, "
         "Cai et al. 2025, arXiv:2512.20561"
     ),
-    signals=("cls_attention", "tower_states"),
-    text_guided=True,
     default_keep="22.2%",
-    body=body,
-    reference=reference,
+    signals=(CLS_ATTENTION, TOWER_STATES),
+    text_guided=True,
+    score=score,
+    emit=emit,
 )

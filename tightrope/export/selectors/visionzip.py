@@ -10,18 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from tightrope.export.selectors.selector import Context, Selector
+from tightrope.export.selectors.selector import Choice, Context, Given, Image, Selector
 from tightrope.export.selectors.steps import (
-    FLOAT,
-    INT64,
-    Array,
+    emit_ascending,
     emit_float,
+    emit_patches,
     emit_ramp,
+    emit_ranking,
     emit_take,
     emit_unit,
+    ranking,
     unit,
+)
+from tightrope.interface.onnx import FLOAT, INT64
+from tightrope.interface.tensors import (
+    CLS_ATTENTION,
+    KEEP_RAMP,
+    TOWER_KEYS,
+    TOWER_STATES,
+    VISUAL_EMBEDS,
 )
 
 if TYPE_CHECKING:
@@ -31,21 +39,15 @@ if TYPE_CHECKING:
 
 CONTEXT, OF = 10, 64
 """Context tokens among those kept, as in the paper's 54 + 10."""
-END = np.iinfo(np.int64).max
 NOWHERE = np.float32(1e9)
 """Behind every place: a row that is not kept."""
 
 
-def reference(
-    cls_attention: Array, tower_states: Array, tower_keys: Array, keep: int
-) -> tuple[npt.NDArray[np.int64], Array]:
-    """Places [K], ascending, and tower states [K,Dv] of one image.
-
-    cls_attention [V], tower_states [1+V,Dv] with CLS first, tower_keys [V,dh]; keep <= V.
-    """
-    cls, patches = tower_states[:1], tower_states[1:]
+def reference(image: Image, keep: int) -> Choice:
+    """The choice for one image."""
+    cls, patches = image.tower_states[:1], image.tower_states[1:]
     num_context = keep * CONTEXT // OF
-    order = np.argsort(-cls_attention, kind="stable")
+    order = ranking(image.cls_attention)
     dominant = order[: keep - num_context - 1]
     rest = np.sort(order[len(dominant) :])
     stride = len(rest) // max(num_context, 1)
@@ -53,7 +55,7 @@ def reference(
     merged = patches[targets].copy()
     if num_context:
         others = np.setdiff1d(rest, targets)
-        keys = unit(tower_keys)
+        keys = unit(image.tower_keys)
         nearest = (keys[others] @ keys[targets].T).argmax(1)
         for i in range(num_context):
             assigned = others[nearest == i]
@@ -62,30 +64,27 @@ def reference(
     place = np.concatenate([[-1], targets, dominant]).astype(np.int64)
     states = np.concatenate([cls, merged, patches[dominant]])
     ascending = np.argsort(place)
-    return np.maximum(place[ascending], 0), states[ascending]
+    return Choice(np.maximum(place[ascending], 0), image.project(states[ascending]))
 
 
-def body(op: OpBuilder, inputs: dict[str, ir.Value], context: Context) -> tuple[ir.Value, ir.Value]:
+def body(op: OpBuilder, given: Given, context: Context) -> tuple[ir.Value, ir.Value]:
     """The same for every image of a call.
 
     Only CLS and the context tokens go through the projector: the dominant ones are visual_embeds
     already. No array has length 0: where no context token is wanted, one is made and left out.
     """
-    attention, embeds, keep_ramp = (
-        inputs[name] for name in ("cls_attention", "visual_embeds", "keep_ramp")
-    )
-    states = emit_float(op, inputs["tower_states"], context)
-    keys = emit_unit(op, emit_float(op, inputs["tower_keys"], context))
-    keep, length = op.dim(keep_ramp, 0), op.dim(attention, 1)
+    attention = given[CLS_ATTENTION]
+    states = emit_float(op, given[TOWER_STATES], context)
+    keys = emit_unit(op, emit_float(op, given[TOWER_KEYS], context))
+    keep, length = op.dim(given[KEEP_RAMP], 0), op.dim(attention, 1)
     num_context = op.Div(op.Mul(keep, [CONTEXT]), [OF])
     num_dominant = op.Sub(keep, op.Add(num_context, [1]))
     num_rest, num_rows = op.Sub(length, num_dominant), op.Max(num_context, [1])
 
-    _, order = op.TopK(attention, length, outputs=2, axis=1, largest=1, sorted=1)  # [I,V]
+    order = emit_ranking(op, attention)  # [I,V]
     place = op.Cast(order, to=FLOAT)
     dominant = op.Less(op.iota(op.Squeeze(length)), num_dominant)
-    rest = op.Slice(place, num_dominant, [END], [1])
-    rest, _ = op.TopK(rest, num_rest, outputs=2, axis=1, largest=0, sorted=1)
+    rest = emit_ascending(op, op.Slice(place, num_dominant, length, [1]))
     rows = op.iota(op.Squeeze(num_rows))  # [W], the context tokens
     stops = op.Mul(rows, op.Div(num_rest, num_rows))
     targets = op.Gather(rest, stops, axis=1)  # [I,W] float32
@@ -102,12 +101,12 @@ def body(op: OpBuilder, inputs: dict[str, ir.Value], context: Context) -> tuple[
     joins = op.Mul(joins, op.Unsqueeze(free, [1]))  # [I,W,V]
     count = op.Max(op.ReduceSum(joins, [2], keepdims=1), np.float32(1))
     mix = op.Add(is_target, op.Div(joins, count))
-    merged = op.MatMul(mix, op.Slice(states, [1], [END], [1]))
+    merged = op.MatMul(mix, emit_patches(op, states))
     made = op.Concat(op.Slice(states, [0], [1], [1]), merged, axis=1)  # [I,1+W,Dv]
-    made = made if context.dtype == FLOAT else op.Cast(made, to=context.dtype)
+    made = made if context.activation == FLOAT else op.Cast(made, to=context.activation)
 
     # All rows that could be kept, with their places; the K foremost are.
-    table = op.Concat(context.project(op, made), embeds, axis=1)  # [I,1+W+V,E]
+    table = op.Concat(context.project(op, made), given[VISUAL_EMBEDS], axis=1)  # [I,1+W+V,E]
     first = op.Sub(op.ReduceMin(place, [1], keepdims=1), np.float32(1))  # [I,1] of -1
     wanted = op.Less(rows, num_context)
     at_dominant = op.Where(dominant, place, NOWHERE)
@@ -124,9 +123,9 @@ VISIONZIP = Selector(
         "VisionZip: Longer is Better but Not Necessary in Vision Language Models, "
         "Yang et al. 2024, arXiv:2412.04467"
     ),
-    signals=("cls_attention", "tower_keys", "tower_states"),
-    merges=True,
     default_keep="11.1%",
+    signals=(CLS_ATTENTION, TOWER_KEYS, TOWER_STATES),
+    merges=True,
     body=body,
     reference=reference,
 )

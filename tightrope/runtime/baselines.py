@@ -1,16 +1,19 @@
-"""Selectors that look at nothing: kept indices from the counts alone, computed on the host."""
+"""Selectors that look at nothing: kept indices from the counts alone, computed on the host.
+
+Every bundle has them: what any method has to beat, and the floor of every comparison.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from tightrope.arrays import Indices
 
 
-class Baseline(Protocol):
+class Draw(Protocol):
     """Kept indices of each image, int64 [I,K] ascending; 1 <= keep <= available."""
 
     def __call__(self, num_images: int, available: int, keep: int, seed: int) -> Indices: ...
@@ -30,4 +33,22 @@ def random(num_images: int, available: int, keep: int, seed: int) -> Indices:
     return np.sort(order[:, :keep], axis=1)
 
 
-BASELINES: dict[str, Baseline] = {"uniform": uniform, "random": random}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """What a baseline states of itself, as a selector does."""
+
+    name: str
+    paper: str
+    default_keep: str = "25%"
+    indices: Draw
+
+
+BASELINES = {
+    baseline.name: baseline
+    for baseline in (
+        Baseline(name="uniform", paper="baseline: evenly spaced in raster order", indices=uniform),
+        Baseline(
+            name="random", paper="baseline: drawn without replacement, seeded", indices=random
+        ),
+    )
+}

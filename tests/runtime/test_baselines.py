@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.plugins.baselines import BASELINES, random, uniform
+from tightrope.budget import keep_count
+from tightrope.runtime.baselines import BASELINES, Baseline, random, uniform
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
@@ -16,7 +17,7 @@ def test_indices_are_distinct_ascending_and_in_range(
     name: str, images: int, available: int, data: Any, seed: int
 ) -> None:
     keep = data.draw(st.integers(1, available))
-    index = BASELINES[name](images, available, keep, seed)
+    index = BASELINES[name].indices(images, available, keep, seed)
     assert index.dtype == np.int64 and index.shape == (images, keep)
     assert (np.diff(index) > 0).all()
     assert index.min() >= 0 and index.max() < available
@@ -24,7 +25,9 @@ def test_indices_are_distinct_ascending_and_in_range(
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_keeping_all_keeps_the_order(name: str) -> None:
-    np.testing.assert_array_equal(BASELINES[name](2, 9, 9, 3), np.tile(np.arange(9), (2, 1)))
+    np.testing.assert_array_equal(
+        BASELINES[name].indices(2, 9, 9, 3), np.tile(np.arange(9), (2, 1))
+    )
 
 
 @given(st.integers(1, 80), st.data())
@@ -43,3 +46,10 @@ def test_random_follows_the_seed_and_differs_between_images() -> None:
     np.testing.assert_array_equal(first[:1], random(1, 200, 40, seed=5))
     assert (first != random(3, 200, 40, seed=6)).any()
     assert (first[0] != first[1]).any()
+
+
+@pytest.mark.parametrize(("name", "baseline"), BASELINES.items())
+def test_an_entry_says_everything(name: str, baseline: Baseline) -> None:
+    assert baseline.name == name
+    assert baseline.paper.startswith("baseline: ")
+    assert 1 <= keep_count(baseline.default_keep, 576) < 576
