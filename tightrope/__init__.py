@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         TightropeError,
         UnsupportedModel,
     )
-    from tightrope.export.api import export
     from tightrope.export.config import ExportConfig
+    from tightrope.export.export import export
     from tightrope.runtime.answer import Answer
     from tightrope.runtime.chat import Chat
     from tightrope.runtime.model import Model, load

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ from tightrope.interface.tensors import Dims
 from tightrope.state import Stamps, read_stamps, write_stamps
 
 if TYPE_CHECKING:  # what it needs is not loaded before a bundle is opened
+    from tightrope.arrays import Array
     from tightrope.inputs.prepare import Tower
 
 FORMAT = 2
@@ -249,6 +251,17 @@ class Bundle:
         if not isinstance(content, dict):
             raise BundleError(f"{self.path / name} holds no JSON object; {_EXPORT_AGAIN}")
         return content
+
+    def read_arrays(self, name: str) -> dict[str, Array]:
+        """One of the bundle's .npz files, float32."""
+        import numpy as np
+
+        file = self.file(name)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {key: arrays[key].astype(np.float32) for key in arrays}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -1,30 +1,31 @@
-"""Methods that are found by being there: one file in a folder, no table to edit."""
+"""Tables that fill themselves: a method is one file of a folder, and no list names it."""
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
+from importlib import import_module
 from typing import Protocol, TypeVar
 
 
 class Named(Protocol):
-    """What a registry holds."""
+    """An entry of a table."""
 
     @property
-    def name(self) -> str:
-        """By which it is asked for."""
+    def name(self) -> str: ...
 
 
-Method = TypeVar("Method", bound=Named)
+Entry = TypeVar("Entry", bound=Named)
 
 
-def discover(package: str, kind: type[Method]) -> dict[str, Method]:
-    """Every `kind` that a module of `package` defines at its top level, by name, sorted."""
-    found: dict[str, Method] = {}
-    folder = importlib.import_module(package).__path__
-    for entry in sorted(pkgutil.iter_modules(folder), key=lambda entry: entry.name):
-        module = importlib.import_module(f"{package}.{entry.name}")
-        for method in vars(module).values():
-            if isinstance(method, kind) and found.setdefault(method.name, method) is not method:
-                raise ValueError(f"two methods of {package} are called {method.name}")
+def discover(package_name: str, kind: type[Entry]) -> dict[str, Entry]:
+    """Every `kind` at the top of a module of the package, by its name; modules in sorted order.
+
+    Raises AssertionError if two share a name.
+    """
+    found: dict[str, Entry] = {}
+    modules = pkgutil.iter_modules(import_module(package_name).__path__, f"{package_name}.")
+    for name in sorted(module.name for module in modules):
+        for entry in vars(import_module(name)).values():
+            if isinstance(entry, kind) and found.setdefault(entry.name, entry) is not entry:
+                raise AssertionError(f"{name} has a second {kind.__name__} named {entry.name!r}")
     return found

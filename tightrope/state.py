@@ -1,7 +1,7 @@
 """What is learnt about a bundle on this machine, in a folder of its own: the bundle never changes.
 
-    NAME.state/
-      stamp.json      size, mtime and inode of each file when it was last hashed
+NAME.state/
+  stamp.json      size, mtime and inode of each file when it was last hashed
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def build(
     if plugins == "all":
         raise InputError("--check reads graphs of standard operators; give --plugins none")
 
-    from tightrope.export.check import check_bundle
+    from tightrope.export.check.rtx import check_bundle
 
     results = check_bundle(bundle)
     passed = all(result.ok for result in results)

@@ -37,8 +37,8 @@ def export_once(wanted: DemoBundle) -> Path:
     if is_fitting(wanted):
         print(f"{wanted.path} is there from an earlier run (delete {CACHE} to export again)")
         return wanted.path
-    from tightrope.export.api import export
     from tightrope.export.config import ExportConfig
+    from tightrope.export.export import export
 
     print(
         f"Exporting {wanted.checkpoint}, {wanted.precision}: "

@@ -48,8 +48,8 @@ def export(
     if output.exists() and not force:
         raise InputError(f"{output} exists; choose another name, or replace it with --force")
 
-    from tightrope.export.api import export as export_checkpoint
     from tightrope.export.config import ExportConfig
+    from tightrope.export.export import export as export_checkpoint
 
     config = ExportConfig(
         precision=precision,

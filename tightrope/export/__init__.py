@@ -11,7 +11,7 @@ class _CallableModule(ModuleType):
     # Importing any part of this package binds `tightrope.export` to the module, over the function
     # of the same name; calling the module therefore calls that function.
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from tightrope.export.api import export
+        from tightrope.export.export import export
 
         return export(*args, **kwargs)
 

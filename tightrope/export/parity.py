@@ -67,7 +67,8 @@ class _Prompts:
     def embed(self, token_ids: Sequence[int]) -> Floats:
         """[S,E] as the bundle's host gathers them."""
         scale = np.float32(self._recipe.checkpoint.family.embedding_scale)
-        return self.table[np.asarray(token_ids)].astype(np.float32) * scale
+        rows: Floats = self.table[np.asarray(token_ids)].astype(np.float32) * scale
+        return rows
 
     def both(self, token_ids: list[int], rng: np.random.Generator) -> tuple[_Prompt, torch.Tensor]:
         """The prompt as the bundle's graphs take it, and Hugging Face's embeddings [1,S,E]."""
@@ -95,9 +96,7 @@ class _Prompts:
                 expected = vision.model.reference_embeds(self._model, inputs).float().numpy()
             layout = vision.host.layout(side)
             index = np.arange(visual_tokens(layout))
-            ours, wanted = (
-                (ImageTokens(layout, index, embeds[0]),) for embeds in (seen, expected)
-            )
+            ours, wanted = ((ImageTokens(layout, index, embeds[0]),) for embeds in (seen, expected))
             stream = assemble(token_ids, marker, ours, self.embed)
             theirs = assemble(token_ids, marker, wanted, reference)
         return _Prompt(stream, self.embed), torch.from_numpy(theirs.embeds)[None]
@@ -203,8 +202,8 @@ class _Cache:
     def commit(self, update: Update) -> None:
         assert isinstance(update.target, np.ndarray)
         target: Ordinals = update.target
-        lanes = np.ix_(*(range(length) for length in target.shape[:3]))
-        where = (*(index[..., None] for index in lanes), target)
+        layer, row, head = np.ogrid[tuple(slice(length) for length in target.shape[:3])]
+        where = layer[..., None], row[..., None], head[..., None], target
         self._keys[where], self._values[where] = update.key, update.value
         self.score, self.position = update.next_score, update.next_position
         self.used = self.score.shape[3]

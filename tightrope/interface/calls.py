@@ -98,7 +98,7 @@ def feeds(call: Call, slots: SlotArrays) -> dict[str, Array]:
 
 def small_feeds(call: Call) -> dict[str, Array]:
     """Those that every call brings anew."""
-    named = {
+    named: dict[str, Array] = {
         tensors.INPUTS_EMBEDS: call.embeds,
         tensors.QUERY_POSITION: call.query_position,
         tensors.ROPE_POSITION: call.rope_position,

@@ -1,4 +1,4 @@
-"""How long each axis of a graph may be: what an engine is built for, and a call must stay within."""
+"""How long each axis of a graph may be: what engines are built for and calls stay within."""
 
 from __future__ import annotations
 

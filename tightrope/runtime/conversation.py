@@ -2,79 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
-import numpy.typing as npt
 
+from tightrope.arrays import Counts, Floats, Indices
 from tightrope.bundle import Manifest
 from tightrope.errors import InputError
-from tightrope.runtime.backends.backend import (
-    Backend,
-    Call,
-    Cancel,
-    Selection,
-    tokens_per_layer,
-)
-from tightrope.runtime.embeddings import Embeddings
-from tightrope.runtime.settings import Settings, stages_of
-from tightrope.runtime.sight import SeenImage
+from tightrope.inputs.layout import Stream
+from tightrope.inputs.positions import find_rule
+from tightrope.interface.calls import Call, Selection
+from tightrope.runtime.backends.backend import Backend, Cancel
+from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 
-Floats = npt.NDArray[np.float32]
 Key = int | tuple[object, ...]
 """A token of the prompt: its id, or what an image is known by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Tokens ready for the decoder."""
-
-    embeds: Floats
-    """[S,E]"""
-    ordinals: npt.NDArray[np.int32]
-    """[S]"""
-    visual: npt.NDArray[np.int64]
-    """Places of visual tokens, ascending"""
-    next_ordinal: int
-
-
-def assemble(
-    token_ids: Sequence[int],
-    images: Sequence[SeenImage],
-    image_token_id: int | None,
-    embeddings: Embeddings,
-    start: int,
-) -> Stretch:
-    """Put each image's kept tokens in the place of its placeholder.
-
-    Ordinals count the unpruned stream from `start`: a pruned token leaves a gap.
-    """
-    parts, ordinals, visual = [], [], []
-    place, ordinal, first = 0, start, 0
-    waiting = iter(images)
-    ids = list(token_ids)
-    marks = [i for i, token in enumerate(ids) if token == image_token_id] if images else []
-    for mark in [*marks, len(ids)]:
-        text = ids[first:mark]
-        if text:
-            parts.append(embeddings(text))
-            ordinals.append(np.arange(ordinal, ordinal + len(text)))
-            place, ordinal = place + len(text), ordinal + len(text)
-        if mark < len(ids):
-            image = next(waiting)
-            parts.append(image.embeds)
-            ordinals.append(ordinal + image.index)
-            visual.append(np.arange(place, place + len(image.index)))
-            place, ordinal = place + len(image.index), ordinal + image.available
-        first = mark + 1
-    return Stretch(
-        np.concatenate(parts),
-        np.concatenate(ordinals).astype(np.int32),
-        np.concatenate(visual) if visual else np.zeros(0, np.int64),
-        ordinal,
-    )
 
 
 @dataclass
@@ -95,35 +39,47 @@ class Conversation:
         self.slots = self.backend.make_slots(1)
         self.keys, self.next_ordinal = [], 0
 
-    def read(
-        self, stretch: Stretch, keep_inside: int, settings: Settings, cancel: Cancel
-    ) -> Floats:
-        """Prefill `stretch` in chunks; returns logits [1,vocab] after its last token.
+    def read(self, stream: Stream, keep_inside: int, settings: Settings, cancel: Cancel) -> Floats:
+        """Prefill `stream` in chunks; returns logits [1,vocab] after its last token.
 
         keep_inside: visual tokens that the schedule leaves, over all images of the call.
         Raises InputError before anything runs where the slots cannot hold it.
         """
-        length, chunk = len(stretch.ordinals), self.manifest.prefill_chunk
-        self.check_fits(length, len(stretch.visual), keep_inside, settings)
-        selection = self._selection(stretch.visual, keep_inside, settings)
-        self.slots.trim(settings.budget, settings.sinks, settings.recent)
+        length, chunk = len(stream.ordinals), self.manifest.prefill_chunk
+        self.check_fits(length, len(stream.visual), keep_inside, settings)
+        selection = self._selection(stream.visual, keep_inside, settings)
+        rope = find_rule(self.manifest.positions)(stream.ordinals)
+        self.slots.trim(settings.kv_budget, settings.policy)
         logits: Floats | None = None
         for start in range(0, length, chunk):
             part = slice(start, min(start + chunk, length))
             call = Call(
-                stretch.embeds[None, part],
-                stretch.ordinals[None, part],
-                stretch.ordinals[None, part].astype(np.int64),
-                settings.budget,
+                stream.embeds[None, part],
+                stream.ordinals[None, part],
+                rope.positions[None, part],
+                settings.kv_budget,
                 settings.policy,
+                selection,
             )
-            seen = tokens_per_layer(len(settings.budget), part.stop - start, selection)
-            self.slots.make_room(seen, settings.budget)
-            logits, update = self.backend.prefill(self.slots, call, cancel, selection)
-            self.slots.commit(update, settings.budget)
-        assert logits is not None, "a stretch has tokens"
-        self.next_ordinal = stretch.next_ordinal
+            seen = call.tokens_per_layer()
+            self.slots.make_room(seen, self._most(seen, settings))
+            logits, update = self.backend.prefill(self.slots, call, cancel)
+            self.slots.commit(update)
+            self.slots.trim(settings.kv_budget, settings.policy)
+        assert logits is not None, "a stream has tokens"
+        self.slots.shrink(settings.kv_budget.max(1))
+        self.next_ordinal = stream.next_ordinal
         return logits
+
+    def _most(self, new_tokens: Counts, settings: Settings) -> Counts:
+        """Slots that each layer may have in a prefill call, [L].
+
+        Where all new tokens find an empty slot the graph ranks nothing, and what is too much is
+        trimmed afterwards; only where the bundle's slots do not suffice it ranks inside the call.
+        """
+        slots = self.manifest.slots
+        fits = self.slots.occupied.max((1, 2)) + new_tokens <= slots
+        return np.where(fits, slots, settings.kv_budget.max(1))
 
     def check_fits(
         self, length: int, num_visual: int, keep_inside: int, settings: Settings
@@ -141,24 +97,20 @@ class Conversation:
             )
         if settings.evicts:
             return
-        seen = tokens_per_layer(len(settings.budget), length, selection)
-        needed = int((self.slots.occupied.max((1, 2)) + seen).max())
+        # The first layer sees every token, whatever a schedule drops later.
+        needed = int(self.slots.occupied.max() + length)
         if needed > self.manifest.slots:
             raise InputError(
                 f"the prompt needs {needed} slots, the bundle has {self.manifest.slots}; shorten "
                 "it, keep fewer visual tokens, set kv_budget, or export with more --slots"
             )
 
-    def _selection(
-        self, visual: npt.NDArray[np.int64], keep_inside: int, settings: Settings
-    ) -> Selection | None:
-        if settings.inside is None or keep_inside >= len(visual):
+    def _selection(self, visual: Indices, keep_inside: int, settings: Settings) -> Selection | None:
+        link = settings.link("inside")
+        if link is None or keep_inside >= len(visual):
             return None
-        name = settings.inside[0]
-        stages = stages_of(self.manifest, name)
+        stages = self.manifest.schedules[link.method]
+        keeps = [min(len(visual), ceil(keep_inside * stage.share)) for stage in stages]
         return Selection(
-            name,
-            visual[None],
-            (keep_inside,) * len(stages),
-            tuple(stage.layer for stage in stages),
+            link.method, visual[None], tuple(keeps), tuple(stage.layer for stage in stages)
         )

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tightrope.bundle import Bundle
+from tightrope.arrays import Floats
+from tightrope.bundle import EMBEDDINGS, Bundle
 
 
 class Embeddings:
@@ -17,14 +18,14 @@ class Embeddings:
         manifest = bundle.manifest
         self._scale = np.float32(scale)
         self._table = np.memmap(
-            bundle.file("embeddings.data"),
+            bundle.file(EMBEDDINGS),
             manifest.embeddings,
             "r",
             shape=(manifest.dims.vocab_size, manifest.dims.hidden_size),
         )
 
-    def __call__(self, token_ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def __call__(self, token_ids: npt.ArrayLike) -> Floats:
         """[..., E] of token ids [...]."""
         rows: Any = self._table[np.asarray(token_ids)]
-        values: npt.NDArray[np.float32] = rows.astype(np.float32)
+        values: Floats = rows.astype(np.float32)
         return values if self._scale == 1 else values * self._scale

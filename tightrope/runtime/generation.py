@@ -6,16 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tightrope.runtime.backends.backend import Backend, Call, Cancel
+from tightrope.arrays import Floats
+from tightrope.interface.calls import Call
+from tightrope.runtime.backends.backend import Backend, Cancel
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.embeddings import Embeddings
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
-
-Floats = npt.NDArray[np.float32]
 
 
 class Row:
@@ -83,8 +82,9 @@ def decode(
     count = len(rows)
     ordinal = np.full((count, 1), position, np.int32)
     one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
+    most = settings.kv_budget.max(1)
     # Without eviction generation ends where the slots do; counted here, not looked up a token.
-    room = int((settings.budget - slots.occupied.max((1, 2))).min())
+    room = int((settings.kv_budget - slots.occupied.max(1)).min())
     ahead = 0
     while True:
         tokens = decoding.sampler(logits)
@@ -105,15 +105,15 @@ def decode(
             return
         ordinal[:, 0] = position if count == 1 else np.where(going, position, -1)
         if ahead < 1:
-            slots.make_room(one_each, settings.budget)
+            slots.make_room(one_each, most)
             ahead = max(1, int((slots.capacity - slots.occupied.max((1, 2))).min()))
         call = Call(
             embeddings(tokens)[:, None],
             ordinal,
             ordinal.astype(np.int64),
-            settings.budget,
+            settings.kv_budget,
             settings.policy,
         )
         logits, update = backend.decode(slots, call)
-        slots.commit(update, settings.budget)
+        slots.commit(update)
         position, room, ahead = position + 1, room - 1, ahead - 1

@@ -11,24 +11,26 @@ import numpy as np
 
 from tightrope.budget import OperatingPoint
 from tightrope.bundle import Bundle
+from tightrope.checks import check_type, check_whole
 from tightrope.errors import BundleError, InputError
+from tightrope.inputs.layout import ImageTokens, assemble, visual_tokens
+from tightrope.inputs.positions import find_rule
 from tightrope.runtime.answer import Answer, Piece, Sample, Usage
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.backends.backend import Backend, Cancel, Cancelled
 from tightrope.runtime.chat import Chat
-from tightrope.runtime.conversation import Conversation, Key, assemble
+from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.embeddings import Embeddings
 from tightrope.runtime.generation import Decoding, Row, decode
 from tightrope.runtime.images import ImageSource
-from tightrope.runtime.preprocess import create_preprocessor
 from tightrope.runtime.prompt import render_and_encode
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
-from tightrope.runtime.sight import LoadedImage, SeenImage, Sight, load_images
 from tightrope.runtime.stopwatch import Stopwatch
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.tokenizer import Tokenizer
+from tightrope.runtime.vision import LoadedImage, Vision, load_images
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 
@@ -51,11 +53,8 @@ class Options:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        count = self.max_tokens
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"max_tokens is {count!r}; accepted: a whole number, 1 or more")
-        if not isinstance(self.ignore_eos, bool):
-            raise InputError(f"ignore_eos is {self.ignore_eos!r}; accepted: True or False")
+        check_whole("max_tokens", self.max_tokens, least=1)
+        check_type("ignore_eos", self.ignore_eos, bool, "True or False")
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Model:
@@ -88,11 +87,13 @@ class Model:
             source = bundle.file("chat_template.jinja").read_text(encoding="utf-8")
             self._template = ChatTemplate(source, special)
             self._template_thinks = THINKING in source
+        find_rule(bundle.manifest.positions)
         self._vision = bundle.manifest.vision
-        self._sight: Sight | None = None
-        if self._vision is not None:
+        self.vision: Vision | None = None
+        if (tower := bundle.manifest.tower) is not None:
             config = bundle.read_json("preprocessor.json")
-            self._sight = Sight(backend, create_preprocessor(config))
+            prepare = tower.prepare(config, bundle.read_arrays("positions.npz"))
+            self.vision = Vision(backend, tower, prepare)
 
     def generate(
         self,
@@ -354,39 +355,45 @@ class _Request:
         image_id = None if vision is None else vision.image_token_id
         earlier = sum(isinstance(key, tuple) for key in conversation.keys)
         self._check_fits(len(ids), len(self._images) - earlier)
-        seen = self._see(self._images[earlier:], ids, image_id)
-        stretch = assemble(ids, seen, image_id, self._model._embeddings, conversation.next_ordinal)
-        inside = sum(settings.kept_inside(image.available, len(image.index)) for image in seen)
-        self._visual = sum(image.available for image in seen)
-        self._kept = min(inside, len(stretch.visual))
+        images = self._see(self._images[earlier:], ids, image_id)
+        stream = assemble(ids, image_id, images, self._model._embeddings, conversation.next_ordinal)
+        inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
+        self._visual = sum(image.available for image in images)
+        self._kept = min(inside, len(stream.visual))
         with self._watch("prefill_ms"):
-            logits = conversation.read(stretch, inside, settings, self._cancel)
+            logits = conversation.read(stream, inside, settings, self._cancel)
         self._prompt_tokens = conversation.next_ordinal
         conversation.keys = keys
         return logits
 
     def _check_fits(self, num_ids: int, num_images: int) -> None:
         """Raises InputError before the tower runs where the slots cannot hold the prompt."""
-        vision, settings = self._model._vision, self._settings
+        vision, settings = self._model.vision, self._settings
         if vision is None or settings.resolution is None:
             self._conversation.check_fits(num_ids, 0, 0, settings)
             return
-        available = vision.tokens(settings.resolution)
-        kept = settings.kept_before(available)
-        visual, inside = num_images * kept, num_images * settings.kept_inside(available, kept)
-        self._conversation.check_fits(num_ids - num_images + visual, visual, inside, settings)
+        layout = vision.tower.layout(settings.resolution)
+        available = visual_tokens(layout)
+        separators = sum(map(len, layout)) - available
+        kept = settings.kept("tower", available, available)
+        visual = num_images * kept
+        inside = num_images * settings.kept("inside", available, kept)
+        length = num_ids - num_images + visual + num_images * separators
+        self._conversation.check_fits(length, visual, inside, settings)
 
     def _see(
         self, images: Sequence[LoadedImage], ids: Sequence[int], image_id: int | None
-    ) -> list[SeenImage]:
-        sight = self._model._sight
-        if sight is None or not images:
+    ) -> list[ImageTokens]:
+        vision = self._model.vision
+        if vision is None or not images:
             return []
 
         def text_embeds() -> Any:
             return self._model._embeddings([token for token in ids if token != image_id])
 
-        return sight.see(images, self._settings, text_embeds, self._options.seed, self._watch)
+        return vision.tokens_of(
+            images, self._settings, text_embeds, self._options.seed, self._watch
+        )
 
     def _keys(self) -> list[Key]:
         """The prompt's tokens as the conversation remembers them."""
@@ -394,7 +401,7 @@ class _Request:
             return list(self._token_ids)
         settings, images = self._settings, iter(self._images)
         image_id = self._model._vision.image_token_id if self._model._vision else None
-        how = (settings.resolution, settings.before, settings.inside)
+        how = (settings.resolution, *settings.links)
         return [
             (next(images).digest, *how) if token == image_id else token for token in self._token_ids
         ]

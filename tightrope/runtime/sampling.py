@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from tightrope.arrays import Floats, Indices
+from tightrope.checks import check_whole
 from tightrope.errors import BackendError, InputError
 
 MOST_ANSWERS = 128
@@ -33,10 +34,8 @@ class Sampler:
             raise InputError(f"temperature is {temperature!r}; accepted: 0 (greedy) or more")
         if not (_is_number(top_p) and 0 < top_p <= 1):
             raise InputError(f"top_p is {top_p!r}; accepted: above 0, up to 1 (everything)")
-        if not _is_count(seed, least=0):
-            raise InputError(f"seed is {seed!r}; accepted: a whole number, 0 or more")
-        if not _is_count(n, least=1) or n > MOST_ANSWERS:
-            raise InputError(f"n is {n!r}; accepted: a whole number of answers, 1..{MOST_ANSWERS}")
+        check_whole("seed", seed, least=0)
+        check_whole("n", n, least=1, most=MOST_ANSWERS, unit="a whole number of answers")
         self._greedy = temperature == 0
         # Within float32, so that no division by it makes a NaN of a logit of 0 or -inf.
         smallest, largest = (float(bound) for bound in (_FLOAT32.tiny, _FLOAT32.max))
@@ -44,7 +43,7 @@ class Sampler:
         self._top_p = float(top_p)
         self._generators = [np.random.default_rng([seed, row]) for row in range(n)]
 
-    def __call__(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    def __call__(self, logits: Floats) -> Indices:
         """Token ids [n] of logits [n, vocab], or of [1, vocab] that all rows share.
 
         Raises BackendError where a row has no finite largest logit.
@@ -66,7 +65,7 @@ class Sampler:
         drawn = zip(rows, self._generators, strict=True)
         return np.array([self._draw(row, generator.random()) for row, generator in drawn], np.int64)
 
-    def _draw(self, weights: npt.NDArray[np.float32], uniform: float) -> int:
+    def _draw(self, weights: Floats, uniform: float) -> int:
         """The token at `uniform`, 0 <= uniform < 1, of the distribution's inverse."""
         if self._top_p == 1:
             return _at(weights, uniform)
@@ -74,7 +73,7 @@ class Sampler:
         return int(nucleus[_at(weights[nucleus], uniform)])
 
 
-def _nucleus(weights: npt.NDArray[np.float32], top_p: float) -> npt.NDArray[np.int64]:
+def _nucleus(weights: Floats, top_p: float) -> Indices:
     """The fewest most likely tokens that together have `top_p` of the weight, likeliest first.
 
     weights: [vocab], not normalised. Of equal ones the lower id comes first.
@@ -96,7 +95,7 @@ def _nucleus(weights: npt.NDArray[np.float32], top_p: float) -> npt.NDArray[np.i
         guess *= 8
 
 
-def _at(weights: npt.NDArray[np.float32], uniform: float) -> int:
+def _at(weights: Floats, uniform: float) -> int:
     """The index whose share of the summed weights holds `uniform`; never one of weight 0."""
     reached = np.cumsum(weights, dtype=np.float64)
     return int(np.searchsorted(reached, uniform * reached[-1], side="right"))
@@ -104,7 +103,3 @@ def _at(weights: npt.NDArray[np.float32], uniform: float) -> int:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and type(value) is not bool
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and type(value) is not bool and int(value) >= least

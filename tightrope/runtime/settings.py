@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from tightrope.budget import Keep, OperatingPoint, keep_count
-from tightrope.bundle import Manifest, Stage
+from tightrope.arrays import Floats, Indices
+from tightrope.budget import Link, OperatingPoint, Place, keep_count
+from tightrope.bundle import Manifest
+from tightrope.checks import check_type
 from tightrope.errors import InputError
-from tightrope.plugins.baselines import BASELINES
-from tightrope.plugins.slot_attention.policies import DEFAULT_POLICY, find_policy
-
-# Attention is accumulated even while nothing is given up, so that a later turn may set a budget.
-_UNBUDGETED = "snapkv"
+from tightrope.inputs.layout import visual_tokens
+from tightrope.plugins.slot_attention.policies import DEFAULT_POLICY, find_policy, unbudgeted
+from tightrope.runtime.baselines import BASELINES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,73 +23,55 @@ class Settings:
 
     point: OperatingPoint
     """The request's point with its defaults filled in."""
-    budget: npt.NDArray[np.int64]
-    """[L]"""
+    kv_budget: Indices
+    """[L,Hkv]"""
     evicts: bool
     """Whether slots are given up when the budget is full; else generation ends there."""
-    policy: npt.NDArray[np.float32]
-    """[8]"""
-    sinks: int
-    recent: int
+    policy: Floats
+    """[L,8]"""
     resolution: int | None
-    before: tuple[str, Keep] | None
-    """Selector before the language model."""
-    inside: tuple[str, Keep] | None
-    """Schedule inside it."""
+    links: tuple[Link, ...] = ()
+    """The selector's chain, in the order in which it acts."""
 
-    def kept_before(self, available: int) -> int:
-        """Tokens of an image of `available` that enter the language model."""
-        return available if self.before is None else keep_count(self.before[1], available)
+    def link(self, place: Place) -> Link | None:
+        """What selects at `place`, if anything does."""
+        return next((link for link in self.links if link.place == place), None)
 
-    def kept_inside(self, available: int, entered: int) -> int:
-        """Tokens of it that the schedule's last layers see."""
-        if self.inside is None:
-            return entered
-        return min(entered, keep_count(self.inside[1], available))
+    def kept(self, place: Place, available: int, entered: int) -> int:
+        """Tokens of an image of `available` that are left at `place`, of those that `entered`."""
+        link = self.link(place)
+        return entered if link is None else min(entered, keep_count(link.keep, available))
 
 
 def resolve(point: OperatingPoint | None, manifest: Manifest) -> Settings:
     """Settings of `point` on the bundle; raises InputError naming what does not fit."""
     if point is None:
         point = OperatingPoint()
-    if not isinstance(point, OperatingPoint):
-        raise InputError(f"point is {point!r}; accepted: an OperatingPoint, or None")
+    check_type("point", point, OperatingPoint, "an OperatingPoint, or None")
     resolution = _resolution(point.resolution, manifest)
-    before, inside = _selection(point, manifest)
-    if resolution is not None and manifest.vision is not None:
-        for _, keep in filter(None, (before, inside)):
-            keep_count(keep, manifest.vision.tokens(resolution))
-    layers = manifest.dims.num_hidden_layers
-    budget = _budget(point, manifest)
-    if point.kv_budget is None:
-        policy, sinks, recent = find_policy(_UNBUDGETED), 0, 1
-    else:
-        policy = find_policy(DEFAULT_POLICY if point.policy is None else point.policy)
-        sinks, recent = policy.protected(int(budget.min()), point.sinks, point.recent)
-    chosen = OperatingPoint(
-        selector=point.selector,
-        keep=point.keep,
-        policy=policy.name if point.kv_budget is not None else None,
-        kv_budget=point.kv_budget,
-        resolution=resolution,
-        sinks=sinks if point.kv_budget is not None else None,
-        recent=recent if point.kv_budget is not None else None,
-    )
-    assert budget.shape == (layers,)
+    links = _links(point, manifest)
+    if resolution is not None and manifest.tower is not None:
+        for link in links:
+            keep_count(link.keep, visual_tokens(manifest.tower.layout(resolution)))
+    chosen, kv_budget = replace(point, resolution=resolution), _kv_budget(point, manifest)
+    policy = unbudgeted(len(kv_budget))
+    if point.kv_budget is not None:
+        chooses = find_policy(DEFAULT_POLICY if point.policy is None else point.policy)
+        sinks, recent = chooses.protected(int(kv_budget.min()), point.sinks, point.recent)
+        policy = np.tile(chooses.vector(sinks, recent), (len(kv_budget), 1))
+        chosen = replace(chosen, policy=chooses.name, sinks=sinks, recent=recent)
     return Settings(
         point=chosen,
-        budget=budget,
+        kv_budget=kv_budget,
         evicts=point.kv_budget is not None,
-        policy=policy.vector(sinks, recent),
-        sinks=sinks,
-        recent=recent,
+        policy=policy,
         resolution=resolution,
-        before=before,
-        inside=inside,
+        links=links,
     )
 
 
-def _budget(point: OperatingPoint, manifest: Manifest) -> npt.NDArray[np.int64]:
+def _kv_budget(point: OperatingPoint, manifest: Manifest) -> Indices:
+    """[L,Hkv]: heads of a layer share one number at the surface."""
     layers = manifest.dims.num_hidden_layers
     wanted = manifest.slots if point.kv_budget is None else point.kv_budget
     values: Sequence[int] = wanted if isinstance(wanted, tuple) else (wanted,) * layers
@@ -103,7 +84,7 @@ def _budget(point: OperatingPoint, manifest: Manifest) -> npt.NDArray[np.int64]:
             f"kv_budget is {max(values)}, the bundle has {manifest.slots} slots; "
             "give less, or export with more --slots"
         )
-    return np.array(values, np.int64)
+    return np.repeat(np.array(values, np.int64)[:, None], manifest.dims.num_key_value_heads, 1)
 
 
 def _resolution(wanted: int | None, manifest: Manifest) -> int | None:
@@ -119,34 +100,25 @@ def _resolution(wanted: int | None, manifest: Manifest) -> int | None:
     return wanted or listed[0]
 
 
-def _selection(
-    point: OperatingPoint, manifest: Manifest
-) -> tuple[tuple[str, Keep] | None, tuple[str, Keep] | None]:
-    before: tuple[str, Keep] | None = None
-    inside: tuple[str, Keep] | None = None
+def _links(point: OperatingPoint, manifest: Manifest) -> tuple[Link, ...]:
+    links: list[Link] = []
     for name, keep in point.links():
         if manifest.vision is None:
             raise InputError(f"selector is {name!r}, but the bundle sees no images")
-        if name in manifest.schedules:
-            if inside is not None:
-                raise InputError(f"selector {point.selector!r} selects twice inside the model")
-            inside = (name, keep)
-        elif name in manifest.selectors or name in BASELINES:
-            if before is not None or inside is not None:
-                raise InputError(
-                    f"selector is {point.selector!r}; accepted: one before the language model, "
-                    "then one inside it"
-                )
-            before = (name, keep)
-        else:
-            known = [*manifest.selectors, *manifest.schedules]
+        place: Place = "inside" if name in manifest.schedules else "tower"
+        if place == "tower" and name not in manifest.selectors and name not in BASELINES:
+            known = [*manifest.selectors, *BASELINES, *manifest.schedules]
             raise InputError(
-                f"selector is {name!r}; the bundle has {', '.join(known) or 'none'}: "
+                f"selector is {name!r}; the bundle has {', '.join(known)}: "
                 "export with the selector or schedule you need"
             )
-    return before, inside
-
-
-def stages_of(manifest: Manifest, schedule: str) -> tuple[Stage, ...]:
-    """Stages of a schedule that the bundle has."""
-    return manifest.schedules[schedule]
+        before = [link.place for link in links]
+        if place == "inside" and place in before:
+            raise InputError(f"selector {point.selector!r} selects twice inside the model")
+        if place == "tower" and before:
+            raise InputError(
+                f"selector is {point.selector!r}; accepted: one before the language model, "
+                "then one inside it"
+            )
+        links.append(Link(name, keep, place))
+    return tuple(links)

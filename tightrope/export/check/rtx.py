@@ -147,5 +147,3 @@ def _require_rtx() -> None:
             "the check parses graphs with TensorRT for RTX, which is not installed; "
             "run `pip install 'tightrope[check]'` (x86-64 Linux)"
         )
-
-

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 
 from tightrope.export.selectors import Selector
-from tightrope.export.trace import set_axes
+from tightrope.export.tracing.trace import set_axes
 from tightrope.interface.onnx import FLOAT16, IR_VERSION, OPSET, element_type
-from tightrope.interface.tensors import TensorSpec, select_inputs, select_outputs, vision_outputs
+from tightrope.interface.tensors import (
+    VISUAL_EMBEDS,
+    Rows,
+    TensorSpec,
+    select_inputs,
+    select_outputs,
+)
 from tightrope.plugins.builder import OpBuilder
-
-if TYPE_CHECKING:
-    from tightrope.bundle import VisionInfo
 
 
 class Context:
@@ -21,14 +24,13 @@ class Context:
 
     activation = FLOAT16
 
-    def __init__(self, projector: ir.Model | None) -> None:
+    def __init__(self, projector: ir.Model) -> None:
         self._projector = projector
         self.weights: list[ir.Value] = []
         """Of the projector, where it was written."""
 
     def project(self, op: OpBuilder, states: ir.Value) -> ir.Value:
         """Tower states [I,T,Dv] -> embeddings [I,T,E]: the projector's nodes, written again."""
-        assert self._projector is not None
         graph = self._projector.graph
         values: dict[ir.Value, ir.Value] = {graph.inputs[0]: states}
         for weight in graph.initializers.values():
@@ -45,11 +47,14 @@ class Context:
         return values[graph.outputs[0]]
 
 
-def build_select(
-    selector: Selector, info: VisionInfo, embed: int, projector: ir.Model | None
-) -> ir.Model:
-    """The graph of one selector in float16, as if it had been traced."""
-    visual = vision_outputs(info.hidden_size, info.head_dim, embed, selector.signals)
+def build_select(selector: Selector, vision: Rows, projector: ir.Model) -> ir.Model:
+    """The graph of one selector in float16, as if it had been traced.
+
+    vision: outputs of the tower's graph. projector: traced, tower states to embeddings.
+    """
+    visual = tuple(row for row in vision if row.name in (VISUAL_EMBEDS, *selector.signals))
+    embed = visual[0].axes[-1]
+    assert isinstance(embed, int), "the width of an embedding is fixed"
     rows, promised = select_inputs(visual, selector.text_guided), select_outputs(embed)
     given = {
         row.name: ir.Value(name=row.name, type=_type(row), shape=ir.Shape(row.axes)) for row in rows

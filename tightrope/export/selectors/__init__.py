@@ -3,8 +3,8 @@
 One method, one file; the table finds it.
 """
 
-from tightrope.export.registry import discover
 from tightrope.export.selectors.selector import Choice, Context, Image, Selector
+from tightrope.registry import discover
 
 SELECTORS = discover(__name__, Selector)
 

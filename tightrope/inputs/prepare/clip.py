@@ -1,4 +1,4 @@
-"""A CLIP tower over square images: CLS before the patches, learned positions for each resolution."""
+"""A CLIP tower over square images: CLS before the patches, positions learned by resolution."""
 
 from __future__ import annotations
 

@@ -48,9 +48,7 @@ class SquarePixels:
             self._resample = PIL.Image.Resampling(config["resample"])
         self._levels = _levels(config)
 
-    def __call__(
-        self, images: Sequence[PIL.Image.Image], resolution: int
-    ) -> Floats:
+    def __call__(self, images: Sequence[PIL.Image.Image], resolution: int) -> Floats:
         """pixel_values float32 [I, 3, R, R] of RGB images, R being `resolution` in pixels.
 
         Raises InputError for an image too long and thin to scale, or where nothing in the

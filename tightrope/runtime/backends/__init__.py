@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tightrope.bundle import Bundle
-from tightrope.errors import BackendError, DeviceUnavailable, InputError
+from tightrope.checks import check_one_of, check_whole
+from tightrope.errors import BackendError, DeviceUnavailable
 from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
 
 if TYPE_CHECKING:  # `tightrope doctor` asks which backends there are, without numpy
@@ -21,13 +22,11 @@ def create_backend(name: str, bundle: Bundle, threads: int | None = None) -> Bac
     Raises InputError for an unknown name, DeviceUnavailable for hardware that is not here, and
     BackendError for a package that is missing or doubled.
     """
-    whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
-        raise InputError(f"threads is {threads!r}; accepted: a whole number, 1..{MOST_THREADS}")
+    if threads is not None:
+        check_whole("threads", threads, least=1, most=MOST_THREADS)
     refuse_two_onnxruntimes()
     states = backend_status()
-    if name != "auto" and name not in states:
-        raise InputError(f"backend is {name!r}; accepted: auto, {', '.join(states)}")
+    check_one_of("backend", name, ("auto", *states))
     name = "onnxruntime" if name == "auto" else name
     state = states[name]
     if not state.ready:

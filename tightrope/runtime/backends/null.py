@@ -1,4 +1,4 @@
-"""Everything but the arithmetic: scripted logits and a scripted clock.
+"""Everything but the arithmetic: logits from a script.
 
 Tests of deadlines, streaming and cancellation run on it without a model, and the benchmark of
 Python's own share of a token times it.
@@ -6,22 +6,15 @@ Python's own share of a token times it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tightrope.interface import Dims
-from tightrope.runtime.backends.backend import (
-    Call,
-    Cancel,
-    Cancelled,
-    Floats,
-    Indices,
-    Selection,
-    VisualTokens,
-    valid_per_layer,
-)
-from tightrope.runtime.slots import Slots, Update
+from tightrope.arrays import Array, Floats, Indices
+from tightrope.interface.calls import Call, Update
+from tightrope.interface.tensors import Dims
+from tightrope.runtime.backends.backend import Cancel, Cancelled, VisualTokens
+from tightrope.runtime.slots import Slots
 
 Script = Callable[[int], int]
 
@@ -39,9 +32,9 @@ class NullBackend:
     def make_slots(self, rows: int) -> Slots:
         return Slots(self._dims, rows)
 
-    def vision(self, pixel_values: Floats, resolution: int) -> VisualTokens:
-        tokens = np.zeros((len(pixel_values), 4, self._dims.hidden_size), np.float32)
-        return VisualTokens(tokens, {})
+    def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
+        images = len(next(iter(inputs.values())))
+        return VisualTokens(np.zeros((images, 4, self._dims.hidden_size), np.float32), {})
 
     def select(
         self, method: str, tokens: VisualTokens, text_embeds: Floats, keep: int
@@ -49,9 +42,7 @@ class NullBackend:
         index = np.tile(np.arange(keep), (len(tokens.embeds), 1))
         return index, tokens.embeds[:, :keep]
 
-    def prefill(
-        self, slots: Slots, call: Call, cancel: Cancel, selection: Selection | None = None
-    ) -> tuple[Floats, Update]:
+    def prefill(self, slots: Slots, call: Call, cancel: Cancel) -> tuple[Floats, Update]:
         if cancel.asked:
             raise Cancelled
         return self._run(slots, call)
@@ -61,11 +52,9 @@ class NullBackend:
 
     def _run(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
         dims, (rows, length) = self._dims, call.query_position.shape
-        layers, heads = dims.num_hidden_layers, dims.num_key_value_heads
-        valid = valid_per_layer(call, layers, None)
-        lanes = (layers, rows, heads, length)
+        lanes = (dims.num_hidden_layers, rows, dims.num_key_value_heads, length)
         # A ring: as if ordinals were slots, which is what streaming without sinks does.
-        capacity = np.minimum(slots.capacity, call.budget)[:, None, None, None]
+        capacity = np.minimum(slots.capacity[:, None], call.kv_budget)[:, None, :, None]
         place = call.query_position[None, :, None] % capacity
         target = np.where(call.query_position[None, :, None] < 0, -1, place)
         target = np.broadcast_to(target, lanes).astype(np.int32)
@@ -78,12 +67,4 @@ class NullBackend:
         logits[:, self._script(self._calls)] = 1
         self._calls += 1
         new = np.zeros((*lanes, dims.head_dim), np.float32)
-        update = Update(
-            key=new,
-            value=new,
-            target=target,
-            next_score=slots.score,
-            next_position=next_position,
-            num_valid=valid,
-        )
-        return logits, update
+        return logits, Update(new, new, target, slots.score, next_position)

@@ -1,35 +1,45 @@
 """ONNX Runtime on a CPU: the host graphs, float32, one session for prefill and decode.
 
 Decode goes through bindings to the slots' own memory, made anew only when capacity grows: a step
-hands over no array and copies no cache. Scores and positions have two buffers that change places.
+hands over no array and copies no cache.
 """
 
 from __future__ import annotations
 
 import contextlib
 import weakref
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from tightrope.arrays import Array, Floats, Indices
 from tightrope.bundle import Bundle
 from tightrope.errors import BackendError, BundleError
-from tightrope.interface import decoder_inputs, decoder_outputs
-from tightrope.runtime.backends.backend import (
+from tightrope.interface.calls import (
     Call,
-    Cancel,
-    Cancelled,
-    Floats,
-    Indices,
-    Selection,
-    VisualTokens,
-    valid_per_layer,
+    Update,
+    feeds,
+    keep_ramp,
+    slot_feeds,
+    small_feeds,
+    update_of,
 )
-from tightrope.runtime.slots import Slots, Update
+from tightrope.interface.names import GraphName, Role
+from tightrope.interface.tensors import (
+    EMBEDS,
+    INDEX,
+    KEEP_RAMP,
+    NEXT_POSITION,
+    NEXT_SCORE,
+    TEXT_EMBEDS,
+    VISUAL_EMBEDS,
+    decoder_inputs,
+    decoder_outputs,
+)
+from tightrope.runtime.backends.backend import Cancel, Cancelled, VisualTokens
+from tightrope.runtime.slots import Slots
 
 
 class OnnxRuntimeBackend:
@@ -42,20 +52,20 @@ class OnnxRuntimeBackend:
         self._bundle = bundle
         self._threads = threads
         self._dims = bundle.manifest.dims
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[GraphName, Any] = {}
         self._decoder = self._session("decoder")
         _check_interface(self._decoder, bundle)
         self._steps: weakref.WeakKeyDictionary[Slots, _Step] = weakref.WeakKeyDictionary()
-        self._tables = _position_tables(bundle)
 
-    def _session(self, graph: str) -> Any:
+    def _session(self, role: Role, method: str = "") -> Any:
         """Session of a host graph, opened at its first use."""
+        graph = GraphName("host", role, method)
         if graph not in self._sessions:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
-            file = self._bundle.graph(f"host.{graph}")
+            file = self._bundle.graph(graph)
             with _translated():
                 self._sessions[graph] = onnxruntime.InferenceSession(
                     str(file), options, providers=["CPUExecutionProvider"]
@@ -65,168 +75,98 @@ class OnnxRuntimeBackend:
     def make_slots(self, rows: int) -> Slots:
         return Slots(self._dims, rows)
 
-    def vision(self, pixel_values: Floats, resolution: int) -> VisualTokens:
-        session = self._session("vision")
-        feeds = {"pixel_values": pixel_values, "position_table": self._tables[resolution]}
-        names = [output.name for output in session.get_outputs()]
-        with _translated():
-            values = dict(zip(names, session.run(names, feeds), strict=True))
-        return VisualTokens(values.pop("visual_embeds"), values)
+    def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
+        values = _run(self._session("vision"), inputs)
+        return VisualTokens(values.pop(VISUAL_EMBEDS), values)
 
     def select(
         self, method: str, tokens: VisualTokens, text_embeds: Floats, keep: int
     ) -> tuple[Indices, Floats]:
-        session = self._session(f"select-{method}")
-        values = {
-            "visual_embeds": tokens.embeds,
-            "text_embeds": text_embeds,
-            "keep_ramp": np.arange(keep),
+        session = self._session("select", method)
+        values: dict[str, Array] = {
+            VISUAL_EMBEDS: tokens.embeds,
+            TEXT_EMBEDS: text_embeds,
+            KEEP_RAMP: keep_ramp(keep),
             **tokens.signals,
         }
-        feeds = {item.name: values[item.name] for item in session.get_inputs()}
-        with _translated():
-            index, embeds = session.run(["index", "embeds"], feeds)
-        return index, embeds
+        outputs = _run(session, {item.name: values[item.name] for item in session.get_inputs()})
+        return outputs[INDEX], outputs[EMBEDS]
 
-    def prefill(
-        self, slots: Slots, call: Call, cancel: Cancel, selection: Selection | None = None
-    ) -> tuple[Floats, Update]:
-        layers = range(self._dims.num_hidden_layers)
-        feeds = _call_feeds(call)
-        feeds["slot_score"], feeds["slot_position"] = slots.score, slots.position
-        for i in layers:
-            used = slots.used(i) if call.embeds.shape[1] > 1 else None
-            feeds[f"slot_key.{i}"] = slots.key[i][:, :, :used]
-            feeds[f"slot_value.{i}"] = slots.value[i][:, :, :used]
+    def prefill(self, slots: Slots, call: Call, cancel: Cancel) -> tuple[Floats, Update]:
         session = self._decoder
-        if selection is not None:
-            session = self._session(f"decoder-{selection.schedule}")
-            feeds["visual_index"] = selection.visual_index
-            for stage, keep in enumerate(selection.keep):
-                feeds[f"keep_ramp.{stage}"] = np.arange(keep)
+        if call.selection is not None:
+            session = self._session("decoder", call.selection.schedule)
+        single = call.embeds.shape[1] == 1
+        views = slots.views(slots.side) if single else slots.occupied_views()
         options = onnxruntime.RunOptions()
         cancel.on_ask(lambda: setattr(options, "terminate", True))
-        names = [output.name for output in session.get_outputs()]
         try:
-            with _translated():
-                out = dict(zip(names, session.run(names, feeds, options), strict=True))
+            outputs = _run(session, feeds(call, views), options)
         except BackendError:
             if cancel.asked:
                 raise Cancelled from None
             raise
-        if selection is None:
-            key, value, target = out["key"], out["value"], out["target"]
-        else:
-            key = [out[f"key.{i}"] for i in layers]
-            value = [out[f"value.{i}"] for i in layers]
-            target = [out[f"target.{i}"] for i in layers]
-        update = Update(
-            key=key,
-            value=value,
-            target=target,
-            next_score=out["next_score"],
-            next_position=out["next_position"],
-            num_valid=valid_per_layer(call, len(layers), selection),
-        )
-        return out["logits"], update
+        return update_of(outputs)
 
     def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
         step = self._steps.get(slots)
         if step is None or step.version != slots.version:
-            step = self._steps[slots] = _Step(self._decoder, slots)
+            step = self._steps[slots] = _Step(self._decoder, slots, call)
         with _translated():
             return step.run(slots, call)
 
 
-def _call_feeds(call: Call) -> dict[str, Any]:
-    return {
-        "inputs_embeds": call.embeds,
-        "query_position": call.query_position,
-        "rope_position": call.rope_position,
-        "kv_budget": call.budget,
-        "policy": call.policy,
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class _Buffers:
-    """Arrays that a step's inputs are copied into and its outputs appear in."""
-
-    inputs: dict[str, Any]
-    logits: Floats
-    key: Floats
-    value: Floats
-    target: Any
+def _run(session: Any, inputs: Mapping[str, Array], options: Any = None) -> dict[str, Array]:
+    names = [output.name for output in session.get_outputs()]
+    with _translated():
+        return dict(zip(names, session.run(names, inputs, options), strict=True))
 
 
 class _Step:
-    """Bindings of one set of slots for S = 1: one reads side 0 of scores, one side 1."""
+    """Bindings of one set of slots for S = 1: one reads side 0 of scores, one side 1.
 
-    def __init__(self, session: Any, slots: Slots) -> None:
+    What a step is given is copied to arrays of its own, and what it answers appears in others, the
+    scores and positions in the slots' spare side.
+    """
+
+    def __init__(self, session: Any, slots: Slots, call: Call) -> None:
         self.version = slots.version
         self._session = session
-        dims, rows = slots.dims, slots.rows
-        stacked = (dims.num_hidden_layers, rows, dims.num_key_value_heads, 1)
-        self._buffers = _Buffers(
-            inputs={
-                "inputs_embeds": np.zeros((rows, 1, dims.hidden_size), np.float32),
-                "query_position": np.zeros((rows, 1), np.int32),
-                "rope_position": np.zeros((rows, 1), np.int64),
-                "kv_budget": np.zeros(dims.num_hidden_layers, np.int64),
-                "policy": np.zeros(8, np.float32),
-            },
-            logits=np.zeros((rows, dims.vocab_size), np.float32),
-            key=np.zeros((*stacked, dims.head_dim), np.float32),
-            value=np.zeros((*stacked, dims.head_dim), np.float32),
-            target=np.zeros(stacked, np.int32),
-        )
+        self._inputs = {name: np.array(array) for name, array in small_feeds(call).items()}
+        sizes: dict[str | int, int] = {"N": slots.rows, "S": 1}
+        self._outputs: dict[str, Array] = {
+            row.name: np.zeros(
+                [sizes.get(axis, int(axis) if isinstance(axis, int) else 0) for axis in row.axes],
+                "float32" if row.dtype == "activation" else row.dtype,
+            )
+            for row in decoder_outputs(slots.dims)
+            if row.name not in (NEXT_SCORE, NEXT_POSITION)
+        }
         self._bindings = [self._bind(slots, side) for side in (0, 1)]
+        self._updates = [update_of(self._outputs | _spare(slots, side)) for side in (0, 1)]
 
     def _bind(self, slots: Slots, side: int) -> Any:
         binding = self._session.io_binding()
-        buffers = self._buffers
-        inputs = dict(buffers.inputs)
-        inputs["slot_score"], inputs["slot_position"] = slots.buffers(side)
-        outputs = {
-            "logits": buffers.logits,
-            "key": buffers.key,
-            "value": buffers.value,
-            "target": buffers.target,
-        }
-        outputs["next_score"], outputs["next_position"] = slots.buffers(1 - side)
-        for i in range(slots.dims.num_hidden_layers):
-            inputs |= {f"slot_key.{i}": slots.key[i], f"slot_value.{i}": slots.value[i]}
         # On a CPU an OrtValue is a view of the array, not a copy.
-        for name, array in inputs.items():
+        for name, array in (self._inputs | slot_feeds(slots.views(side))).items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
             binding.bind_ortvalue_input(name, value)
-        for name, array in outputs.items():
+        for name, array in (self._outputs | _spare(slots, side)).items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
             binding.bind_ortvalue_output(name, value)
         return binding
 
     def run(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
-        buffers = self._buffers
-        inputs = buffers.inputs
-        inputs["inputs_embeds"][:] = call.embeds
-        inputs["query_position"][:] = call.query_position
-        inputs["rope_position"][:] = call.rope_position
-        inputs["kv_budget"][:] = call.budget
-        inputs["policy"][:] = call.policy
+        for name, array in small_feeds(call).items():
+            self._inputs[name][:] = array
         self._session.run_with_iobinding(self._bindings[slots.side])
-        layers = slots.dims.num_hidden_layers
-        next_score, next_position = slots.buffers(1 - slots.side)
-        return buffers.logits, Update(
-            key=buffers.key,
-            value=buffers.value,
-            target=buffers.target,
-            next_score=next_score,
-            next_position=next_position,
-            num_valid=np.broadcast_to(
-                (call.query_position[:, 0] >= 0).astype(np.int64), (layers, slots.rows)
-            ),
-            in_spare=True,
-        )
+        return self._updates[slots.side]
+
+
+def _spare(slots: Slots, side: int) -> dict[str, Array]:
+    """Where a step that reads `side` writes scores and positions."""
+    views = slots.views(1 - side)
+    return {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
 
 
 @contextlib.contextmanager
@@ -260,27 +200,6 @@ def _check_interface(decoder: Any, bundle: Bundle) -> None:
                     f"{bundle.path}: the decoder has {name} {list(shape)}, bundle.json says "
                     f"{list(axes)}; export the checkpoint again"
                 )
-
-
-def _position_tables(bundle: Bundle) -> dict[int, Floats]:
-    """The tower's position embeddings [1,P,Dv] by resolution; none for a text model."""
-    vision = bundle.manifest.vision
-    if vision is None:
-        return {}
-    file = bundle.file("positions.npz")
-    try:
-        with np.load(file, allow_pickle=False) as tables:
-            found = {side: tables[str(side)].astype(np.float32) for side in vision.resolutions}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{file} is damaged ({error}); export the checkpoint again") from error
-    for side, table in found.items():
-        wanted = (1, vision.tokens(side) + 1, vision.hidden_size)
-        if table.shape != wanted:
-            raise BundleError(
-                f"{file} has {list(table.shape)} for resolution {side}, bundle.json says "
-                f"{list(wanted)}; export the checkpoint again"
-            )
-    return found
 
 
 def _check_version(minimum: str) -> None:

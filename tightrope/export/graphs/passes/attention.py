@@ -7,6 +7,7 @@ all of them together: fewer nodes, faster builds. With in-LLM selection each lay
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -36,12 +37,12 @@ def _by_layer(model: ir.Model, nodes: Sequence[ir.Node], form: str, score: str) 
         op, operands, fixed = OpBuilder(f"attend.{number}"), inputs_of(node), _fixed(node)
         key, slot_key, slot_score, slot_position = operands[1], *operands[3:7:2], operands[6]
         query_position, kv_budget, policy = operands[7:]
-        common_ = body.shared(op, query_position, policy, fixed.kv_heads)
+        call = body.shared(op, query_position, policy, fixed.kv_heads)
         rows = [*operands[:5], slot_position]
-        out, mass = body.attend(op, rows, common_.counted, fixed, common_, inside)
-        scores = body.scored(op, (mass, key, slot_score, slot_key), fixed, common_, inside, score)
+        out, mass = body.attend(op, rows, call.counted, fixed, call, inside)
+        scores = body.scored(op, (mass, key, slot_score, slot_key), fixed, call, inside, score)
         slots = (slot_score, slot_position, op.Unsqueeze(kv_budget, [1]))
-        put_in_place(model, node, op, (out, *_settled(op, scores, slots, common_, form)))
+        put_in_place(model, node, op, (out, *_settled(op, scores, slots, call, form)))
 
 
 def _stacked(model: ir.Model, nodes: Sequence[ir.Node], form: str, score: str) -> None:
@@ -55,8 +56,8 @@ def _stacked(model: ir.Model, nodes: Sequence[ir.Node], form: str, score: str) -
     fixed = _fixed(nodes[0])
 
     op = OpBuilder("before")
-    common_ = body.shared(op, named[tensors.QUERY_POSITION], policy, fixed.kv_heads)
-    counted = op.unstack(common_.counted, layers)
+    call = body.shared(op, named[tensors.QUERY_POSITION], policy, fixed.kv_heads)
+    counted = op.unstack(call.counted, layers)
     positions = op.unstack(slot_position, layers)
     graph.insert_before(nodes[0], op.nodes)
 
@@ -65,11 +66,11 @@ def _stacked(model: ir.Model, nodes: Sequence[ir.Node], form: str, score: str) -
     for number, node in enumerate(nodes):
         op, operands, own = OpBuilder(f"attend.{number}"), inputs_of(node), _fixed(node)
         rows = [*operands[:5], positions[number]]
-        out, mass = body.attend(op, rows, counted[number], own, common_, inside)
+        out, mass = body.attend(op, rows, counted[number], own, call, inside)
         masses.append(mass)
         if SCORES[score].reads_slots:
             evidence = (mass, operands[1], operands[5], operands[3])
-            scores.append(body.scored(op, evidence, own, common_, inside, score))
+            scores.append(body.scored(op, evidence, own, call, inside, score))
         graph.insert_before(node, op.nodes)
         replace_value(node.outputs[0], out)
 
@@ -78,9 +79,9 @@ def _stacked(model: ir.Model, nodes: Sequence[ir.Node], form: str, score: str) -
         old, new = (op.stack(part) for part in zip(*scores, strict=True))
     else:
         evidence = (op.stack(masses), key, slot_score, None)
-        old, new = body.scored(op, evidence, fixed, common_, inside, score)
+        old, new = body.scored(op, evidence, fixed, call, inside, score)
     slots = (slot_score, slot_position, op.Unsqueeze(kv_budget, [1, 3]))
-    settled = _settled(op, (old, new), slots, common_, form)
+    settled = _settled(op, (old, new), slots, call, form)
     results = (tensors.TARGET, tensors.NEXT_SCORE, tensors.NEXT_POSITION)
     for name, value in zip(results, settled, strict=True):
         replace_value(named[name], value)
@@ -97,13 +98,13 @@ def _settled(
     op: OpBuilder,
     scores: tuple[ir.Value, ir.Value],
     slots: tuple[ir.Value, ir.Value, ir.Value],
-    common_: body.Common,
+    call: body.Common,
     form: str,
 ) -> Values:
     old, new = scores
 
     def emit(inner: OpBuilder, chosen: body.Form) -> Values:
-        return body.settle(inner, old, new, slots, common_, chosen)
+        return body.settle(inner, old, new, slots, call, chosen)
 
     if form != "either":
         return emit(op, form)  # type: ignore[arg-type]  # one of body.Form
@@ -130,7 +131,7 @@ def _fixed(node: ir.Node) -> body.Fixed:
     query, key = node.inputs[:2]
     assert query is not None and query.shape is not None and query.dtype is not None
     assert key is not None and key.shape is not None
-    given = {
+    given: dict[str, Any] = {
         name: node.attributes[name].value if name in node.attributes else default
         for name, default in SCHEMA.attributes.items()
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from tightrope.export.graphs.passes.replace import replace_value
-from tightrope.plugins import int4_matmul
 from tightrope.interface.onnx import OWN_DOMAIN
+from tightrope.plugins import int4_matmul
 
 PARAMETER, LAYOUT = "parameter", "layout"
 

@@ -58,10 +58,12 @@ def emit(op: OpBuilder, given: Evidence, single: bool) -> tuple[ir.Value, ir.Val
     norm = op.ReduceL2(op.Cast(given.key, to=FLOAT), [-1], keepdims=0)
     age = op.Mul(policy.position, op.Cast(wide, to=FLOAT))
     birth = op.Sub(age, op.Mul(policy.key_norm, norm))
-    return tuple(  # type: ignore[return-value]
-        op.Add(op.Mul(policy.decay, score), op.Mul(policy.attention, received))
-        for score, received in ((given.slot_score, given.mass_old), (birth, mass))
-    )
+
+    def recur(score: ir.Value, received: ir.Value) -> ir.Value:
+        later: ir.Value = op.Add(op.Mul(policy.decay, score), op.Mul(policy.attention, received))
+        return later
+
+    return recur(given.slot_score, given.mass_old), recur(birth, mass)
 
 
 def _window_sum(op: OpBuilder, value: ir.Value, kernel: int) -> Any:

@@ -8,33 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 
+from tightrope.arrays import Floats
 from tightrope.errors import BundleError
-from tightrope.plugins.baselines import BASELINES
+from tightrope.inputs.layout import ImageTokens
+from tightrope.inputs.prepare import Prepare, Tower
 from tightrope.runtime.backends.backend import Backend, VisualTokens
+from tightrope.runtime.baselines import BASELINES
 from tightrope.runtime.images import ImageSource, check_list, image_digest, load_image
-from tightrope.runtime.preprocess import Preprocessor
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.stopwatch import Stopwatch
 
-Floats = npt.NDArray[np.float32]
-
 REMEMBERED_BYTES = 64 << 20
 """Vision outputs kept for images that are asked about again."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenImage:
-    """What one image puts into the prompt."""
-
-    available: int
-    """Its tokens before selection, V"""
-    index: npt.NDArray[np.int64]
-    """[K] ascending places among them"""
-    embeds: Floats
-    """[K,E]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,44 +40,44 @@ def load_images(sources: Sequence[ImageSource], watch: Stopwatch) -> list[Loaded
         return [LoadedImage(image, image_digest(image)) for image in images]
 
 
-class Sight:
-    """Preprocessing, tower and selection, with a memory of images already seen."""
+class Vision:
+    """Preparing, tower and selection, with a memory of images that were seen before."""
 
-    def __init__(self, backend: Backend, preprocessor: Preprocessor) -> None:
-        self._backend, self._preprocessor = backend, preprocessor
+    def __init__(self, backend: Backend, tower: Tower, prepare: Prepare) -> None:
+        self._backend, self.tower, self.prepare = backend, tower, prepare
         self._memory: OrderedDict[tuple[str, int], VisualTokens] = OrderedDict()
         self._lock = threading.Lock()
 
-    def see(
+    def tokens_of(
         self,
         images: Sequence[LoadedImage],
         settings: Settings,
         text_embeds: Callable[[], Floats],
         seed: int,
         watch: Stopwatch,
-    ) -> list[SeenImage]:
-        """The visual tokens of each image under `settings`.
+    ) -> list[ImageTokens]:
+        """The visual tokens of each image that `settings` lets into the language model.
 
         text_embeds: the question's embeddings [T,E], asked for by selectors that it guides.
         """
         if not images:
             return []
         assert settings.resolution is not None
+        layout = self.tower.layout(settings.resolution)
         tokens = self._tokens(images, settings.resolution, watch)
-        available = tokens.embeds.shape[1]
-        keep = settings.kept_before(available)
-        if settings.before is None or keep >= available:
+        available, link = tokens.embeds.shape[1], settings.link("tower")
+        keep = settings.kept("tower", available, available)
+        if link is None or keep >= available:
             everything = np.arange(available)
-            return [SeenImage(available, everything, embeds) for embeds in tokens.embeds]
-        method = settings.before[0]
+            return [ImageTokens(layout, everything, embeds) for embeds in tokens.embeds]
         with watch("select_ms"):
-            if method in BASELINES:
-                index = BASELINES[method](len(images), available, keep, seed)
+            if link.method in BASELINES:
+                index = BASELINES[link.method].indices(len(images), available, keep, seed)
                 embeds = np.take_along_axis(tokens.embeds, index[:, :, None], 1)
             else:
-                index, embeds = self._backend.select(method, tokens, text_embeds(), keep)
+                index, embeds = self._backend.select(link.method, tokens, text_embeds(), keep)
         return [
-            SeenImage(available, kept, values) for kept, values in zip(index, embeds, strict=True)
+            ImageTokens(layout, kept, values) for kept, values in zip(index, embeds, strict=True)
         ]
 
     def _tokens(
@@ -102,9 +89,9 @@ class Sight:
         new = list({entry.digest: entry for entry in new}.values())
         if new:
             with watch("image_ms"):
-                pixels = self._preprocessor([entry.image for entry in new], resolution)
+                inputs = self.prepare([entry.image for entry in new], resolution)
             with watch("vision_ms"):
-                fresh = self._backend.vision(pixels, resolution)
+                fresh = self._backend.vision(inputs)
             for place, entry in enumerate(new):
                 one = _part(fresh, place)
                 found[entry.digest] = one

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tightrope.export.registry import discover
+from tightrope.registry import discover
 
 
 @dataclass(frozen=True)
