@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from tightrope.profiles.scenes.clips import CLIP_TYPES, ask_clip, sample_clip
 from tightrope.profiles.scenes.draw import draw
+from tightrope.profiles.scenes.grounding import Asked, Spot
 from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
 from tightrope.profiles.scenes.recall import recall
 from tightrope.profiles.scenes.sample import LEVELS, SPLITS, sample_scene, scene_rng
 from tightrope.profiles.scenes.scene import SIDE, Level, Scene, Split
-from tightrope.profiles.scenes.several import Asked, Spot
 from tightrope.profiles.scenes.tiled import (
     TILED_LEVELS,
     TILED_SIDES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tightrope.profiles.reference.shape import PATCH
+from models.training.architecture import PATCH
 from tightrope.profiles.scenes.scene import SIDE, Scene, Thing
 from tightrope.profiles.scenes.words import COLOURS, COLUMNS, ROWS, SHAPES, SIGN_WORDS
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tightrope.profiles.reference.labels import ATTRIBUTES, patch_labels
-from tightrope.profiles.reference.shape import NAMES_LAYER, PROMPT_LAYER
-from tightrope.profiles.reference.vocabulary import (
+from models.training.architecture import NAMES_LAYER, PROMPT_LAYER
+from models.training.labels import ATTRIBUTES, patch_labels
+from models.training.vocabulary import (
     BOS,
     END_THINK,
     EOS,

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration as Model
 
-from tightrope.profiles.reference.batches import NUM_PRESENT, Batch
-from tightrope.profiles.reference.forward import additive, decoder, packed_mask, tower
-from tightrope.profiles.reference.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
-from tightrope.profiles.reference.shape import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
-from tightrope.profiles.reference.vocabulary import IDS
+from models.training.architecture import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
+from models.training.batches import NUM_PRESENT, Batch
+from models.training.forward import additive, decoder, packed_mask, tower
+from models.training.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
+from models.training.vocabulary import IDS
 
 _PATCH_WEIGHTS = {
     "kind": 1.0,
