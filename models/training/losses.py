@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from models.training.batches import NUM_PRESENT, Batch
 from models.training.forward import additive, decoder, packed_mask, tower
 from models.training.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
 from models.training.vocabulary import IDS
+from tightrope.arrays import Array
 
 _PATCH_WEIGHTS = {
     "kind": 1.0,
@@ -85,7 +85,7 @@ class Tensors:
 
 
 def to_tensors(batch: Batch, device: torch.device) -> Tensors:
-    def put(array: npt.NDArray[Any]) -> Tensor:
+    def put(array: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     pixels = None
