@@ -48,7 +48,7 @@ demo: venv fetch-smollm2
 	$(BIN)/tightrope demo
 
 reference: venv
-	$(BIN)/python -m tightrope.profiles.reference.train .cache/reference
+	$(BIN)/python -m models.training.train .cache/reference
 
 lint: venv
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ teacher-forced.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import torch
 from measuring import record
 from transformers import LlavaForConditionalGeneration
 
-from tightrope.profiles.reference.evaluate import measure, summary
-from tightrope.profiles.reference.shape import LAYERS
+# The training program is no part of the package: it is imported from the root of the repository.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from models.training.architecture import LAYERS
+from models.training.evaluate import measure, summary
 
 
 def main() -> None:

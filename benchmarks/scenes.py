@@ -26,7 +26,9 @@ from measuring import record
 from PIL import Image
 
 import tightrope as tr
-from tightrope.profiles.task.score import ScoreConfig, Tally, score_task
+from tightrope.profiles.task.score import score_task
+from tightrope.profiles.task.score_config import ScoreConfig
+from tightrope.profiles.task.tally import Tally
 from tightrope.profiles.task.task import Item, Task, read_task
 from tightrope.runtime.sight import SeenImage
 

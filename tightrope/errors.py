@@ -6,9 +6,7 @@ TightropeError
 ├── UnsupportedModel      a checkpoint, selector or precision that export cannot serve
 ├── BudgetUnreachable     no operating point meets the budget
 ├── BackendError          the engine underneath failed, or cannot do what was asked of it
-├── DeviceUnavailable     the hardware or its driver that was asked for is not here
-└── TrainingError         the reference model's training cannot start or go on
-                          (profiles/reference/checkpoints.py)
+└── DeviceUnavailable     the hardware or its driver that was asked for is not here
 """
 
 

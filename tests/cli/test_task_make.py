@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tightrope.profiles.scenes.making import MakeConfig, make_task, pixel_hash
+from tightrope.profiles.scenes.make_config import MakeConfig
+from tightrope.profiles.scenes.making import make_task, pixel_hash
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

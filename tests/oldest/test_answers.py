@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import tightrope as tr
-from tightrope.profiles.task.score import ScoreConfig, score_task
+from tightrope.profiles.task.score import score_task
+from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.profiles.task.task import read_task
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"

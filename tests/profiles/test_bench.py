@@ -13,7 +13,8 @@ from PIL import Image
 
 from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
-from tightrope.profiles.bench import BenchConfig, altered, run_bench, spread
+from tightrope.profiles.bench import altered, run_bench
+from tightrope.profiles.bench_config import BenchConfig
 
 IMAGE_TOKENS = 16
 
@@ -102,8 +103,21 @@ def test_an_altered_image_differs_in_one_pixel() -> None:
     assert np.count_nonzero((image != other).any(axis=2)) == 1
 
 
-def test_a_single_value_has_no_spread() -> None:
-    assert spread((3.0,)) == 0.0
+def test_progress_goes_run_by_run_through_the_tests() -> None:
+    told: list[tuple[str, float]] = []
+    config = BenchConfig(prompt_tokens=(8, 16), generate_tokens=0, repetitions=1)
+    model: Any = ScriptedModel()
+    run_bench(model, config, vocab_size=9, progress=lambda *said: told.append(said))
+    assert told == [("pp8", 0.0), ("pp8", 0.25), ("pp16", 0.5), ("pp16", 0.75)]
+
+
+def test_an_image_is_read_upright(tmp_path: Path) -> None:
+    turned = Image.new("RGB", (8, 6), (10, 20, 30))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
+    model = ScriptedModel()
+    bench(model, prompt_tokens=(), generate_tokens=0, image=tmp_path / "turned.jpg")
+    assert {call["images"][0].shape for call in model.calls} == {(8, 6, 3)}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +126,8 @@ def test_a_single_value_has_no_spread() -> None:
         {"prompt_tokens": (0,)},
         {"generate_tokens": 1},
         {"repetitions": 0},
+        {"repetitions": 1.5},
+        {"prompt_tokens": (True,)},
         {"points": (OperatingPoint(selector="visionzip", keep=4),)},
         {"image": Path("no-such-file.png")},
     ],

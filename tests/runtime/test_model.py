@@ -17,8 +17,8 @@ import tightrope as tr
 from tightrope.bundle import Bundle
 from tightrope.errors import InputError
 from tightrope.plugins.slot_attention.policies import POLICIES
-from tightrope.profiles.task.score import after_thought
 from tightrope.profiles.task.task import read_task
+from tightrope.profiles.task.thought import after_thought
 from tightrope.runtime.model import Model
 
 Load = Callable[[str], Model]

@@ -16,28 +16,31 @@ from tightrope.cli.options import (
     Selector,
     Threads,
     operating_point,
+    option,
 )
 from tightrope.cli.output import print_json, print_table, progress_on_terminal
+from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.profiles.bench_config import BenchConfig
+from tightrope.schemas import versioned
 
 if TYPE_CHECKING:
     from tightrope.profiles.bench import BenchRow
+    from tightrope.profiles.samples import Samples
 
 
 def bench(
     bundle: BundlePath,
     prompt_tokens: Annotated[
-        list[int] | None,
-        typer.Option(metavar="N", help="Length of a prompt, 512; may be repeated."),
-    ] = None,
+        list[int], option(BenchConfig, "prompt_tokens", metavar="N", repeated=True)
+    ] = default_of(BenchConfig, "prompt_tokens"),
     generate_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Tokens to generate; 0 leaves the test out.")
-    ] = 128,
-    repetitions: Annotated[int, typer.Option(metavar="N", help="Measured runs of each test.")] = 5,
-    image: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Adds the way from this image to the first token."),
-    ] = None,
+        int, option(BenchConfig, "generate_tokens", metavar="N")
+    ] = default_of(BenchConfig, "generate_tokens"),
+    repetitions: Annotated[int, option(BenchConfig, "repetitions", metavar="N")] = default_of(
+        BenchConfig, "repetitions"
+    ),
+    image: Annotated[Path | None, option(BenchConfig, "image", metavar="FILE")] = None,
     selector: Selector = None,
     keep: Annotated[
         list[str] | None,
@@ -57,10 +60,10 @@ def bench(
 
     import tightrope
     from tightrope.bundle import Bundle
-    from tightrope.profiles.bench import BenchConfig, run_bench
+    from tightrope.profiles.bench import run_bench
 
     config = BenchConfig(
-        prompt_tokens=tuple(prompt_tokens or (512,)),
+        prompt_tokens=tuple(prompt_tokens),
         generate_tokens=generate_tokens,
         repetitions=repetitions,
         points=points,
@@ -72,7 +75,7 @@ def bench(
         rows = run_bench(model, config, vocab_size=manifest.dims.vocab_size, progress=progress)
     if json:
         found = {"bundle": str(bundle), "family": manifest.family, "precision": manifest.precision}
-        print_json({"schema": 1, **found, "rows": [row.to_dict() for row in rows]})
+        print_json(versioned("bench", {**found, "rows": [row.to_dict() for row in rows]}))
         return
     print_table(
         f"{bundle}, {manifest.precision}",
@@ -99,13 +102,11 @@ def _points(
 
 
 def _printed(row: BenchRow) -> tuple[str, str, str, str]:
-    found = row.to_dict()
-    return (
-        row.test,
-        _point_text(row.point),
-        f"{found['tokens_per_s_mean']:.1f} ± {found['tokens_per_s_stddev']:.1f}",
-        f"{found['ttft_ms_mean']:.1f} ± {found['ttft_ms_stddev']:.1f}",
-    )
+    return row.test, _point_text(row.point), _spread(row.tokens_per_s), _spread(row.ttft_ms)
+
+
+def _spread(samples: Samples) -> str:
+    return f"{samples.mean:.1f} ± {samples.stddev:.1f}"
 
 
 def _point_text(point: OperatingPoint | None) -> str:

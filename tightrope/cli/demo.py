@@ -109,7 +109,7 @@ def chosen_questions(task: Path) -> list[Item]:
 
 def show_questions(model: Model, questions: Sequence[Item]) -> None:
     """The questions' table, with everything that the model can see."""
-    from tightrope.profiles.task.score import after_thought
+    from tightrope.profiles.task.thought import after_thought
 
     rows, right = [], 0
     with progress_on_terminal() as progress:
@@ -211,9 +211,12 @@ def measured(
 
 def fresh_images(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
     """The image with a corner pixel that differs each time, so that none is remembered."""
-    from tightrope.profiles.bench import altered, read_image
+    import numpy as np
 
-    image = read_image(path)
+    from tightrope.profiles.bench import altered
+    from tightrope.runtime.images import load_image
+
+    image = np.asarray(load_image(path))
     for number in range(256):
         yield altered(image, number)
 

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tightrope.budget import Keep, OperatingPoint
+from tightrope.configs import help_of
+
+
+def option(
+    config: type, name: str, *flags: str, metavar: str | None = None, repeated: bool = False
+) -> Any:
+    """The option that sets `name` of a config class, with the sentence that is said there.
+
+    repeated: it may be given several times, and the help says so.
+    """
+    sentence = help_of(config, name)
+    if repeated:
+        sentence = f"{sentence.removesuffix('.')}; may be repeated."
+    return typer.Option(*flags, metavar=metavar, help=sentence)
+
 
 BundlePath = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The folder that `tightrope export` wrote.")

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import rich.progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
-ReportProgress = Callable[[str, float], None]
-"""Called with the name of the stage and the fraction of it that is done, 0..1."""
+from tightrope.progress import Progress, silent
 
 
 def print_json(value: object) -> None:
@@ -68,22 +61,23 @@ def print_pairs(
 
 
 @contextmanager
-def progress_on_terminal() -> Iterator[ReportProgress]:
+def progress_on_terminal() -> Iterator[Progress]:
     """A function to report progress to; it draws on standard error, and only on a terminal."""
     if not sys.stderr.isatty():
-        yield lambda stage, fraction: None
+        yield silent
         return
     columns = (
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        rich.progress.BarColumn(bar_width=24),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=_console(to_stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=1.0)
+    console = _console(to_stderr=True)
+    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
 
-        def report(stage: str, fraction: float) -> None:
-            progress.update(task, description=stage, completed=fraction)
+        def report(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=share)
 
         yield report
 

@@ -19,14 +19,19 @@ from tightrope.cli.options import (
     Selector,
     Threads,
     operating_point,
+    option,
 )
 from tightrope.cli.output import print_json, print_pairs, print_table, progress_on_terminal
 from tightrope.cli.task_make import make
 from tightrope.cli.task_show import show
+from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.profiles.task.score_config import ScoreConfig
+from tightrope.schemas import versioned
 
 if TYPE_CHECKING:
-    from tightrope.profiles.task.score import Report, Tally
+    from tightrope.profiles.task.report import Report
+    from tightrope.profiles.task.tally import Tally
 
 app = typer.Typer(no_args_is_help=True, help="Score a bundle on questions with known answers.")
 app.command("make")(make)
@@ -44,22 +49,18 @@ def score(
     policy: Policy = None,
     kv_budget: KvBudget = None,
     resolution: Resolution = None,
-    max_tokens: Annotated[int, typer.Option(metavar="N", help="Longest answer.")] = 256,
-    thinking: Annotated[
-        str | None,
-        typer.Option(metavar="on|off", help="Whether it thinks first; else the template decides."),
-    ] = None,
-    types: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only questions of these types.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Only the first so many of them.")
-    ] = None,
+    max_tokens: Annotated[int, option(ScoreConfig, "max_tokens", metavar="N")] = default_of(
+        ScoreConfig, "max_tokens"
+    ),
+    thinking: Annotated[str | None, option(ScoreConfig, "thinking", metavar="on|off")] = None,
+    types: Annotated[str | None, option(ScoreConfig, "types", metavar="A,B")] = None,
+    limit: Annotated[int | None, option(ScoreConfig, "limit", metavar="N")] = None,
     by: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD", help="Count by this field of info too; may be repeated."),
+        list[str] | None, option(ScoreConfig, "by", metavar="FIELD", repeated=True)
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="For selectors that draw.")] = 0,
+    seed: Annotated[int, option(ScoreConfig, "seed", metavar="N")] = default_of(
+        ScoreConfig, "seed"
+    ),
     records: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write each answer as a line of JSON.")
     ] = None,
@@ -75,7 +76,7 @@ def score(
         raise InputError(f"--records is {str(records)!r}, whose folder does not exist")
 
     import tightrope
-    from tightrope.profiles.task.score import ScoreConfig, score_task
+    from tightrope.profiles.task.score import score_task
     from tightrope.profiles.task.task import read_task, write_lines
 
     config = ScoreConfig(
@@ -120,7 +121,7 @@ def import_(
     pictures = {image for item in task.items for image in item.images}
     counts = {"questions": len(task.items), "images": len(pictures)}
     if json:
-        print_json({"schema": 1, "task": str(output), **counts})
+        print_json(versioned("task", {"task": str(output), **counts}))
     else:
         print_pairs(
             "Imported", [("task", str(output)), *((k, f"{v:,}") for k, v in counts.items())]

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from tightrope.cli.options import Json
+from tightrope.cli.options import Json, option
 from tightrope.cli.output import print_json, print_pairs, progress_on_terminal
+from tightrope.configs import default_of
+from tightrope.profiles.scenes.make_config import MakeConfig
+from tightrope.schemas import versioned
 
 if TYPE_CHECKING:
-    from tightrope.profiles.scenes.making import MakeSummary
+    from tightrope.profiles.scenes.card import MakeSummary
     from tightrope.profiles.scenes.scene import Level, Split
 
 
@@ -19,24 +22,20 @@ def make(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")
     ],
-    split: Annotated[
-        str, typer.Option(metavar="NAME", help="train, dev or test: they share no digit.")
-    ] = "test",
-    seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other scenes.")] = 0,
-    images: Annotated[int, typer.Option(metavar="N", help="Scenes, clips or sets of views.")] = 100,
-    kind: Annotated[
-        str, typer.Option(metavar="NAME", help="scenes, tiled, clips or views.")
-    ] = "scenes",
-    pixels: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Side of a picture: 336, 224, 168; tiled: 672, 1008."),
-    ] = None,
-    level: Annotated[
-        str | None, typer.Option(metavar="NAME", help="easy, medium or hard; a mix if not given.")
-    ] = None,
+    split: Annotated[str, option(MakeConfig, "split", metavar="NAME")] = default_of(
+        MakeConfig, "split"
+    ),
+    seed: Annotated[int, option(MakeConfig, "seed", metavar="N")] = default_of(MakeConfig, "seed"),
+    images: Annotated[int, option(MakeConfig, "images", metavar="N")] = default_of(
+        MakeConfig, "images"
+    ),
+    kind: Annotated[str, option(MakeConfig, "kind", metavar="NAME")] = default_of(
+        MakeConfig, "kind"
+    ),
+    pixels: Annotated[int | None, option(MakeConfig, "pixels", metavar="N")] = None,
+    level: Annotated[str | None, option(MakeConfig, "level", metavar="NAME")] = None,
     type: Annotated[
-        list[str] | None,
-        typer.Option(metavar="T", help="Only questions of this type; may be repeated."),
+        list[str] | None, option(MakeConfig, "types", metavar="T", repeated=True)
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", metavar="", help="Replace an existing task.")
@@ -44,7 +43,7 @@ def make(
     json: Json = False,
 ) -> None:
     """Draw scenes and write questions about them, with their answers; needs no model."""
-    from tightrope.profiles.scenes.making import MakeConfig, make_task
+    from tightrope.profiles.scenes.making import make_task
 
     config = MakeConfig(
         kind=kind,
@@ -58,7 +57,7 @@ def make(
     with progress_on_terminal() as progress:
         summary = make_task(config, output, force=force, progress=progress)
     if json:
-        print_json({"schema": 1, **summary.to_dict()})
+        print_json(versioned("task", summary.to_dict()))
     else:
         print_pairs("Made", _rows(summary))
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tightrope.checks import check_whole
 from tightrope.cli.options import Json
 from tightrope.cli.output import print_json, print_pairs, print_table
 from tightrope.errors import InputError
+from tightrope.schemas import versioned
 
 if TYPE_CHECKING:
     from tightrope.profiles.task.task import Item
@@ -38,8 +40,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Count a task's questions by type, list them, show one, or draw them on a contact sheet."""
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit is {limit}; accepted: 1 or more")
+    if limit is not None:
+        check_whole("--limit", limit, least=1)
     if sheet is not None and (sheet.suffix.lower() != ".png" or sheet.exists()):
         why = "exists" if sheet.exists() else "is no PNG"
         raise InputError(f"--sheet {str(sheet)!r} {why}; accepted: a new file that ends in .png")
@@ -56,7 +58,8 @@ def show(
         kinds = {name: {"questions": n, "example": _entry(it)} for name, n, it in _types(items)}
         entries = [_entry(item) for item in listed]
         found = {"task": str(task), "questions": len(items), "by_type": kinds, "items": entries}
-        print_json({"schema": 1, **found, "sheet": None if sheet is None else str(sheet)})
+        drawn = None if sheet is None else str(sheet)
+        print_json(versioned("task", {**found, "sheet": drawn}))
         return
     if id is not None:
         print_pairs(str(task), _rows(items[0], task))

@@ -21,9 +21,9 @@ from tightrope.profiles.scenes.clips import (
     sample_clip,
 )
 from tightrope.profiles.scenes.draw import draw
+from tightrope.profiles.scenes.grounding import Asked
 from tightrope.profiles.scenes.sample import LEVELS, scene_rng
 from tightrope.profiles.scenes.scene import SIDE, Level, Thing
-from tightrope.profiles.scenes.several import Asked
 
 PIXELS = "6f98c590a5ae71c86812a3721014000a3640f47189d9ed517ac3a06f4e6c6c7e"
 """Of the first two clips of seed 0 at 168 pixels."""

@@ -15,7 +15,8 @@ from tightrope.errors import InputError
 from tightrope.profiles.scenes import making
 from tightrope.profiles.scenes.draw import draw
 from tightrope.profiles.scenes.kinds import KINDS
-from tightrope.profiles.scenes.making import MakeConfig, make_task, pixel_hash
+from tightrope.profiles.scenes.make_config import MakeConfig
+from tightrope.profiles.scenes.making import make_task, pixel_hash
 from tightrope.profiles.scenes.questions import QUESTIONS
 from tightrope.profiles.scenes.sample import sample_scene, scene_rng
 from tightrope.profiles.task.task import read_task

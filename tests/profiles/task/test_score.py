@@ -16,14 +16,10 @@ from PIL import Image
 from tightrope.budget import OperatingPoint
 from tightrope.bundle import MANIFEST
 from tightrope.errors import InputError
-from tightrope.profiles.task.score import (
-    Report,
-    ScoreConfig,
-    Tally,
-    after_thought,
-    rightness,
-    score_task,
-)
+from tightrope.profiles.task.report import Report
+from tightrope.profiles.task.score import rightness, score_task
+from tightrope.profiles.task.score_config import ScoreConfig
+from tightrope.profiles.task.tally import Tally
 from tightrope.profiles.task.task import Item, Task, read_task, write_task
 from tightrope.profiles.task.vqa import vqa_accuracy, written_alike
 from tightrope.runtime import sight
@@ -172,8 +168,8 @@ def test_types_are_chosen_before_the_first_few(model: Model, task: Task) -> None
         ({"limit": 1, "by": ("half",)}, "no field of info 'half'; accepted: none"),
         ({"limit": 0}, "limit is 0"),
         ({"thinking": "maybe"}, "thinking is 'maybe'; accepted: on, off"),
-        ({"thinking": "off"}, "item '0' cannot be asked: thinking is False, .* enable_thinking"),
-        ({"point": OperatingPoint(resolution=57)}, "item '6' cannot be asked: resolution is 57"),
+        ({"thinking": "off"}, "request '0' cannot be asked: thinking is False, .* enable_thinking"),
+        ({"point": OperatingPoint(resolution=57)}, "request '6' cannot be asked: resolution is 57"),
     ],
 )
 def test_a_wrong_choice_is_refused(
@@ -190,7 +186,7 @@ def test_a_picture_that_is_cut_short_is_named_with_its_question(
     Image.effect_noise((90, 90), 80).save(whole)
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:-900])
     write_task(tmp_path, [{"id": "x", "images": ["cut.jpg"], "question": "what ?"}])
-    with pytest.raises(InputError, match=r"item 'x' cannot be asked: image .*cut\.jpg"):
+    with pytest.raises(InputError, match=r"request 'x' cannot be asked: image .*cut\.jpg"):
         score(model, read_task(tmp_path))
 
 
@@ -229,21 +225,6 @@ def test_the_template_is_told_whether_to_think(thoughtful: Model, tmp_path: Path
 def test_a_template_without_thoughts_refuses_the_choice(model: Model) -> None:
     with pytest.raises(InputError, match="thinking is True, but this bundle's chat template"):
         model.token_ids("what ?", thinking=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (" red ", "red"),
-        ("<think> it is red </think> red", "red"),
-        ("it is red </think> red", "red"),
-        ("<think> it is red", None),
-        ("<think> a </think> b <think> c", None),
-        ("<think> </think>", ""),
-    ],
-)
-def test_an_answer_follows_the_thought(text: str, said: str | None) -> None:
-    assert after_thought(text) == said
 
 
 @pytest.mark.parametrize(
@@ -289,28 +270,6 @@ def test_vqa_accuracy_is_the_published_mean_over_nine_of_ten(matches: int, accur
 )
 def test_texts_are_written_alike_as_the_benchmark_does(text: str, alike: str) -> None:
     assert written_alike(text) == alike
-
-
-@pytest.mark.parametrize(
-    ("n", "right", "low", "high"),
-    # Newcombe (1998), table I, and the limits that the formula gives at its ends.
-    [
-        (263, 81, 0.2553, 0.3662),
-        (148, 15, 0.0624, 0.1605),
-        (20, 0, 0.0, 0.1611),
-        (29, 1, 0.0061, 0.1718),
-    ],
-)
-def test_intervals_are_wilsons(n: int, right: float, low: float, high: float) -> None:
-    assert Tally(n=n, right=right).interval == pytest.approx((low, high), abs=5e-5)
-
-
-@pytest.mark.parametrize("right", [0.0, 0.3, 2.5, 5.0])
-def test_an_interval_stays_in_bounds_and_holds_the_accuracy(right: float) -> None:
-    tally = Tally(n=5, right=right)
-    assert tally.interval is not None and tally.accuracy is not None
-    low, high = tally.interval
-    assert 0 <= low <= tally.accuracy <= high <= 1
 
 
 @pytest.mark.slow

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from tightrope.profiles.scenes.making import MakeConfig, MakeSummary
+from tightrope.profiles.scenes.make_config import MakeConfig
+
+SMALL = 45
+"""Units of 336 below which a thing is called small."""
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 
@@ -36,6 +39,27 @@ _WITH_DIGITS = ("scenes", "tiled")
 _DIGITS = """ The handwritten digits come from scikit-learn's copy of the UCI data set "Optical
 Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak), CC BY 4.0; they are enlarged and placed
 on a plate. No digit is in two of the splits train, dev and test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeSummary:
+    """What a task folder holds."""
+
+    task: str
+    questions: int
+    images: int
+    """Picture files; depth images are not counted."""
+    by_type: dict[str, int]
+    by_level: dict[str, int]
+    """Questions about pictures of each level; empty for a kind without levels."""
+    placed: int
+    """Questions that say where what they are about is to be seen."""
+    small: int
+    """Of these, questions about something under SMALL units."""
+    pixel_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def card(config: MakeConfig, summary: MakeSummary, name: str) -> str:
@@ -107,6 +131,6 @@ def _small(summary: MakeSummary) -> str:
     share = 100 * summary.small / summary.placed
     return (
         f"{summary.small} of the {summary.placed} questions that name something to be seen "
-        f"({share:.0f} %)\nare about something under 45 units, which are 336ths of the picture's "
-        "width.\n"
+        f"({share:.0f} %)\nare about something under {SMALL} units, which are 336ths of the "
+        "picture's width.\n"
     )

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from tightrope.profiles.scenes.grounding import Asked, Spot, distinct, lone
 from tightrope.profiles.scenes.questions import Question
 from tightrope.profiles.scenes.sample import sample_scene
 from tightrope.profiles.scenes.scene import SIDE, Background, Level, Scene, Split, Thing
-from tightrope.profiles.scenes.several import Asked, Spot, distinct, lone
 from tightrope.profiles.scenes.words import COLOURS
 
 Change = Literal["appears", "disappears", "recolours"]

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tightrope.errors import InputError
+from tightrope.arrays import Doubles, Pixels
+from tightrope.checks import check_whole
 from tightrope.profiles.scenes.glyphs import digit_glyphs, word_bitmap
 from tightrope.profiles.scenes.scene import SIDE, Scene, Split, Thing
 from tightrope.profiles.scenes.words import COLOURS
 
-Array = npt.NDArray[np.float64]
-Field = Callable[[Array, Array], Array]
+Field = Callable[[Doubles, Doubles], Doubles]
 """A value at points x and y, which may have any shape; a colour adds an axis of three."""
 
 INK = np.array([18.0, 18.0, 22.0])
@@ -27,14 +27,13 @@ _GRAIN = 4
 """Side in units of a noisy background's grains."""
 
 
-def draw(scene: Scene, split: Split, pixels: int = SIDE) -> npt.NDArray[np.uint8]:
+def draw(scene: Scene, split: Split, pixels: int = SIDE) -> Pixels:
     """The picture: uint8 [pixels, pixels, 3]. `split` says which handwritten digits are used."""
-    if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 14:
-        raise InputError(f"a scene cannot be drawn {pixels!r} pixels wide; accepted: 14 or more")
+    check_whole("pixels", pixels, least=14, unit="whole pixels")
     return render(scene, split, pixels, SIDE)
 
 
-def render(scene: Scene, split: Split, pixels: int, side: int) -> npt.NDArray[np.uint8]:
+def render(scene: Scene, split: Split, pixels: int, side: int) -> Pixels:
     """As `draw`, of a scene that is `side` units wide, a multiple of SIDE."""
     rng = np.random.RandomState(scene.pixel_seed)
     scale = pixels / side
@@ -64,13 +63,13 @@ def look(thing: Thing, tint: npt.NDArray[np.int64]) -> tuple[Field, Field, Field
     fill = np.clip(np.array(COLOURS[thing.colour]) + tint, 0, 255).astype(np.float64)
     period = thing.width / 3.5
 
-    def outer(px: Array, py: Array) -> Array:
+    def outer(px: Doubles, py: Doubles) -> Doubles:
         return SHAPE_FIELDS[thing.shape]((px - thing.x) / radius, (py - thing.y) / radius) * radius
 
-    def inner(px: Array, py: Array) -> Array:
+    def inner(px: Doubles, py: Doubles) -> Doubles:
         return outer(px, py) + outline
 
-    def paint(px: Array, py: Array) -> Array:
+    def paint(px: Doubles, py: Doubles) -> Doubles:
         if not thing.striped:
             return fill
         phase = (py - thing.y) / period
@@ -80,7 +79,7 @@ def look(thing: Thing, tint: npt.NDArray[np.int64]) -> tuple[Field, Field, Field
     return outer, inner, paint
 
 
-def _background(scene: Scene, rng: np.random.RandomState, pixels: int, side: int) -> Array:
+def _background(scene: Scene, rng: np.random.RandomState, pixels: int, side: int) -> Doubles:
     base = rng.randint(90, 171) + rng.randint(-14, 15, 3)
     canvas = np.empty((pixels, pixels, 3))
     canvas[:] = base
@@ -96,7 +95,7 @@ def _background(scene: Scene, rng: np.random.RandomState, pixels: int, side: int
 
 
 def _stroke(
-    canvas: Array, side: int, rng: np.random.RandomState, base: npt.NDArray[np.int64]
+    canvas: Doubles, side: int, rng: np.random.RandomState, base: npt.NDArray[np.int64]
 ) -> None:
     """A faint line, no wider than an outline: nothing that a question is about."""
     x, y = rng.randint(0, side, 2)
@@ -105,9 +104,9 @@ def _stroke(
     colour = np.clip(base + rng.randint(-45, 46, 3), 40, 215).astype(np.float64)
     length = float(max(1, dx * dx + dy * dy))
 
-    def distance(px: Array, py: Array) -> Array:
+    def distance(px: Doubles, py: Doubles) -> Doubles:
         along = np.clip(((px - x) * dx + (py - y) * dy) / length, 0.0, 1.0)
-        away: Array = np.sqrt((px - x - along * dx) ** 2 + (py - y - along * dy) ** 2)
+        away: Doubles = np.sqrt((px - x - along * dx) ** 2 + (py - y - along * dy) ** 2)
         return away - width
 
     reach = width + 1
@@ -119,14 +118,14 @@ def _stroke(
 _UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
-def _digit(rng: np.random.RandomState, split: Split, glyph: int, varied: bool) -> Array:
+def _digit(rng: np.random.RandomState, split: Split, glyph: int, varied: bool) -> Doubles:
     """Ink of a handwritten digit [8,8].
 
     Varied in training, where 1,259 digits have to stand for all handwriting: blended with another
     of the same value.
     """
     images, labels = digit_glyphs(split)
-    ink: Array = images[glyph] / 16.0
+    ink: Doubles = images[glyph] / 16.0
     if varied:
         alike = np.flatnonzero(labels == labels[glyph])
         other, share = alike[rng.randint(len(alike))], rng.randint(51) / 100.0
@@ -134,7 +133,7 @@ def _digit(rng: np.random.RandomState, split: Split, glyph: int, varied: bool) -
     return ink
 
 
-def _slant(rng: np.random.RandomState, varied: bool) -> Array:
+def _slant(rng: np.random.RandomState, varied: bool) -> Doubles:
     """How a digit lies on its plate: [2,3], from the plate's coordinates to the bitmap's."""
     lies = 1.12 * _UPRIGHT
     if varied:
@@ -142,14 +141,14 @@ def _slant(rng: np.random.RandomState, varied: bool) -> Array:
     return lies
 
 
-def _draw_bitmap(canvas: Array, scale: float, thing: Thing, ink: Array, lies: Array) -> None:
+def _draw_bitmap(canvas: Doubles, scale: float, thing: Thing, ink: Doubles, lies: Doubles) -> None:
     """A light rectangle with a bitmap on it, enlarged between its pixels' centres."""
     half_width, half_height = thing.width / 2, thing.height / 2
 
-    def outer(px: Array, py: Array) -> Array:
+    def outer(px: Doubles, py: Doubles) -> Doubles:
         return np.maximum(abs(px - thing.x) - half_width, abs(py - thing.y) - half_height)
 
-    def paint(px: Array, py: Array) -> Array:
+    def paint(px: Doubles, py: Doubles) -> Doubles:
         rows, columns = ink.shape
         x, y = (px - thing.x) / thing.width, (py - thing.y) / thing.height
         u = (lies[0, 0] * x + lies[0, 1] * y + lies[0, 2] + 0.5) * columns - 0.5
@@ -160,7 +159,7 @@ def _draw_bitmap(canvas: Array, scale: float, thing: Thing, ink: Array, lies: Ar
     _blend(canvas, scale, thing.box, outer, paint)
 
 
-def between(values: Array, v: Array, u: Array) -> Array:
+def between(values: Doubles, v: Doubles, u: Doubles) -> Doubles:
     """Bilinear reading of values [r,c] at rows v and columns u; nothing outside."""
     padded = np.pad(values, 2)
     v, u = np.clip(v, -1.5, values.shape[0] + 0.5) + 2, np.clip(u, -1.5, values.shape[1] + 0.5) + 2
@@ -172,7 +171,7 @@ def between(values: Array, v: Array, u: Array) -> Array:
 
 
 def _blend(
-    canvas: Array, scale: float, box: tuple[float, ...], distance: Field, paint: Field
+    canvas: Doubles, scale: float, box: tuple[float, ...], distance: Field, paint: Field
 ) -> None:
     """Paint where `distance` (units, negative inside) says so, one pixel soft at the edge."""
     pixels = canvas.shape[0]
@@ -188,31 +187,31 @@ def _blend(
     part += (paint(px, py) - part) * cover
 
 
-def _circle(x: Array, y: Array) -> Array:
+def _circle(x: Doubles, y: Doubles) -> Doubles:
     return np.sqrt(x * x + y * y) - 1.0
 
 
-def _square(x: Array, y: Array) -> Array:
+def _square(x: Doubles, y: Doubles) -> Doubles:
     return np.maximum(abs(x), abs(y)) - 0.88
 
 
-def _triangle(x: Array, y: Array) -> Array:
+def _triangle(x: Doubles, y: Doubles) -> Doubles:
     return np.maximum(y - 0.8, abs(x) * 0.8742 - y * 0.4856 - 0.4856)
 
 
-def _star(x: Array, y: Array) -> Array:
+def _star(x: Doubles, y: Doubles) -> Doubles:
     """Five points: where at most one of a pentagon's five edges is crossed, tips cut round."""
     edges = np.stack([x * nx + y * ny - 0.37 for nx, ny in _PENTAGON])
-    pentagram: Array = np.partition(edges, 3, axis=0)[3]
+    pentagram: Doubles = np.partition(edges, 3, axis=0)[3]
     return np.maximum(pentagram, _circle(x, y))
 
 
-def _cross(x: Array, y: Array) -> Array:
+def _cross(x: Doubles, y: Doubles) -> Doubles:
     x, y = abs(x), abs(y)
     return np.minimum(np.maximum(x - 1.0, y - 0.36), np.maximum(x - 0.36, y - 1.0))
 
 
-def _ring(x: Array, y: Array) -> Array:
+def _ring(x: Doubles, y: Doubles) -> Doubles:
     return abs(np.sqrt(x * x + y * y) - 0.7) - 0.3
 
 

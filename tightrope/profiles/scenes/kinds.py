@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tightrope.arrays import Array
 from tightrope.profiles.scenes.clips import CLIP_TYPES, ask_clip, sample_clip
 from tightrope.profiles.scenes.draw import draw
+from tightrope.profiles.scenes.grounding import Asked, Spot
 from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
 from tightrope.profiles.scenes.recall import recall
 from tightrope.profiles.scenes.sample import LEVELS, SPLITS, sample_scene, scene_rng
 from tightrope.profiles.scenes.scene import SIDE, Level, Scene, Split
-from tightrope.profiles.scenes.several import Asked, Spot
 from tightrope.profiles.scenes.tiled import (
     TILED_LEVELS,
     TILED_SIDES,
@@ -32,7 +32,7 @@ LEVEL_SHARES: dict[Level, int] = {"easy": 10, "medium": 20, "hard": 70}
 RECALL_WORDS = (60, 400)
 _QUESTIONS_STREAM = 10
 
-Files = Mapping[str, npt.NDArray[Any]]
+Files = Mapping[str, Array]
 """Path in the task's folder -> uint8 [h,w,3], or uint16 [h,w] for depth."""
 
 
@@ -135,7 +135,7 @@ def _make_views(order: Order, rng: np.random.RandomState) -> Made:
 def _view_files(
     views: Views, pixels: int, names: tuple[str, ...], depths: tuple[str, ...]
 ) -> Files:
-    files: dict[str, npt.NDArray[Any]] = {}
+    files: dict[str, Array] = {}
     for name, depth, camera in zip(names, depths, views.cameras, strict=True):
         view = render_view(views, camera, pixels)
         files |= {name: view.rgb, depth: view.depth}

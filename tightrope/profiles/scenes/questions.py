@@ -25,7 +25,7 @@ class Question:
     question: str
     answer: str
     thought: str | None = None
-    """What stands between <think> and </think> before the answer."""
+    """What stands between the thought's markers before the answer."""
     earlier: tuple[tuple[str, str], ...] = ()
     """Turns before this one: what was asked and what was answered."""
     about: tuple[int, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tightrope.errors import InputError
+from tightrope.checks import check_one_of, check_whole
 from tightrope.profiles.scenes.glyphs import digit_glyphs, sign_size
 from tightrope.profiles.scenes.scene import SIDE, Background, Level, Scene, Split, Thing
 from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS
@@ -30,10 +30,8 @@ _LETTER_SCALES: dict[Level, int] = {"hard": 2, "medium": 3, "easy": 4}
 
 def scene_rng(split: Split, seed: int, index: int) -> np.random.RandomState:
     """The random stream of scene `index` of a split; raises InputError for a seed out of range."""
-    if split not in SPLITS:
-        raise InputError(f"split is {split!r}; accepted: {', '.join(SPLITS)}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed is {seed!r}; accepted: a whole number from 0 to {MAX_SEED}")
+    check_one_of("split", split, SPLITS)
+    check_whole("seed", seed, least=0, most=MAX_SEED)
     return np.random.RandomState([SPLITS.index(split), seed, index])
 
 

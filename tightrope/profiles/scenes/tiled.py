@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from tightrope.errors import InputError
+from tightrope.arrays import Pixels
+from tightrope.checks import check_one_of
 from tightrope.profiles.scenes.draw import render
 from tightrope.profiles.scenes.questions import Question, ask
 from tightrope.profiles.scenes.sample import BACKGROUNDS, sample_scene
@@ -32,12 +32,8 @@ def sample_tiled(rng: np.random.RandomState, split: Split, level: Level, side: i
     About two objects for each tile, at most one sign, and at most two plates in cells of their
     own. Raises InputError for a side or a level that large scenes do not have.
     """
-    if side not in TILED_SIDES:
-        sides = " or ".join(map(str, TILED_SIDES))
-        raise InputError(f"a tiled scene cannot be {side!r} pixels wide; accepted: {sides}")
-    if level not in TILED_LEVELS:
-        levels = " or ".join(TILED_LEVELS)
-        raise InputError(f"a tiled scene cannot be {level!r}; accepted: {levels}")
+    check_one_of("side of a tiled scene", side, TILED_SIDES)
+    check_one_of("level of a tiled scene", level, TILED_LEVELS)
     tiles = side // SIDE
     found = []
     for row, column in np.ndindex(tiles, tiles):
@@ -59,7 +55,7 @@ def sample_tiled(rng: np.random.RandomState, split: Split, level: Level, side: i
     )
 
 
-def draw_tiled(scene: Scene, split: Split, side: int) -> npt.NDArray[np.uint8]:
+def draw_tiled(scene: Scene, split: Split, side: int) -> Pixels:
     """The picture of a scene that is `side` units wide: uint8 [side, side, 3]."""
     return render(scene, split, side, side)
 

@@ -7,8 +7,8 @@ from itertools import permutations
 
 import numpy as np
 
+from tightrope.profiles.scenes.grounding import Asked, Spot, lone
 from tightrope.profiles.scenes.questions import Question
-from tightrope.profiles.scenes.several import Asked, Spot, lone
 from tightrope.profiles.scenes.views import Views, box_of, depth_of
 
 CLEARLY_NEARER = 300

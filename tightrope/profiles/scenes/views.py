@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tightrope.profiles.scenes.draw import INK, Array, between, look
+from tightrope.arrays import Doubles, Indices, Pixels
+from tightrope.profiles.scenes.draw import INK, between, look
 from tightrope.profiles.scenes.scene import SIDE, Thing
 from tightrope.profiles.scenes.words import COLOURS, SHAPES
 
@@ -87,11 +88,11 @@ class Views:
 class View:
     """What one camera sees."""
 
-    rgb: npt.NDArray[np.uint8]
+    rgb: Pixels
     """[pixels, pixels, 3]"""
     depth: npt.NDArray[np.uint16]
     """[pixels, pixels] millimetres along the camera's z, to the nearest."""
-    owner: npt.NDArray[np.int64]
+    owner: Indices
     """[pixels, pixels]: which billboard a pixel shows, or WALL."""
     areas: tuple[int, ...]
     """Pixels that each billboard would cover if nothing were in front of it."""
@@ -174,7 +175,7 @@ def _clear(views: Views, camera: Camera) -> tuple[bool, ...]:
     return tuple(clear)
 
 
-def _wall(views: Views, x: Array, y: Array) -> Array:
+def _wall(views: Views, x: Doubles, y: Doubles) -> Doubles:
     """Soft spots of every colour: each place of the wall looks like no other."""
     rng = np.random.RandomState(views.wall_seed)
     base = rng.randint(100, 161) + rng.randint(-14, 15, 3)

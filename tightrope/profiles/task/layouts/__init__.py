@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tightrope.checks import check_one_of
 from tightrope.errors import InputError
 from tightrope.profiles.task.layouts import mmbench, pope, textvqa, vqav2
 from tightrope.profiles.task.layouts.layout import Entry
@@ -28,8 +29,7 @@ def convert(layout: str, source: Path, images: Path | None, out: Path) -> Task:
     Raises InputError for another layout, missing or broken images, and an `out` that already has
     a task; the task file is written last, so that an import that failed can be repeated.
     """
-    if layout not in LAYOUTS:
-        raise InputError(f"layout is {layout!r}; accepted: {', '.join(LAYOUTS)}")
+    check_one_of("layout", layout, LAYOUTS)
     if (out / FILE).exists():
         raise InputError(f"{out} already has a {FILE}; name another folder")
     if not source.is_file():

@@ -8,9 +8,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from tightrope.profiles.scenes.words import COLOURS, COLUMNS, ROWS, SHAPES, SIGN_WORDS
+from tightrope.profiles.task.thought import BEGIN_THOUGHT, END_THOUGHT
 
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
-THINK, END_THINK = "<think>", "</think>"
 SPECIAL = (PAD, BOS, EOS, UNKNOWN, IMAGE)
 SYSTEMS = ("you look at pictures and answer .", "answer with few words .")
 """System messages that training sees now and then."""
@@ -22,8 +22,8 @@ _QUESTIONS = (
 )
 WORDS = (
     *SPECIAL,
-    THINK,
-    END_THINK,
+    BEGIN_THOUGHT,
+    END_THOUGHT,
     *("SYSTEM:", "USER:", "ASSISTANT:"),
     *dict.fromkeys(
         [
@@ -55,5 +55,5 @@ def tokenizer() -> Tokenizer:
     )
     found.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in SPECIAL])
     # Not special: a thought is part of what the model says.
-    found.add_tokens([AddedToken(word, normalized=False) for word in (THINK, END_THINK)])
+    found.add_tokens([AddedToken(word, normalized=False) for word in (BEGIN_THOUGHT, END_THOUGHT)])
     return found

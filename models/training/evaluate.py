@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from transformers import LlavaForConditionalGeneration as Model
 
-from tightrope.profiles.reference.batches import TYPES, pack
-from tightrope.profiles.reference.labels import patch_labels
-from tightrope.profiles.reference.losses import answers, to_tensors, visual_tokens
-from tightrope.profiles.reference.shape import LAYERS, create
+from models.training.architecture import LAYERS, create
+from models.training.batches import TYPES, pack
+from models.training.labels import patch_labels
+from models.training.losses import answers, to_tensors, visual_tokens
 from tightrope.profiles.scenes.draw import draw
 from tightrope.profiles.scenes.kinds import LEVEL_SHARES
 from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask

@@ -18,26 +18,27 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 transformers = pytest.importorskip("transformers", reason="training needs transformers")
 
-from tightrope.profiles.reference import release, shape, vocabulary  # noqa: E402
-from tightrope.profiles.reference.batches import Batch, make_batch, pack  # noqa: E402
-from tightrope.profiles.reference.checkpoints import TrainingError  # noqa: E402
-from tightrope.profiles.reference.forward import additive, decoder, packed_mask  # noqa: E402
-from tightrope.profiles.reference.labels import ATTRIBUTES, one_hot, patch_labels  # noqa: E402
-from tightrope.profiles.reference.losses import to_tensors, visual_tokens  # noqa: E402
-from tightrope.profiles.reference.stages import STAGES, Stage  # noqa: E402
-from tightrope.profiles.reference.train import Trainer  # noqa: E402
+from models.training import architecture, release, vocabulary  # noqa: E402
+from models.training.batches import Batch, make_batch, pack  # noqa: E402
+from models.training.checkpoints import TrainingError  # noqa: E402
+from models.training.forward import additive, decoder, packed_mask  # noqa: E402
+from models.training.labels import ATTRIBUTES, one_hot, patch_labels  # noqa: E402
+from models.training.losses import to_tensors, visual_tokens  # noqa: E402
+from models.training.stages import STAGES, Stage  # noqa: E402
+from models.training.train import Trainer  # noqa: E402
 from tightrope.profiles.scenes.draw import draw  # noqa: E402
 from tightrope.profiles.scenes.questions import QUESTIONS, ask  # noqa: E402
 from tightrope.profiles.scenes.recall import recall  # noqa: E402
 from tightrope.profiles.scenes.sample import sample_scene, sample_written, scene_rng  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 EVERY_ARRAY = ("pixels", "values", "owner", "present", "ids", "positions", "block", "target")
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
     """A fresh model none of whose layers is the identity."""
-    model = shape.create(3).eval().requires_grad_(False)
+    model = architecture.create(3).eval().requires_grad_(False)
     torch.manual_seed(4)
     for layer in model.model.language_model.layers:
         layer.self_attn.o_proj.weight.normal_(std=0.05)
@@ -70,11 +71,11 @@ def test_packed_questions_are_single_prompts_to_hugging_face(
     x[0, data.visual[:, 3]] = tokens[0]
     mask = additive(packed_mask(data.block))
     packed = model.lm_head(
-        decoder(model, x, data.positions, [mask] * shape.LAYERS, range(shape.LAYERS))
+        decoder(model, x, data.positions, [mask] * architecture.LAYERS, range(architecture.LAYERS))
     )
     prefix = int((batch.block == 0).sum())
-    rest = [mask[:, :, prefix:]] * shape.LAYERS
-    after = model.lm_head(decoder(model, x, data.positions, rest, range(shape.LAYERS)))
+    rest = [mask[:, :, prefix:]] * architecture.LAYERS
+    after = model.lm_head(decoder(model, x, data.positions, rest, range(architecture.LAYERS)))
     torch.testing.assert_close(after, packed[:, prefix:], atol=2e-5, rtol=0)
 
     words = transformers.AutoTokenizer.from_pretrained(released)
@@ -185,7 +186,7 @@ def test_a_training_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: 
         torch.set_num_threads(threads)
     for name, weight in unbroken.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name]), name
-    fresh = shape.create(0).state_dict()
+    fresh = architecture.create(0).state_dict()
     moved = unbroken.model.state_dict()["lm_head.weight"]
     assert not torch.equal(moved, fresh["lm_head.weight"])
 
@@ -194,9 +195,10 @@ def test_an_interrupted_training_ends_all_its_processes_and_says_how_to_go_on(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "tightrope.profiles.reference.train", str(out)]
+    command = [sys.executable, "-m", "models.training.train", str(out)]
     training = subprocess.Popen(
         [*command, "--stage", "words", "--stage", "sight"],
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -276,7 +278,7 @@ def test_texts_have_no_picture_and_are_asked_about_their_facts() -> None:
     assert len(batch.named) >= 2 * 3 * len(batch.ids)
     for (row, place, layer), there in zip(batch.named, batch.ground, strict=True):
         (fact,) = np.flatnonzero(there)
-        if layer == shape.NAMES_LAYER:
+        if layer == architecture.NAMES_LAYER:
             said = [vocabulary.WORDS[token] for token in batch.ids[row, fact : place + 1]]
             assert said[1] == "has" and said[2].isdigit() and len(said) == 3
             continue
@@ -301,11 +303,11 @@ def test_questions_look_for_what_they_name() -> None:
             word = vocabulary.WORDS[batch.ids[0, place]]
             if question.type == "relation":
                 relations += 1
-                assert layer == shape.NAMES_LAYER and len(seen) == 1
+                assert layer == architecture.NAMES_LAYER and len(seen) == 1
                 thing = scene.things[seen.pop()]
                 assert word in (thing.shape, "object")
             else:
-                assert layer == shape.PROMPT_LAYER and word == "ASSISTANT:"
+                assert layer == architecture.PROMPT_LAYER and word == "ASSISTANT:"
                 assert seen == set(question.about)
     assert relations >= 6
 

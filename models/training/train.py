@@ -1,4 +1,4 @@
-"""Train the reference model from nothing: `python -m tightrope.profiles.reference.train OUT`.
+"""Train the reference model from nothing: `python -m models.training.train OUT`.
 
 Every stage writes OUT/<stage>.pt now and then and goes on from there when it is started again; its
 log is OUT/<stage>.jsonl. The data of a step depend on seed, stage and step alone, not on the number
@@ -25,10 +25,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from tightrope.profiles.reference import checkpoints
-from tightrope.profiles.reference.batches import TYPES, make_batch
-from tightrope.profiles.reference.checkpoints import TrainingError
-from tightrope.profiles.reference.losses import (
+from models.training import checkpoints
+from models.training.architecture import LAYERS, config, create
+from models.training.batches import TYPES, make_batch
+from models.training.checkpoints import TrainingError
+from models.training.losses import (
     Aids,
     Tensors,
     answers,
@@ -38,10 +39,9 @@ from tightrope.profiles.reference.losses import (
     to_tensors,
     visual_tokens,
 )
-from tightrope.profiles.reference.release import release
-from tightrope.profiles.reference.shape import LAYERS, config, create
-from tightrope.profiles.reference.stages import STAGES, Stage
-from tightrope.profiles.reference.vocabulary import WORDS
+from models.training.release import release
+from models.training.stages import STAGES, Stage
+from models.training.vocabulary import WORDS
 
 SAVE_SECONDS = 240
 LOG_STEPS = 50

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from tightrope.profiles.reference.shape import PATCH, SIDE, config, create
-from tightrope.profiles.reference.vocabulary import BOS, EOS, IDS, IMAGE, PAD, UNKNOWN, tokenizer
+from models.training.architecture import PATCH, SIDE, config, create
+from models.training.vocabulary import BOS, EOS, IDS, IMAGE, PAD, UNKNOWN, tokenizer
 
 CHAT_TEMPLATE = """\
 {%- for m in messages -%}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from tightrope.profiles.reference.shape import HEAD, HEADS, KV_HEADS
+from models.training.architecture import HEAD, HEADS, KV_HEADS
 
 
 def tower(model: LlavaForConditionalGeneration, pixels: Tensor) -> list[Tensor]:

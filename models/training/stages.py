@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tightrope.profiles.reference.batches import Diet
+from models.training.batches import Diet
 from tightrope.profiles.scenes.scene import Level
 
 Learns = Literal["words", "sight", "bridge", "all"]

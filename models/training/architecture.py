@@ -7,7 +7,7 @@ import math
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from tightrope.profiles.reference.vocabulary import BOS, EOS, IDS, IMAGE, PAD, WORDS
+from models.training.vocabulary import BOS, EOS, IDS, IMAGE, PAD, WORDS
 
 PATCH, SIDE = 14, 336
 LAYERS = 12

@@ -13,29 +13,25 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tightrope.profiles.reference.labels import ATTRIBUTES, patch_labels
-from tightrope.profiles.reference.shape import NAMES_LAYER, PROMPT_LAYER
-from tightrope.profiles.reference.vocabulary import (
+from models.training.architecture import NAMES_LAYER, PROMPT_LAYER
+from models.training.labels import ATTRIBUTES, patch_labels
+from models.training.vocabulary import (
     BOS,
-    END_THINK,
     EOS,
     IDS,
     IMAGE,
     SYSTEMS,
-    THINK,
     encode,
 )
+from tightrope.arrays import Array, Doubles, Flags, Floats, Indices, Pixels
 from tightrope.profiles.scenes.draw import draw
 from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
 from tightrope.profiles.scenes.recall import asking, story
 from tightrope.profiles.scenes.sample import sample_scene, sample_written, scene_rng
 from tightrope.profiles.scenes.scene import Level, Scene
 from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from tightrope.profiles.task.thought import BEGIN_THOUGHT, END_THOUGHT
 
 TYPES = (*QUESTIONS, "recall")
 EMPTY_THOUGHT = {"count": 0.15, "comparison": 0.15}
@@ -79,10 +75,10 @@ class Sequence:
             said += encode(f"{user} ASSISTANT: {assistant} {EOS} USER:")
         said += encode(f"{question.question} ASSISTANT:")
         if empty_thought:
-            said += [IDS[THINK], IDS[END_THINK]]
+            said += [IDS[BEGIN_THOUGHT], IDS[END_THOUGHT]]
         thought: list[int] = []
         if question.thought is not None and not empty_thought:
-            thought = [IDS[THINK], *encode(question.thought), IDS[END_THINK]]
+            thought = [IDS[BEGIN_THOUGHT], *encode(question.thought), IDS[END_THOUGHT]]
         answer = [*encode(question.answer), IDS[EOS]]
         at = len(self.ids) + len(said) - 1
         self.add(said + thought + answer[:-1], start, block)
@@ -105,28 +101,28 @@ class Sequence:
 class Batch:
     """Arrays of one step. B pictures, N patches, T tokens (padded), V visual tokens in all."""
 
-    pixels: npt.NDArray[np.uint8] | None
+    pixels: Pixels | None
     """[B,px,px,3]; None where nothing is drawn."""
-    values: Ints
+    values: Indices
     """[B,N,8] what each patch shows."""
-    owner: Ints
+    owner: Indices
     """[B,N] which thing, or -1."""
     present: Floats
     """[B,K] what the whole picture holds: targets of CLS."""
-    ids: Ints
-    positions: Ints
-    block: Ints
-    target: Ints
+    ids: Indices
+    positions: Indices
+    block: Indices
+    target: Indices
     weight: Floats
-    question: Ints
+    question: Indices
     """[B,T] each; padding has block -1."""
-    visual: Ints
+    visual: Indices
     """[V,4]: picture, patch, its sequence, its place there."""
-    named: Ints
+    named: Indices
     """[G,3]: sequence and place of a token that looks for something, and the layer"""
-    ground: npt.NDArray[np.bool_]
+    ground: Flags
     """[G,T]: where in the sequence the patches are that show it, or a text says it"""
-    readable: npt.NDArray[np.bool_]
+    readable: Flags
     """[G,T]: where it is looked for: the picture, or the text so far"""
     types: list[list[int]]
 
@@ -166,19 +162,19 @@ def make_batch(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch
     return _pictures(diet, seed, [step * diet.pictures + at for at in own], pixels, whole)
 
 
-def _shares(weights: Mapping[Any, float]) -> npt.NDArray[np.float64]:
+def _shares(weights: Mapping[Any, float]) -> Doubles:
     values = np.array(list(weights.values()), np.float64)
-    shares: npt.NDArray[np.float64] = values / values.sum()
+    shares: Doubles = values / values.sum()
     return shares
 
 
 def pack(
     scene: Scene,
     questions: list[Question],
-    chosen: Ints,
-    values: Ints,
-    owner: Ints,
-    picture: npt.NDArray[np.uint8],
+    chosen: Indices,
+    values: Indices,
+    owner: Indices,
+    picture: Pixels,
     empty_thought: bool,
 ) -> Batch:
     """Questions about one picture [px,px,3] of which the decoder sees the patches `chosen`."""
@@ -297,7 +293,7 @@ def _questions(rng: np.random.RandomState, scene: Scene, diet: Diet) -> list[Que
     return found
 
 
-def _chosen(rng: np.random.RandomState, owner: Ints, whole: bool) -> Ints:
+def _chosen(rng: np.random.RandomState, owner: Indices, whole: bool) -> Indices:
     """Patches that become visual tokens: all, or those of things and a few of the rest."""
     if whole:
         return np.arange(len(owner))
@@ -307,7 +303,7 @@ def _chosen(rng: np.random.RandomState, owner: Ints, whole: bool) -> Ints:
 
 
 def _sequence(
-    rng: np.random.RandomState, questions: list[Question], chosen: Ints, patches: int
+    rng: np.random.RandomState, questions: list[Question], chosen: Indices, patches: int
 ) -> tuple[Sequence, int]:
     """The packed sequence, and where its visual tokens start.
 
@@ -343,7 +339,7 @@ def _present(scene: Scene) -> Floats:
 NUM_PRESENT = len(SHAPES) + len(COLOURS) + 10 + len(SIGN_WORDS)
 
 
-def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: Any) -> Batch:
+def _padded(sequences: list[Sequence], shown: list[tuple[int, Indices]], **arrays: Any) -> Batch:
     """shown: for each sequence where its visual tokens start, and what each of them shows."""
     longest = max(len(sequence.ids) for sequence in sequences)
     named, ground, readable = [], [], []
@@ -362,8 +358,8 @@ def _padded(sequences: list[Sequence], shown: list[tuple[int, Ints]], **arrays: 
                 ground.append(there)
                 readable.append(where)
 
-    def stack(name: str, fill: float, dtype: type) -> npt.NDArray[Any]:
-        table: npt.NDArray[Any] = np.full((len(sequences), longest), fill, dtype)
+    def stack(name: str, fill: float, dtype: type) -> Array:
+        table: Array = np.full((len(sequences), longest), fill, dtype)
         for row, sequence in zip(table, sequences, strict=True):
             found = getattr(sequence, name)
             row[: len(found)] = found

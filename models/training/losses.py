@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration as Model
 
-from tightrope.profiles.reference.batches import NUM_PRESENT, Batch
-from tightrope.profiles.reference.forward import additive, decoder, packed_mask, tower
-from tightrope.profiles.reference.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
-from tightrope.profiles.reference.shape import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
-from tightrope.profiles.reference.vocabulary import IDS
+from models.training.architecture import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
+from models.training.batches import NUM_PRESENT, Batch
+from models.training.forward import additive, decoder, packed_mask, tower
+from models.training.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
+from models.training.vocabulary import IDS
+from tightrope.arrays import Array
 
 _PATCH_WEIGHTS = {
     "kind": 1.0,
@@ -85,7 +85,7 @@ class Tensors:
 
 
 def to_tensors(batch: Batch, device: torch.device) -> Tensors:
-    def put(array: npt.NDArray[Any]) -> Tensor:
+    def put(array: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     pixels = None

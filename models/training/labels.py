@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from tightrope.profiles.reference.shape import PATCH
+from models.training.architecture import PATCH
+from tightrope.arrays import Floats, Indices
 from tightrope.profiles.scenes.scene import SIDE, Scene, Thing
 from tightrope.profiles.scenes.words import COLOURS, COLUMNS, ROWS, SHAPES, SIGN_WORDS
 
@@ -26,7 +26,7 @@ _OFFSETS = np.cumsum([0, *map(len, ATTRIBUTES.values())])
 NUM_VALUES = int(_OFFSETS[-1])
 
 
-def patch_labels(scene: Scene, pixels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def patch_labels(scene: Scene, pixels: int) -> tuple[Indices, Indices]:
     """Values of every attribute [n*n,8], and which thing each patch shows [n*n] (-1: none).
 
     A patch shows the thing that covers most of it, if that is a sixth of the patch or of the thing.
@@ -69,7 +69,7 @@ def _values(thing: Thing) -> tuple[int, ...]:
     return tuple(ATTRIBUTES[name].index(value) for name, value in shown.items())
 
 
-def one_hot(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def one_hot(values: Indices) -> Floats:
     """[n,8] values as [n,NUM_VALUES] zeros and ones."""
     hot = np.zeros((len(values), NUM_VALUES), np.float32)
     np.put_along_axis(hot, values + _OFFSETS[:-1], 1.0, axis=1)

@@ -1,0 +1,1 @@
+"""Models beside the package, and the programs that train or fetch them."""

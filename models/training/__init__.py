@@ -1,0 +1,1 @@
+"""The program that trains the reference model from nothing. Needs torch; run it from the root."""
