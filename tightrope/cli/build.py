@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from tightrope.checks import check_one_of
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import print_json, print_table
 from tightrope.errors import DeviceUnavailable, InputError
+from tightrope.schemas import versioned
 
 PLUGINS = ("auto", "none", "all")
 
@@ -30,8 +32,7 @@ def build(
     json: Json = False,
 ) -> None:
     """Build TensorRT engines on the board that will run them, or --check here that they build."""
-    if plugins not in PLUGINS:
-        raise InputError(f"--plugins is {plugins!r}; accepted: {', '.join(PLUGINS)}")
+    check_one_of("--plugins", plugins, PLUGINS)
     if not check:
         raise _no_engine_builder()
     if plugins == "all":
@@ -51,7 +52,7 @@ def build(
             }
             for result in results
         ]
-        print_json({"schema": 1, "ok": passed, "graphs": rows})
+        print_json(versioned("check", {"ok": passed, "graphs": rows}))
     else:
         print_table(
             "TensorRT for RTX, standard graphs",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tightrope
 from tightrope.bundle import MANIFEST, Bundle
+from tightrope.cli.export import summary_rows
 from tightrope.cli.output import print_pairs, progress_on_terminal
 from tightrope.errors import BundleError
 
@@ -48,7 +49,7 @@ def export_once(wanted: DemoBundle) -> Path:
     config = ExportConfig(precision=wanted.precision, schedules=wanted.schedules)
     with progress_on_terminal() as progress:
         summary = export(wanted.checkpoint, wanted.path, config, progress=progress, overwrite=True)
-    print_pairs("Exported", summary.rows())
+    print_pairs("Exported", summary_rows(summary))
     return wanted.path
 
 
@@ -61,7 +62,7 @@ def is_fitting(wanted: DemoBundle) -> bool:
     newest = max(file.stat().st_mtime for file in _made_from(wanted.checkpoint))
     return (
         manifest.exporter.get("tightrope") == tightrope.__version__
-        and manifest.source.get("name") == wanted.checkpoint.name
+        and manifest.source.name == wanted.checkpoint.name
         and manifest.precision == wanted.precision
         and tuple(manifest.schedules) == wanted.schedules
         and (wanted.path / MANIFEST).stat().st_mtime >= newest
@@ -73,5 +74,5 @@ def _made_from(checkpoint: Path) -> Iterator[Path]:
     yield from checkpoint.iterdir() if checkpoint.is_dir() else [checkpoint]
     package = Path(tightrope.__file__).parent
     yield from package.glob("*.py")
-    for part in ("export", "plugins"):
+    for part in ("export", "inputs", "interface", "plugins"):
         yield from (package / part).rglob("*.py")

@@ -17,6 +17,7 @@ from tightrope.runtime.backends.availability import (
     installed_version,
     refuse_two_onnxruntimes,
 )
+from tightrope.schemas import versioned
 
 PACKAGES = {
     "needed everywhere": ("numpy", "tokenizers", "pillow", "jinja2", "typer", "rich"),
@@ -54,7 +55,7 @@ class Diagnosis:
         return ready and not self.refusals
 
     def to_dict(self) -> dict[str, object]:
-        return {"schema": 1, "healthy": self.healthy, **asdict(self)}
+        return versioned("doctor", {"healthy": self.healthy, **asdict(self)})
 
 
 def diagnose() -> Diagnosis:

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tightrope.cli.options import Json
-from tightrope.cli.output import print_json, print_pairs, progress_on_terminal
+from tightrope.bundle import Parity
+from tightrope.cli.options import Json, option
+from tightrope.cli.output import figure, print_json, print_pairs, progress_on_terminal
+from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.export.config import ExportConfig, ExportSummary
 
 
 def export(
@@ -19,26 +22,31 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The folder to write.")
     ],
-    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32, fp16 or int4.")] = "fp16",
-    slots: Annotated[
-        int, typer.Option(metavar="N", help="Cache slots per layer and KV head at most.")
-    ] = 2048,
-    prefill_chunk: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens of one prefill call at most.")
-    ] = None,
+    precision: Annotated[str, option(ExportConfig, "precision", metavar="NAME")] = default_of(
+        ExportConfig, "precision"
+    ),
+    slots: Annotated[int, option(ExportConfig, "slots", metavar="N")] = default_of(
+        ExportConfig, "slots"
+    ),
+    prefill_chunk: Annotated[int | None, option(ExportConfig, "prefill_chunk", metavar="N")] = None,
     selector: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="May be repeated; left out: all that the tower feeds."),
+        option(ExportConfig, "selectors", "--selector", metavar="NAME", repeated=True),
     ] = None,
     schedule: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Selection inside the language model; may be repeated."),
+        option(ExportConfig, "schedules", "--schedule", metavar="NAME", repeated=True),
     ] = None,
     resolution: Annotated[
         list[int] | None,
-        typer.Option(metavar="PIXELS", help="Side of the image; may be repeated."),
+        option(ExportConfig, "resolutions", "--resolution", metavar="PIXELS", repeated=True),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the parity check.")] = 0,
+    block_size: Annotated[int, option(ExportConfig, "block_size", metavar="N")] = default_of(
+        ExportConfig, "block_size"
+    ),
+    seed: Annotated[int, option(ExportConfig, "seed", metavar="N")] = default_of(
+        ExportConfig, "seed"
+    ),
     force: Annotated[
         bool, typer.Option("--force", metavar="", help="Replace an existing bundle.")
     ] = False,
@@ -58,6 +66,7 @@ def export(
         selectors=None if selector is None else tuple(selector),
         schedules=tuple(schedule or ()),
         resolutions=None if resolution is None else tuple(resolution),
+        block_size=block_size,
         seed=seed,
     )
     with progress_on_terminal() as progress:
@@ -65,4 +74,38 @@ def export(
     if json:
         print_json(summary.to_dict())
     else:
-        print_pairs("Exported", summary.rows())
+        print_pairs("Exported", summary_rows(summary))
+
+
+def summary_rows(summary: ExportSummary) -> list[tuple[str, str]]:
+    """Name and text of each line that an export prints."""
+    return [
+        ("bundle", summary.bundle),
+        ("family", summary.family),
+        ("precision", summary.precision),
+        ("files", f"{summary.files}, {summary.total_bytes / 1e6:.1f} MB"),
+        ("slots", f"{summary.slots}, prefill in chunks of {summary.prefill_chunk}"),
+        ("selectors", ", ".join(summary.selectors) or "none: a text model"),
+        ("schedules", ", ".join(summary.schedules) or "none"),
+        *parity_rows(summary.parity),
+        *(("note", note) for note in summary.notes),
+        ("took", f"{summary.seconds:.1f} s"),
+    ]
+
+
+def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
+    """What the check against Hugging Face found, in words."""
+    if parity is None:
+        return []
+    rows = [
+        ("parity: logits against Hugging Face", figure(parity.logits)),
+        ("parity: allowed", figure(parity.allowed)),
+        ("parity: greedy tokens", f"{parity.equal_tokens} of {parity.tokens} equal"),
+    ]
+    for name, value in (
+        ("int8 activations against float32 (relative)", parity.int8_activations),
+        ("weights as written against the checkpoint (relative)", parity.stored_weights),
+    ):
+        if value is not None:
+            rows.append((f"parity: {name}", figure(value)))
+    return rows

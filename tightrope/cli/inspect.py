@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from tightrope.bundle import Bundle, Manifest
+from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
+from tightrope.cli.export import parity_rows
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import bytes_text, print_json, print_pairs
-
-SLOT_BYTES = {"float32": 4, "float16": 2}
+from tightrope.interface.onnx import ITEM_BYTES
+from tightrope.schemas import versioned
 
 
 def inspect(
@@ -28,10 +30,11 @@ def inspect(
     manifest = Bundle.open(bundle, verify=verify).manifest
     memory = resident_memory(manifest)
     if json:
-        print_json({"schema": 1, "bundle": manifest.to_dict(), "memory_bytes": memory})
+        values = {"bundle": manifest.to_dict(), "memory_bytes": memory}
+        print_json(versioned("inspect", values))
         return
     print_pairs(str(bundle), _facts(manifest))
-    files = {name: entry["bytes"] for name, entry in manifest.files.items()}
+    files = {name: entry.bytes for name, entry in manifest.files.items()}
     print_pairs(
         f"\n{len(files)} files, {bytes_text(sum(files.values()))}",
         [(name, bytes_text(size)) for name, size in files.items()],
@@ -52,7 +55,7 @@ def resident_memory(manifest: Manifest) -> dict[str, int]:
     """
     dims = manifest.dims
     weights = sum(
-        entry["bytes"] for name, entry in manifest.files.items() if name.endswith("weights.data")
+        entry.bytes for name, entry in manifest.files.items() if name.endswith("weights.data")
     )
     slot_values = (
         2 * dims.num_hidden_layers * dims.num_key_value_heads * dims.head_dim * manifest.slots
@@ -61,33 +64,36 @@ def resident_memory(manifest: Manifest) -> dict[str, int]:
     return {
         "weights, host graphs": host_weights,
         "weights, standard graphs": weights,
-        "slots at capacity, host graphs": slot_values * SLOT_BYTES["float32"],
-        "slots at capacity, standard graphs": slot_values * SLOT_BYTES[manifest.activations],
-        "embeddings, at most": manifest.files.get("embeddings.data", {}).get("bytes", 0),
+        "slots at capacity, host graphs": slot_values * ITEM_BYTES["float32"],
+        "slots at capacity, standard graphs": slot_values * ITEM_BYTES[manifest.activations],
+        "embeddings, at most": manifest.files[EMBEDDINGS].bytes,
     }
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
-    vision = manifest.vision
-    resolutions = vision.resolutions if vision else ()
-    sides = [f"{side} ({vision.tokens(side)} tokens)" for side in resolutions] if vision else []
     return [
         ("family", manifest.family),
         ("precision", manifest.precision),
         ("slots", f"{manifest.slots}, prefill in chunks of {manifest.prefill_chunk}"),
-        ("resolutions", _listed(sides) if vision else "none: a text model"),
+        ("resolutions", _resolutions(manifest)),
         ("selectors", _listed(manifest.selectors)),
         ("schedules", _listed(manifest.schedules)),
-        ("standard prefill", "yes" if manifest.standard_prefill else "no: TensorRT needs plugins"),
         ("ONNX Runtime", f"{manifest.minimum_onnxruntime} or newer"),
-        *((f"source: {name}", value) for name, value in manifest.source.items()),
-        *((f"parity: {name}", _figure(value)) for name, value in manifest.parity.items()),
+        *((f"source: {name}", value) for name, value in asdict(manifest.source).items()),
+        *parity_rows(manifest.parity),
         *((f"exported with {name}", value) for name, value in manifest.exporter.items()),
     ]
 
 
-def _figure(value: object) -> str:
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
+def _resolutions(manifest: Manifest) -> str:
+    vision, tower = manifest.vision, manifest.tower
+    if vision is None or tower is None:
+        return "none: a text model"
+
+    from tightrope.inputs.layout import visual_tokens
+
+    counts = {side: visual_tokens(tower.layout(side)) for side in vision.resolutions}
+    return _listed(f"{side} ({count} tokens)" for side, count in counts.items())
 
 
 def _listed(names: Iterable[str]) -> str:

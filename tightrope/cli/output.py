@@ -82,6 +82,11 @@ def progress_on_terminal() -> Iterator[Progress]:
         yield report
 
 
+def figure(value: float) -> str:
+    """A small number as 2.4e-06."""
+    return f"{value:.1e}"
+
+
 def gibibytes(num_bytes: int | None) -> str:
     """ "7.4 GiB", or "unknown"."""
     return "unknown" if num_bytes is None else f"{num_bytes / 2**30:.1f} GiB"

@@ -7,6 +7,7 @@ from typing import Any
 
 from tightrope.bundle import Parity
 from tightrope.checks import check_one_of, check_whole
+from tightrope.configs import setting
 from tightrope.errors import InputError
 from tightrope.schemas import versioned
 
@@ -37,22 +38,20 @@ PRECISIONS = {
 class ExportConfig:
     """Choices that are fixed in a bundle; everything else is chosen per request."""
 
-    precision: str = "fp16"
-    """How weights are stored: fp32, fp16, or int4 (decoder matrices; the rest fp16)."""
-    slots: int = 2048
-    """Cache slots per layer and KV head at most."""
-    prefill_chunk: int | None = None
-    """Tokens of one prefill call at most; None: 512, more where an image needs it."""
-    selectors: tuple[str, ...] | None = None
-    """Visual-token selectors before the language model; None: all that the tower can feed."""
-    schedules: tuple[str, ...] = ()
-    """Selection inside the language model, such as fastv; each adds a prefill graph."""
-    resolutions: tuple[int, ...] | None = None
-    """Image sides in pixels; None: the one that the tower was trained at."""
-    block_size: int = 32
-    """Weights that share one int4 scale."""
-    seed: int = 0
-    """Seed of the parity check's prompts."""
+    precision: str = setting("fp16", "How weights are stored: fp32, fp16, or int4.")
+    """int4 is of the decoder's matrices; the rest is then fp16."""
+    slots: int = setting(2048, "Cache slots per layer and KV head at most.")
+    prefill_chunk: int | None = setting(None, "Tokens of one prefill call at most.")
+    """None: 512, more where an image needs it."""
+    selectors: tuple[str, ...] | None = setting(
+        None, "Visual-token selector before the language model; left out: all that the tower feeds."
+    )
+    schedules: tuple[str, ...] = setting((), "Selection inside the language model, such as fastv.")
+    """Each adds a prefill graph."""
+    resolutions: tuple[int, ...] | None = setting(None, "Side of the image in pixels.")
+    """None: the one that the tower was trained at."""
+    block_size: int = setting(32, "Weights that share one int4 scale: 32 or 128.")
+    seed: int = setting(0, "Seed of the parity check.")
 
     def __post_init__(self) -> None:
         check_one_of("precision", self.precision, PRECISIONS)

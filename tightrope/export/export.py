@@ -13,11 +13,11 @@ from tightrope.errors import BundleError, InputError
 from tightrope.export import parity
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.config import ExportConfig, ExportSummary
+from tightrope.export.graphs.traces import trace_all
 from tightrope.export.graphs.write import write_graphs
 from tightrope.export.host_files import write_host_files, write_json
 from tightrope.export.manifest import describe
 from tightrope.export.recipe import plan
-from tightrope.export.graphs.traces import trace_all
 from tightrope.export.weights import WeightFile
 from tightrope.folders import finished_folder
 from tightrope.progress import Progress, part, silent

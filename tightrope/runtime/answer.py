@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tightrope.budget import OperatingPoint
-
-SCHEMA = 1
+from tightrope.schemas import versioned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON-ready values with a schema number."""
-        return {"schema": SCHEMA} | asdict(self)
+        return versioned("answer", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
