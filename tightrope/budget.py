@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tightrope.checks import check_type, check_whole
+from tightrope.configs import setting
 from tightrope.errors import InputError
 
 Keep = int | str
@@ -61,20 +62,24 @@ class OperatingPoint:
     the bundle's own resolution.
     """
 
-    selector: str | None = None
-    """Which visual tokens the language model sees: a method's name, or a chain `before+inside`."""
-    keep: Keep | tuple[Keep, ...] | None = None
-    """Visual tokens kept of each image: a count or "25%"; one value per link of a chain."""
-    policy: str | None = None
-    """Which slots are given up when the budget is full; `snapkv` where a budget is set."""
-    kv_budget: int | tuple[int, ...] | None = None
-    """Occupied slots per layer and KV head at most; one value, or one per layer."""
-    resolution: int | None = None
-    """Side of the square image in pixels; one of those that the bundle lists."""
-    sinks: int | None = None
-    """First tokens that no policy gives up; None takes the policy's default."""
-    recent: int | None = None
-    """Newest tokens that no policy gives up; None takes the policy's default."""
+    selector: str | None = setting(
+        None, "Method that picks the visual tokens, or a chain before+inside; needs --keep."
+    )
+    keep: Keep | tuple[Keep, ...] | None = setting(
+        None, "Visual tokens kept of each image: 64, 25%, or one a link."
+    )
+    policy: str | None = setting(None, "Which slots are given up when --kv-budget is full.")
+    """`snapkv` where a budget is set."""
+    kv_budget: int | tuple[int, ...] | None = setting(
+        None, "Occupied slots per layer and KV head at most."
+    )
+    """One value, or one per layer."""
+    resolution: int | None = setting(None, "Side of the image; one that the bundle has.")
+    """In pixels."""
+    sinks: int | None = setting(None, "First tokens that no policy gives up.")
+    """None takes the policy's default."""
+    recent: int | None = setting(None, "Newest tokens that no policy gives up.")
+    """None takes the policy's default."""
 
     def __post_init__(self) -> None:
         self._check_selection()

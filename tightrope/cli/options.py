@@ -37,36 +37,20 @@ Images = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="onnxruntime, onnxruntime-cuda, tensorrt, or auto: the best one here."
+        metavar="NAME",
+        help="tensorrt, onnxruntime-cuda, onnxruntime, or auto: the first of them that is ready.",
     ),
 ]
-Selector = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Method that picks the visual tokens; needs --keep."),
-]
-KeepText = Annotated[
-    str | None,
-    typer.Option(metavar="K", help="Visual tokens kept of each image: 64, 25%, or one a link."),
-]
-Policy = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Which slots are given up when --kv-budget is full."),
-]
-KvBudget = Annotated[
-    str | None, typer.Option(metavar="N", help="Occupied slots per layer and KV head at most.")
-]
+Selector = Annotated[str | None, option(OperatingPoint, "selector", metavar="NAME")]
+KeepText = Annotated[str | None, option(OperatingPoint, "keep", metavar="K")]
+Policy = Annotated[str | None, option(OperatingPoint, "policy", metavar="NAME")]
+KvBudget = Annotated[str | None, option(OperatingPoint, "kv_budget", metavar="N")]
 Threads = Annotated[
     int | None, typer.Option(metavar="N", help="Threads of the CPU backend; all cores if not.")
 ]
-Resolution = Annotated[
-    int | None, typer.Option(metavar="PIXELS", help="Side of the image; one that the bundle has.")
-]
-Sinks = Annotated[
-    int | None, typer.Option(metavar="N", help="First tokens that no policy gives up.")
-]
-Recent = Annotated[
-    int | None, typer.Option(metavar="N", help="Newest tokens that no policy gives up.")
-]
+Resolution = Annotated[int | None, option(OperatingPoint, "resolution", metavar="PIXELS")]
+Sinks = Annotated[int | None, option(OperatingPoint, "sinks", metavar="N")]
+Recent = Annotated[int | None, option(OperatingPoint, "recent", metavar="N")]
 
 
 def parse_keep(text: str) -> Keep | tuple[Keep, ...]:

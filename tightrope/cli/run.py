@@ -22,9 +22,12 @@ from tightrope.cli.options import (
     Selector,
     Sinks,
     operating_point,
+    option,
 )
 from tightrope.cli.output import print_json, print_pairs
+from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.runtime.options import Options
 
 if TYPE_CHECKING:
     from tightrope.runtime.answer import Answer
@@ -47,18 +50,17 @@ def run(
     resolution: Resolution = None,
     sinks: Sinks = None,
     recent: Recent = None,
-    max_tokens: Annotated[int, typer.Option(metavar="N", help="Longest answer.")] = 256,
-    temperature: Annotated[
-        float, typer.Option(metavar="X", help="0: always the likeliest token.")
-    ] = 0.0,
-    top_p: Annotated[
-        float, typer.Option(metavar="X", help="Share of the probability to sample from.")
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")] = 0,
-    n: Annotated[int, typer.Option("--n", metavar="N", help="Answers to sample.")] = 1,
+    max_tokens: Annotated[int, option(Options, "max_tokens", metavar="N")] = default_of(
+        Options, "max_tokens"
+    ),
+    temperature: Annotated[float, option(Options, "temperature", metavar="X")] = default_of(
+        Options, "temperature"
+    ),
+    top_p: Annotated[float, option(Options, "top_p", metavar="X")] = default_of(Options, "top_p"),
+    seed: Annotated[int, option(Options, "seed", metavar="N")] = default_of(Options, "seed"),
+    n: Annotated[int, option(Options, "n", "--n", metavar="N")] = default_of(Options, "n"),
     stop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="Ends the answer before it; may be repeated."),
+        list[str] | None, option(Options, "stop", metavar="TEXT", repeated=True)
     ] = None,
     backend: Backend = "auto",
     chat: Annotated[

@@ -12,7 +12,7 @@ import torch
 
 from tightrope.arrays import Codes, Halves
 from tightrope.errors import UnsupportedModel
-from tightrope.export.graphs.passes.linear import LAYOUT, PARAMETER
+from tightrope.export.graphs.passes.linear import INT4_LAYOUTS, LAYOUT, PARAMETER
 from tightrope.export.recipe import Recipe
 from tightrope.export.tracing.trace import parameter_name
 from tightrope.plugins.int4_matmul.reference import dequantize, pack, quantize
@@ -43,18 +43,20 @@ class WeightFile:
 
         Where a graph computes in a wider type than the weight is stored in, a cast is added.
         """
-        for value in list(model.graph.initializers.values()):
-            if value.const_value is not None:
-                continue
-            assert value.name is not None
-            name = value.metadata_props.get(PARAMETER, value.name)
-            tensor = self._store(parameter_name(name), value.metadata_props.get(LAYOUT, "plain"))
-            wanted = value.dtype
-            value.const_value = tensor
-            value.type = ir.TensorType(tensor.dtype)  # a clone shares its type objects
-            value.shape = ir.Shape(tensor.shape)
-            if wanted != tensor.dtype:
-                _cast(model.graph, value, wanted)
+        for graph in (model.graph, *model.graph.subgraphs()):
+            for value in list(graph.initializers.values()):
+                if value.const_value is None:
+                    self._bind(graph, value)
+
+    def _bind(self, graph: ir.Graph, value: ir.Value) -> None:
+        name = value.metadata_props.get(PARAMETER, str(value.name))
+        tensor = self._store(parameter_name(name), value.metadata_props.get(LAYOUT, "plain"))
+        wanted = value.dtype
+        value.const_value = tensor
+        value.type = ir.TensorType(tensor.dtype)  # a clone shares its type objects
+        value.shape = ir.Shape(tensor.shape)
+        if wanted != tensor.dtype:
+            _cast(graph, value, wanted)
 
     def is_quantized(self, parameter: str) -> bool:
         """Whether the graphs hold a parameter as int4."""
@@ -75,7 +77,7 @@ class WeightFile:
     def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
         key = (parameter, layout)
         if key not in self._stored:
-            if layout in ("codes", "scale"):
+            if layout in INT4_LAYOUTS:
                 self._write_int4(parameter)
             else:
                 value = self._rounded(parameter, self._parameters[parameter])

@@ -44,13 +44,18 @@ class Call:
 
     def tokens_per_layer(self) -> Counts:
         """New tokens that each layer sees, [L]."""
-        seen = np.full(len(self.kv_budget), self.query_position.shape[1], np.int64)
-        if self.selection is not None:
-            visual = self.selection.visual_index.shape[1]
-            for layer, keep in zip(self.selection.layers, self.selection.keeps, strict=True):
-                seen[layer:] -= visual - keep
-                visual = keep
-        return seen
+        return new_tokens(len(self.kv_budget), self.query_position.shape[1], self.selection)
+
+
+def new_tokens(layers: int, length: int, selection: Selection | None) -> Counts:
+    """New tokens that each of the layers sees in a call of `length` tokens, [L]."""
+    seen = np.full(layers, length, np.int64)
+    if selection is not None:
+        visual = selection.visual_index.shape[1]
+        for layer, keep in zip(selection.layers, selection.keeps, strict=True):
+            seen[layer:] -= visual - keep
+            visual = keep
+    return seen
 
 
 class SlotArrays(Protocol):

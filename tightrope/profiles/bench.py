@@ -23,7 +23,8 @@ from tightrope.runtime.images import load_image
 
 if TYPE_CHECKING:
     from tightrope.runtime.answer import Answer
-    from tightrope.runtime.model import Model, Prompt
+    from tightrope.runtime.model import Model
+    from tightrope.runtime.options import Prompt
 
 IMAGE_QUESTION = "Describe the image."
 

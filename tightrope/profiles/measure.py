@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
 from tightrope.progress import Progress, silent
-from tightrope.runtime.images import ImageSource, load_image
+from tightrope.runtime.images import load_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tightrope.runtime.answer import Answer
-    from tightrope.runtime.model import Model, Prompt
+    from tightrope.runtime.model import Model
+    from tightrope.runtime.options import ImageSource, Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

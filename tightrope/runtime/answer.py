@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tightrope.budget import OperatingPoint
 from tightrope.schemas import versioned
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""stop: an end token or a stop string; length: max_tokens, or the slots are full; cancelled:
+somebody asked, or nobody listens any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,7 @@ class Sample:
 
     text: str
     token_ids: tuple[int, ...]
-    finish_reason: str
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +64,7 @@ class Answer:
 
     text: str
     token_ids: tuple[int, ...]
-    finish_reason: str
-    """"stop": an end token or a stop string; "length": max_tokens, or the slots are full;
-    "cancelled": somebody asked."""
+    finish_reason: FinishReason
     usage: Usage
     timings: Timings
     point: OperatingPoint

@@ -2,61 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+from tightrope.budget import OperatingPoint
+from tightrope.configs import default_of
 from tightrope.errors import InputError
-from tightrope.runtime.answer import Answer, Piece
+from tightrope.runtime.answer import Answer
 from tightrope.runtime.conversation import Conversation
-from tightrope.runtime.images import ImageSource, check_list
-
-if TYPE_CHECKING:
-    from tightrope.runtime.model import Model
+from tightrope.runtime.images import check_list
+from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.options import ImageSource, Options
+from tightrope.runtime.request import Request
+from tightrope.runtime.stream import Stream
 
 
 class Chat:
     """Turns that build on each other.
 
-    A turn reads only its own tokens if the template writes the earlier ones as before; otherwise
-    the conversation is read again from its start, and the answer's notes say so.
+    A turn reads only its own tokens if the template writes the earlier ones as before and the same
+    policy scores them; otherwise the conversation is read again from its start, and the answer's
+    notes say so.
     """
 
-    def __init__(self, model: Model, system: str | None = None) -> None:
-        self._model = model
-        self._conversation = Conversation(model.backend, model.bundle.manifest)
+    def __init__(self, loaded: Loaded, system: str | None) -> None:
+        """Raises InputError for a bundle without a chat template."""
+        if not loaded.language.chats:
+            raise InputError("this bundle has no chat template: it continues text, use generate")
+        self._loaded = loaded
+        self._conversation = Conversation(loaded)
         self.messages: list[dict[str, Any]] = []
         """What was said so far; images stand in it as {"type": "image"} parts."""
         self._images: list[ImageSource] = []
         if system is not None:
             self.messages.append({"role": "system", "content": system})
 
-    def ask(self, text: str, images: Sequence[ImageSource] = (), **options: Any) -> Answer:
-        """The answer to the next turn; options as for `Model.generate`, without n."""
-        answer: Answer | None = None
-        for piece in self.stream(text, images, **options):
-            answer = piece.answer
-        assert answer is not None, "the last piece carries the answer"
-        return answer
+    def ask(
+        self,
+        text: str,
+        images: Sequence[ImageSource] = (),
+        *,
+        max_tokens: int = default_of(Options, "max_tokens"),
+        temperature: float = default_of(Options, "temperature"),
+        top_p: float = default_of(Options, "top_p"),
+        seed: int = default_of(Options, "seed"),
+        stop: Sequence[str] | None = None,
+        point: OperatingPoint | None = None,
+        ignore_eos: bool = False,
+    ) -> Answer:
+        """The answer to the next turn; arguments as for `Model.generate`."""
+        options = Options(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            point=point,
+            ignore_eos=ignore_eos,
+        )
+        return self._turn(text, images, options).answer()
 
     def stream(
-        self, text: str, images: Sequence[ImageSource] = (), **options: Any
-    ) -> Iterator[Piece]:
-        """The same as it grows; a turn counts once it has ended."""
-        from tightrope.runtime.model import Options, Stream
+        self,
+        text: str,
+        images: Sequence[ImageSource] = (),
+        *,
+        max_tokens: int = default_of(Options, "max_tokens"),
+        temperature: float = default_of(Options, "temperature"),
+        top_p: float = default_of(Options, "top_p"),
+        seed: int = default_of(Options, "seed"),
+        stop: Sequence[str] | None = None,
+        point: OperatingPoint | None = None,
+        ignore_eos: bool = False,
+    ) -> Stream:
+        """The same as it grows; a turn counts once its last piece was taken."""
+        options = Options(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            point=point,
+            ignore_eos=ignore_eos,
+        )
+        return self._turn(text, images, options)
 
+    def _turn(self, text: str, images: Sequence[ImageSource], options: Options) -> Stream:
         check_list(images)
         if not isinstance(text, str) or not (text or images):
             raise InputError(f"text is {text!r}; accepted: what the user says next")
-        if options.get("n", 1) != 1:
-            raise InputError(f"n is {options['n']!r}; a chat goes on from one answer: leave it out")
         parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
         content: Any = parts if images else text
         messages = [*self.messages, {"role": "user", "content": content}]
         seen = [*self._images, *images]
-        stream = Stream(self._model, messages, seen, Options(**options), self._conversation)
-        for piece in stream:
-            if piece.answer is not None:
-                self._images = seen
-                said = {"role": "assistant", "content": piece.answer.text}
-                self.messages = [*messages, said]
-            yield piece
+
+        def count(answer: Answer) -> None:
+            self._images = seen
+            self.messages = [*messages, {"role": "assistant", "content": answer.text}]
+
+        request = Request(self._loaded, messages, seen, options, self._conversation)
+        return Stream(self._loaded.engine, request, count)

@@ -2,55 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
 
 from tightrope.arrays import Counts, Floats, Indices
-from tightrope.bundle import Manifest
 from tightrope.errors import InputError
 from tightrope.inputs.layout import Stream
-from tightrope.inputs.positions import find_rule
-from tightrope.interface.calls import Call, Selection
-from tightrope.runtime.backends.backend import Backend, Cancel
+from tightrope.interface.calls import Call, Selection, new_tokens
+from tightrope.plugins.slot_attention.policies import SCORING
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 
 Key = int | tuple[object, ...]
-"""A token of the prompt: its id, or what an image is known by."""
+"""A token of the prompt: its id, or what an image and its selection are known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where a turn goes on."""
+
+    known: int
+    """Keys of the prompt that are in the slots already."""
+    settings: Settings
+    """Of the turn; without a budget the conversation's own policy goes on."""
+    note: str | None = None
+    """Why everything is read again, if it is."""
 
 
 @dataclass
 class Conversation:
     """Slots and the tokens that they were filled with."""
 
-    backend: Backend
-    manifest: Manifest
+    loaded: Loaded
     slots: Slots = field(init=False)
     keys: list[Key] = field(init=False)
     next_ordinal: int = field(init=False)
+    rope_delta: int = field(init=False)
+    _policy: Floats | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self.slots = self.backend.make_slots(1)
-        self.keys, self.next_ordinal = [], 0
+        self.slots = Slots(self.loaded.manifest.dims, 1, self.loaded.backend.make_storage)
+        self.keys, self.next_ordinal, self.rope_delta = [], 0, 0
+        self._policy = None
 
-    def read(self, stream: Stream, keep_inside: int, settings: Settings, cancel: Cancel) -> Floats:
-        """Prefill `stream` in chunks; returns logits [1,vocab] after its last token.
+    def resume(self, keys: list[Key], settings: Settings) -> Resumed:
+        """Keep what the slots hold if `keys` go on from it under the same policy; else forget it.
+
+        Scores of two policies cannot be ranked together, and an image is known by how it was read.
+        """
+        if self._policy is not None and not settings.evicts:
+            settings = replace(settings, policy=_unprotected(self._policy))
+        note, known = None, len(self.keys)
+        if keys[:known] != self.keys or len(keys) == known:
+            note = "its earlier turns are not written the way the slots hold them"
+        elif self._policy is not None and _scoring(settings.policy) != _scoring(self._policy):
+            note = "its slots were scored by another policy"
+        if note is not None:
+            self.reset()
+            return Resumed(0, settings, f"the conversation was read again from its start: {note}")
+        return Resumed(known, settings)
+
+    def read(
+        self, stream: Stream, keep_inside: int, settings: Settings, cancel: Cancel
+    ) -> Iterator[Floats]:
+        """Prefill `stream` chunk by chunk; yields logits [1,vocab] after each of them.
 
         keep_inside: visual tokens that the schedule leaves, over all images of the call.
         Raises InputError before anything runs where the slots cannot hold it.
         """
-        length, chunk = len(stream.ordinals), self.manifest.prefill_chunk
+        length, chunk = len(stream.ordinals), self.loaded.manifest.prefill_chunk
         self.check_fits(length, len(stream.visual), keep_inside, settings)
         selection = self._selection(stream.visual, keep_inside, settings)
-        rope = find_rule(self.manifest.positions)(stream.ordinals)
+        rope = self.loaded.rope(stream.ordinals)
+        self._policy = settings.policy
         self.slots.trim(settings.kv_budget, settings.policy)
-        logits: Floats | None = None
         for start in range(0, length, chunk):
             part = slice(start, min(start + chunk, length))
             call = Call(
@@ -63,13 +97,18 @@ class Conversation:
             )
             seen = call.tokens_per_layer()
             self.slots.make_room(seen, self._most(seen, settings))
-            logits, update = self.backend.prefill(self.slots, call, cancel)
+            logits, update = self.loaded.backend.prefill(self.slots, call, cancel)
             self.slots.commit(update)
             self.slots.trim(settings.kv_budget, settings.policy)
-        assert logits is not None, "a stream has tokens"
-        self.slots.shrink(settings.kv_budget.max(1))
-        self.next_ordinal = stream.next_ordinal
-        return logits
+            if part.stop == length:
+                self.slots.shrink(settings.kv_budget.max(1))
+                self.next_ordinal, self.rope_delta = stream.next_ordinal, rope.delta
+            yield logits
+
+    def record(self, token_ids: list[int]) -> None:
+        """Generated tokens whose keys and values are in the slots."""
+        self.keys += token_ids
+        self.next_ordinal += len(token_ids)
 
     def _most(self, new_tokens: Counts, settings: Settings) -> Counts:
         """Slots that each layer may have in a prefill call, [L].
@@ -77,7 +116,7 @@ class Conversation:
         Where all new tokens find an empty slot the graph ranks nothing, and what is too much is
         trimmed afterwards; only where the bundle's slots do not suffice it ranks inside the call.
         """
-        slots = self.manifest.slots
+        slots = self.loaded.manifest.slots
         fits = self.slots.occupied.max((1, 2)) + new_tokens <= slots
         return np.where(fits, slots, settings.kv_budget.max(1))
 
@@ -88,20 +127,21 @@ class Conversation:
 
         num_visual: how many of them are visual.
         """
+        manifest = self.loaded.manifest
         selection = self._selection(np.arange(num_visual), keep_inside, settings)
-        chunk = self.manifest.prefill_chunk
-        if selection is not None and length > chunk:
+        if selection is not None and length > manifest.prefill_chunk:
             raise InputError(
                 f"the prompt has {length} tokens; a schedule needs them in one call of "
-                f"{chunk} at most: export with a larger prefill_chunk, or use no schedule"
+                f"{manifest.prefill_chunk} at most: export with a larger prefill_chunk, or use "
+                "no schedule"
             )
         if settings.evicts:
             return
-        # The first layer sees every token, whatever a schedule drops later.
-        needed = int(self.slots.occupied.max() + length)
-        if needed > self.manifest.slots:
+        seen = new_tokens(manifest.dims.num_hidden_layers, length, selection)
+        needed = int((self.slots.occupied.max((1, 2)) + seen).max())
+        if needed > manifest.slots:
             raise InputError(
-                f"the prompt needs {needed} slots, the bundle has {self.manifest.slots}; shorten "
+                f"the prompt needs {needed} slots, the bundle has {manifest.slots}; shorten "
                 "it, keep fewer visual tokens, set kv_budget, or export with more --slots"
             )
 
@@ -109,8 +149,21 @@ class Conversation:
         link = settings.link("inside")
         if link is None or keep_inside >= len(visual):
             return None
-        stages = self.manifest.schedules[link.method]
+        stages = self.loaded.manifest.schedules[link.method]
         keeps = [min(len(visual), ceil(keep_inside * stage.share)) for stage in stages]
         return Selection(
             link.method, visual[None], tuple(keeps), tuple(stage.layer for stage in stages)
         )
+
+
+def _scoring(policy: Floats) -> list[list[float]]:
+    """The numbers that scores depend on; protecting more or fewer tokens changes none."""
+    scoring: list[list[float]] = policy[:, :SCORING].tolist()
+    return scoring
+
+
+def _unprotected(policy: Floats) -> Floats:
+    """The same scores, where nothing leaves and so nothing needs protection."""
+    unprotected: Floats = policy.copy()
+    unprotected[:, SCORING:] = 0, 1
+    return unprotected

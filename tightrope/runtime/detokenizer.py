@@ -24,15 +24,23 @@ class StreamDecoder:
     stop string to be completed. Each token costs the same, however long the text is.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        """Raises InputError for stop strings that are empty or no strings."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        hidden: frozenset[int] = frozenset(),
+    ) -> None:
+        """hidden: ids that have no text, besides control tokens.
+
+        Raises InputError for stop strings that are empty or no strings.
+        """
         many = isinstance(stop, Sequence) and not isinstance(stop, str)
         if not many or not all(isinstance(text, str) and text for text in stop):
             raise InputError(f"stop is {stop!r}; accepted: a list of strings, none of them empty")
         self.stopped = False
         """Whether a stop string was completed; what follows it is not text of the answer."""
         self._tokenizer = tokenizer
-        self._special_ids = tokenizer.special_ids
+        self._hidden = tokenizer.special_ids | hidden
         self._stop = tuple(stop)
         self._window: list[int] = []
         self._given = 0
@@ -41,7 +49,7 @@ class StreamDecoder:
     def push(self, token_id: int) -> str:
         """Takes the next token; returns the text that can be shown now, often "" or a word."""
         token = self._tokenizer.token(token_id)
-        if self.stopped or token is None or token_id in self._special_ids:
+        if self.stopped or token is None or token_id in self._hidden:
             return ""
         self._window.append(token_id)
         # A run of byte tokens is decoded as one: a later byte may make all of it invalid.

@@ -1,20 +1,26 @@
-"""The decode loop: sample, show, embed, step, commit, until every row has ended."""
+"""The decode loop: choose, show, control, embed, step, commit, until every row has ended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from tightrope.arrays import Floats
+from tightrope.arrays import Floats, Indices
 from tightrope.interface.calls import Call
-from tightrope.runtime.backends.backend import Backend, Cancel
+from tightrope.runtime.answer import FinishReason
+from tightrope.runtime.backends.backend import Backend
+from tightrope.runtime.controls import Control, Force, State
 from tightrope.runtime.detokenizer import StreamDecoder
-from tightrope.runtime.embeddings import Embeddings
-from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
+
+Embed = Callable[[npt.ArrayLike], Floats]
+Sample = Callable[[Floats], Indices]
 
 
 class Row:
@@ -23,97 +29,123 @@ class Row:
     def __init__(self, decoder: StreamDecoder) -> None:
         self.decoder = decoder
         self.token_ids: list[int] = []
-        self.pieces: list[str] = []
-        self.finish_reason: str | None = None
+        self.forced: deque[int] = deque()
+        """Tokens that are taken before any is sampled."""
+        self.finish_reason: FinishReason | None = None
+        self._pieces: list[str] = []
 
-    def push(self, token_id: int, end_ids: frozenset[int], max_tokens: int) -> str:
+    def push(self, token_id: int) -> str:
         """Take the next token; returns the text that it lets be shown."""
         self.token_ids.append(token_id)
-        if token_id in end_ids:
-            return self.end("stop")
-        piece = self.decoder.push(token_id)
-        if self.decoder.stopped:
-            self.finish_reason = "stop"
-        elif len(self.token_ids) >= max_tokens:
-            return self._shown(piece) + self.end("length")
-        return self._shown(piece)
+        return self._shown(self.decoder.push(token_id))
 
-    def end(self, reason: str) -> str:
+    def end(self, reason: FinishReason) -> str:
         """Finish for `reason`; returns text that was held back."""
         self.finish_reason = reason
         return self._shown(self.decoder.finish())
 
     def _shown(self, piece: str) -> str:
         if piece:
-            self.pieces.append(piece)
+            self._pieces.append(piece)
         return piece
 
     @property
     def text(self) -> str:
         """All that was shown."""
-        return "".join(self.pieces)
+        return "".join(self._pieces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How a request's tokens are chosen and where they end."""
+class Start:
+    """Where a generation begins."""
 
-    sampler: Sampler
-    max_tokens: int
-    end_ids: frozenset[int]
+    logits: Floats
+    """[1,vocab] or [N,vocab] after the prompt"""
+    ordinal: int
+    """Of the first generated token."""
+    rope_delta: int = 0
 
 
-def decode(
-    backend: Backend,
-    slots: Slots,
-    logits: Floats,
-    position: int,
-    rows: Sequence[Row],
-    decoding: Decoding,
-    settings: Settings,
-    embeddings: Embeddings,
-    cancel: Cancel,
-) -> Iterator[str]:
-    """Run all rows to their ends, yielding what the first row shows token by token.
+class Generation:
+    """Rows that are decoded together over the same slots.
 
-    logits [1,vocab] or [N,vocab] of the token before `position`. Every sampled token but a row's
-    last one is in the slots afterwards.
+    Every token but a row's last one is in the slots afterwards.
     """
-    count = len(rows)
-    ordinal = np.full((count, 1), position, np.int32)
-    one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
-    most = settings.kv_budget.max(1)
-    # Without eviction generation ends where the slots do; counted here, not looked up a token.
-    room = int((settings.kv_budget - slots.occupied.max(1)).min())
-    ahead = 0
-    while True:
-        tokens = decoding.sampler(logits)
+
+    def __init__(
+        self,
+        backend: Backend,
+        slots: Slots,
+        start: Start,
+        rows: Sequence[Row],
+        sample: Sample,
+        embed: Embed,
+        controls: Sequence[Control],
+        settings: Settings,
+    ) -> None:
+        self._backend, self._slots, self._settings = backend, slots, settings
+        self._rows, self._sample, self._embed = rows, sample, embed
+        self._controls, self._logits = controls, start.logits
+        self._ordinal, self._delta = start.ordinal, start.rope_delta
+        self._one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
+        self._most = settings.kv_budget.max(1)
+        # Both are counted down, not looked up a token.
+        self._room = sys.maxsize if settings.evicts else slots.room(settings.kv_budget)
+        self._allocated = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every row has ended."""
+        return all(row.finish_reason is not None for row in self._rows)
+
+    def run(self) -> Iterator[str]:
+        """What the first row shows, token by token, until all have ended."""
+        yield self._take()
+        while not self.done:
+            self._step()
+            yield self._take()
+
+    def _take(self) -> str:
+        """Give every row that goes on its next token; returns what the first row shows."""
+        tokens = self._sample(self._logits)
         shown = ""
-        for i, row in enumerate(rows):
+        for i, row in enumerate(self._rows):
             if row.finish_reason is None:
-                piece = row.push(int(tokens[i]), decoding.end_ids, decoding.max_tokens)
+                if row.forced:
+                    tokens[i] = row.forced.popleft()
+                piece = row.push(int(tokens[i]))
+                piece += self._controlled(row)
                 shown = piece if i == 0 else shown
-        yield shown
-        going = [row.finish_reason is None for row in rows]
-        if not any(going):
-            return
-        if cancel.asked or (not settings.evicts and room < 1):
-            reason = "cancelled" if cancel.asked else "length"
-            held = [row.end(reason) for row in rows if row.finish_reason is None]
-            if going[0]:
-                yield held[0]
-            return
-        ordinal[:, 0] = position if count == 1 else np.where(going, position, -1)
-        if ahead < 1:
-            slots.make_room(one_each, most)
-            ahead = max(1, int((slots.capacity - slots.occupied.max((1, 2))).min()))
+        self._tokens = tokens
+        return shown
+
+    def _controlled(self, row: Row) -> str:
+        state = State(row.token_ids, row.decoder.stopped, self._room)
+        for control in self._controls:
+            if (wish := control(state)) is None:
+                continue
+            if isinstance(wish, Force):
+                row.forced.extend(wish.token_ids)
+                return ""
+            return row.end(wish.reason)
+        return ""
+
+    def _step(self) -> None:
+        """Read the newest tokens; a row that has ended is padding."""
+        if self._allocated < 1:
+            self._slots.make_room(self._one_each, self._most)
+            free = self._slots.capacity - self._slots.occupied.max((1, 2))
+            self._allocated = max(1, int(free.min()))
+        going = [row.finish_reason is None for row in self._rows]
+        ordinal = np.where(going, self._ordinal, -1).astype(np.int32)[:, None]
         call = Call(
-            embeddings(tokens)[:, None],
+            self._embed(self._tokens)[:, None],
             ordinal,
-            ordinal.astype(np.int64),
-            settings.kv_budget,
-            settings.policy,
+            ordinal.astype(np.int64) + self._delta,
+            self._settings.kv_budget,
+            self._settings.policy,
         )
-        logits, update = backend.decode(slots, call)
-        slots.commit(update)
-        position, room, ahead = position + 1, room - 1, ahead - 1
+        self._logits, update = self._backend.decode(self._slots, call)
+        self._slots.commit(update)
+        self._ordinal, self._room = self._ordinal + 1, self._room - 1
+        self._allocated -= 1

@@ -8,16 +8,14 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import PIL.ImageOps
 
+from tightrope.arrays import Array
 from tightrope.errors import InputError
-
-ImageSource = str | Path | bytes | PIL.Image.Image | npt.NDArray[np.uint8]
+from tightrope.runtime.options import ImageSource
 
 MAX_MEGAPIXELS = 64
 """Largest image that is decoded: 192 MB as RGB, already much on a board of 8 GB."""
@@ -110,7 +108,7 @@ def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
     sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     upright = PIL.ImageOps.exif_transpose(image)
     if sixteen_bit:
-        grey: npt.NDArray[Any] = np.asarray(upright) >> 8
+        grey: Array = np.asarray(upright) >> 8
         return PIL.Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise InputError(
@@ -120,7 +118,7 @@ def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
     return upright.convert("RGB")
 
 
-def _from_array(array: npt.NDArray[Any]) -> PIL.Image.Image:
+def _from_array(array: Array) -> PIL.Image.Image:
     plane = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not plane or 0 in array.shape:
         raise InputError(

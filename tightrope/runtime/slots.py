@@ -3,107 +3,80 @@
 Graphs read slots and answer which slot each new token goes to; `commit` alone writes. Nothing is
 ever moved within a call: a new token takes an empty slot or the slot of one that was given up, so
 the occupied slots of a row and head are always the first ones. Capacity grows in steps with what is
-occupied, so a short conversation does not pay for a long cache.
+occupied, so a short conversation does not pay for a long cache. The arrays are a `Storage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tightrope.arrays import Array, Counts, Floats, Indices, Ordinals
+from tightrope.arrays import Counts, Floats, Indices, Ordinals
 from tightrope.interface.calls import Update
 from tightrope.interface.tensors import Dims
 from tightrope.plugins.slot_attention.scores import PolicyNumbers
+from tightrope.runtime.storage import SlotViews, Storage
 
 SMALLEST_CAPACITY = 64
 
+MakeStorage = Callable[[int, Counts], Storage]
+"""From rows and capacity [L]."""
+
 
 @dataclass(frozen=True, slots=True)
-class SlotViews:
-    """What a graph reads of slots, see `interface.calls.SlotArrays`."""
+class Mark:
+    """What was in the slots at one moment."""
 
-    keys: Sequence[Array]
-    values: Sequence[Array]
+    occupied: Counts
     score: Floats
     position: Ordinals
 
 
 class Slots:
-    """Keys, values, scores and positions of every layer, for N rows.
+    """Which slots of a storage are occupied, by what, and how many there are."""
 
-    Keys and values lie layer behind layer in flat arrays, so that one scatter commits all of them;
-    `keys` and `values` are views by layer, [N,Hkv,C,D]. Scores and positions are one array each,
-    [L,N,Hkv,C], as wide as the largest layer. There are two of each, which change places at every
-    commit: a call reads the current side and may write the other.
-    """
-
-    def __init__(self, dims: Dims, rows: int) -> None:
+    def __init__(self, dims: Dims, rows: int, make_storage: MakeStorage) -> None:
         self.dims, self.rows = dims, rows
         layers, heads = dims.num_hidden_layers, dims.num_key_value_heads
         self.occupied: Counts = np.zeros((layers, rows, heads), np.int64)
         """[L,N,Hkv]"""
-        self.version = 0
-        """Changes whenever the arrays are replaced: bindings to them are then stale."""
-        self.capacity: Counts = np.zeros(layers, np.int64)
-        self._allocate(np.full(layers, SMALLEST_CAPACITY, np.int64))
-
-    def _allocate(self, capacity: Counts) -> None:
-        layers, heads = self.dims.num_hidden_layers, self.dims.num_key_value_heads
-        lanes = self.rows * heads
-        starts = np.concatenate([[0], np.cumsum(capacity * lanes)])
-        self.capacity = capacity
-        self._keys, self._values = np.zeros((2, int(starts[-1]), self.dims.head_dim), np.float32)
-        self.keys, self.values = self._views(self._keys, starts), self._views(self._values, starts)
-        wide = (layers, self.rows, heads, int(capacity.max()))
-        scores = [np.zeros(wide, np.float32) for _ in range(2)]
-        positions = [np.full(wide, -1, np.int32) for _ in range(2)]
-        self._sides = tuple(
-            SlotViews(self.keys, self.values, score, position)
-            for score, position in zip(scores, positions, strict=True)
-        )
+        self.storage = make_storage(rows, np.full(layers, SMALLEST_CAPACITY, np.int64))
         self.side = 0
-        lane = np.arange(lanes).reshape(self.rows, heads)
-        # First row of each layer, batch row and head in the flat arrays.
-        self._base: Counts = starts[:layers, None, None] + lane * capacity[:, None, None]
-        self.version += 1
-
-    def _views(self, flat: Array, starts: Counts) -> list[Array]:
-        heads = self.dims.num_key_value_heads
-        return [
-            flat[start:end].reshape(self.rows, heads, size, *flat.shape[1:])
-            for start, end, size in zip(starts[:-1], starts[1:], self.capacity, strict=True)
-        ]
-
-    def views(self, side: int) -> SlotViews:
-        """Everything, with the scores and positions of one side."""
-        return self._sides[side]
-
-    def occupied_views(self) -> SlotViews:
-        """Keys and values up to the last occupied slot of each layer: those past it are empty."""
-        used = self.occupied.max((1, 2))
-        keys, values = (
-            [array[:, :, :count] for array, count in zip(arrays, used, strict=True)]
-            for arrays in (self.keys, self.values)
-        )
-        return SlotViews(keys, values, self.score, self.position)
+        """Of the storage's scores and positions, the current one; every commit changes it."""
 
     @property
-    def score(self) -> Floats:
-        """[L,N,Hkv,C]"""
-        return self._sides[self.side].score
-
-    @property
-    def position(self) -> Ordinals:
-        """[L,N,Hkv,C], the ordinal of the token in each slot, -1 where it is empty."""
-        return self._sides[self.side].position
+    def capacity(self) -> Counts:
+        """Slots of each layer that are allocated, [L]."""
+        return self.storage.capacity
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values that are allocated."""
-        return self._keys.nbytes + self._values.nbytes
+        return self.storage.nbytes
+
+    @property
+    def score(self) -> Floats:
+        """[L,N,Hkv,C]"""
+        return self.storage.views(self.side).score
+
+    @property
+    def position(self) -> Ordinals:
+        """[L,N,Hkv,C], the ordinal of the token in each slot, -1 where it is empty."""
+        return self.storage.views(self.side).position
+
+    def views(self) -> SlotViews:
+        """All slots, for a call that reads them where they lie."""
+        return self.storage.views(self.side)
+
+    def occupied_views(self) -> SlotViews:
+        """Keys and values up to the last occupied slot of each layer: those past it are empty."""
+        return self.storage.views(self.side, self.occupied.max((1, 2)))
+
+    def room(self, most: Indices) -> int:
+        """Slots that are left in the fullest layer and head, of `most` [L,Hkv]."""
+        return int((most - self.occupied.max(1)).min())
 
     def make_room(self, new_tokens: Counts, most: Counts) -> None:
         """Grow so that a call with `new_tokens` [L] finds room, up to `most` [L] slots.
@@ -120,57 +93,33 @@ class Slots:
 
     def shrink(self, most: Counts) -> None:
         """Give back what is allocated beyond `most` [L] and holds nothing."""
-        wanted = np.minimum(self.capacity, np.maximum(most, self.occupied.max((1, 2))))
+        wanted = np.maximum(np.minimum(self.capacity, most), 1)
         if (wanted < self.capacity).any():
-            self._resize(np.maximum(wanted, 1))
+            self._resize(wanted)
 
     def _resize(self, capacity: Counts) -> None:
-        old = SlotViews(self.keys, self.values, self.score, self.position)
-        self._allocate(np.maximum(capacity, self.occupied.max((1, 2))))
-        for layer in range(len(capacity)):
-            keep = min(old.keys[layer].shape[2], int(self.capacity[layer]))
-            for new, before in zip(_arrays(self), _arrays(old), strict=True):
-                new[layer][:, :, :keep] = before[layer][:, :, :keep]
+        capacity = np.maximum(capacity, self.occupied.max((1, 2)))
+        self.storage = self.storage.copied(self.rows, capacity, self.side)
+        self.side = 0
 
     def commit(self, update: Update) -> None:
         """Write the rows of one call to the slots that it chose."""
-        if isinstance(update.target, list):
-            tops = []
-            for layer, target in enumerate(update.target):
-                self._scatter(self._base[layer], target, update.key[layer], update.value[layer])
-                tops.append(target.max(-1))
-            top = np.stack(tops)
-        else:
-            assert isinstance(update.key, np.ndarray) and isinstance(update.value, np.ndarray)
-            self._scatter(self._base, update.target, update.key, update.value)
-            top = update.target.max(-1)
-        spare = self._sides[1 - self.side]
-        for mine, theirs in (
-            (spare.score, update.next_score),
-            (spare.position, update.next_position),
-        ):
-            if mine is not theirs:
-                np.copyto(mine, theirs)
         self.side = 1 - self.side
+        self.storage.write(update, self.side)
+        target = update.target
+        if isinstance(target, list):
+            top = np.stack([layer.max(-1) for layer in target])
+        else:
+            top = target.max(-1)
         # Slots are taken from the lowest up, those given up in the same call first.
         np.maximum(self.occupied, top + 1, out=self.occupied)
-
-    def _scatter(self, base: Counts, target: Array, key: Array, value: Array) -> None:
-        """key and value [..,S,D] to the flat rows base[..] + target[..,S]; -1 goes nowhere."""
-        rows = base[..., None] + target
-        if (target < 0).any():
-            kept = target >= 0
-            rows, key, value = rows[kept], key[kept], value[kept]
-        self._keys[rows] = key
-        self._values[rows] = value
 
     def trim(self, kv_budget: Indices, policy: Floats) -> None:
         """Give up the lowest scores until each layer and head holds `kv_budget` [L,Hkv] at most.
 
         policy: [L,8]. The ranking is the graphs' own; what stays moves to the first slots.
         """
-        over = (self.occupied > kv_budget[:, None]).any((1, 2))
-        for layer in np.flatnonzero(over):
+        for layer in np.flatnonzero((self.occupied > kv_budget[:, None]).any((1, 2))):
             score, position = self.score[layer], self.position[layer]
             numbers = PolicyNumbers(*policy[layer])
             newest = position.max((1, 2), keepdims=True)
@@ -183,28 +132,28 @@ class Slots:
             most = int(self.occupied[layer].max())
             order = np.argsort(~kept, -1, kind="stable")[:, :, :most]
             stays = np.take_along_axis(kept, order, 2)
-            for views in (self.keys, self.values):
-                moved = np.take_along_axis(views[layer], order[..., None], 2)
-                views[layer][:, :, :most] = np.where(stays[..., None], moved, 0)
-                views[layer][:, :, most:] = 0
-            for flat, blank in ((score, 0), (position, -1)):
-                moved = np.take_along_axis(flat, order, 2)
-                flat[:, :, :most] = np.where(stays, moved, blank)
-                flat[:, :, most:] = blank
+            self.storage.compact(int(layer), self.side, order, stays)
+
+    def mark(self) -> Mark:
+        """A moment to which `rollback` can return."""
+        return Mark(self.occupied.copy(), self.score.copy(), self.position.copy())
+
+    def rollback(self, mark: Mark) -> None:
+        """Cut off what came since `mark`; raises ValueError if a slot was given up meanwhile."""
+        size = mark.position.shape[3]
+        position, score = self.position[..., :size], self.score[..., :size]
+        held = mark.position >= 0
+        if position.shape != mark.position.shape or (position != mark.position)[held].any():
+            raise ValueError("slots were given up since the mark: go back to a fork instead")
+        self.position[..., size:], self.score[..., size:] = -1, 0
+        position[:], score[:] = mark.position, mark.score
+        self.occupied[:] = mark.occupied
 
     def fork(self, rows: int) -> Slots:
         """A copy of this one-row cache for `rows` answers to one prompt."""
         assert self.rows == 1, "one prefill is forked"
         copy = Slots.__new__(Slots)
-        copy.dims, copy.rows, copy.version = self.dims, rows, 0
+        copy.dims, copy.rows, copy.side = self.dims, rows, 0
         copy.occupied = np.repeat(self.occupied, rows, 1)
-        copy._allocate(self.capacity.copy())
-        for mine, theirs in zip(_arrays(copy), _arrays(self), strict=True):
-            for to, source in zip(mine, theirs, strict=True):
-                to[:] = source
+        copy.storage = self.storage.copied(rows, self.capacity.copy(), self.side)
         return copy
-
-
-def _arrays(slots: Slots | SlotViews) -> tuple[Sequence[Array], ...]:
-    """All that slots hold, each indexed by layer first."""
-    return slots.keys, slots.values, slots.score, slots.position  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Milliseconds per stage of one request."""
+"""Milliseconds per stage of one request, from its submission to its last token."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 
 from tightrope.runtime.answer import Timings
 
+Clock = Callable[[], float]
+"""Seconds, ascending; tests script it."""
+
 
 class Stopwatch:
-    """Adds up what stages take, by the names that `Timings` has.
+    """Adds up what stages take, by the names that `Timings` has; it runs from now on."""
 
-    clock: seconds, ascending; tests script it.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Clock = time.perf_counter) -> None:
         self._clock = clock
         self._start = clock()
         self._stages: dict[str, float] = {}

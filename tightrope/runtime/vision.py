@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
 
-from tightrope.arrays import Floats
+from tightrope.arrays import Array, Floats
 from tightrope.errors import BundleError
 from tightrope.inputs.layout import ImageTokens
 from tightrope.inputs.prepare import Prepare, Tower
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.baselines import BASELINES
-from tightrope.runtime.images import ImageSource, check_list, image_digest, load_image
+from tightrope.runtime.images import check_list, image_digest, load_image
+from tightrope.runtime.options import ImageSource
 from tightrope.runtime.settings import Settings
-from tightrope.runtime.stopwatch import Stopwatch
 
 REMEMBERED_BYTES = 64 << 20
 """Vision outputs kept for images that are asked about again."""
@@ -32,74 +32,92 @@ class LoadedImage:
     digest: str
 
 
-def load_images(sources: Sequence[ImageSource], watch: Stopwatch) -> list[LoadedImage]:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Inputs of the tower for some images, by name."""
+
+    digests: tuple[str, ...]
+    inputs: Mapping[str, Array]
+
+
+def load_images(sources: Sequence[ImageSource]) -> list[LoadedImage]:
     """Decode images; raises InputError naming what cannot be used."""
     check_list(sources)
-    with watch("image_ms"):
-        images = [load_image(source) for source in sources]
-        return [LoadedImage(image, image_digest(image)) for image in images]
+    images = [load_image(source) for source in sources]
+    return [LoadedImage(image, image_digest(image)) for image in images]
 
 
 class Vision:
     """Preparing, tower and selection, with a memory of images that were seen before."""
 
     def __init__(self, backend: Backend, tower: Tower, prepare: Prepare) -> None:
-        self._backend, self.tower, self.prepare = backend, tower, prepare
+        self._backend, self.tower, self._prepare = backend, tower, prepare
         self._memory: OrderedDict[tuple[str, int], VisualTokens] = OrderedDict()
         self._lock = threading.Lock()
 
-    def tokens_of(
+    def prepare(self, images: Sequence[LoadedImage], resolution: int) -> Prepared | None:
+        """The tower's inputs for those images that it has not seen yet; None if it has seen all.
+
+        Raises InputError for an image that cannot be scaled.
+        """
+        new = {entry.digest: entry.image for entry in images}
+        new = {
+            digest: image for digest, image in new.items() if not self._known(digest, resolution)
+        }
+        if not new:
+            return None
+        return Prepared(tuple(new), self._prepare(list(new.values()), resolution))
+
+    def see(
+        self, images: Sequence[LoadedImage], prepared: Prepared | None, resolution: int
+    ) -> VisualTokens:
+        """Vision outputs of all images [I,V,E], those of `prepared` ones computed in one call."""
+        found: dict[str, VisualTokens] = {}
+        if prepared is not None:
+            fresh = self._backend.vision(prepared.inputs)
+            if len(fresh.embeds) != len(prepared.digests):
+                raise BundleError("the vision graph returned fewer images than it was given")
+            for place, digest in enumerate(prepared.digests):
+                found[digest] = _part(fresh, place)
+                self._remember(digest, resolution, found[digest])
+        for entry in images:
+            if entry.digest in found:
+                continue
+            if (tokens := self._recall(entry.digest, resolution)) is None:
+                # Forgotten since it was looked up: others filled the memory meanwhile.
+                tokens = self._backend.vision(self._prepare([entry.image], resolution))
+            found[entry.digest] = tokens
+        return _joined([found[entry.digest] for entry in images])
+
+    def select(
         self,
-        images: Sequence[LoadedImage],
+        tokens: VisualTokens,
         settings: Settings,
         text_embeds: Callable[[], Floats],
         seed: int,
-        watch: Stopwatch,
     ) -> list[ImageTokens]:
         """The visual tokens of each image that `settings` lets into the language model.
 
         text_embeds: the question's embeddings [T,E], asked for by selectors that it guides.
         """
-        if not images:
-            return []
         assert settings.resolution is not None
         layout = self.tower.layout(settings.resolution)
-        tokens = self._tokens(images, settings.resolution, watch)
-        available, link = tokens.embeds.shape[1], settings.link("tower")
-        keep = settings.kept("tower", available, available)
+        images, available, _ = tokens.embeds.shape
+        link, keep = settings.link("tower"), settings.kept("tower", available, available)
         if link is None or keep >= available:
-            everything = np.arange(available)
-            return [ImageTokens(layout, everything, embeds) for embeds in tokens.embeds]
-        with watch("select_ms"):
-            if link.method in BASELINES:
-                index = BASELINES[link.method].indices(len(images), available, keep, seed)
-                embeds = np.take_along_axis(tokens.embeds, index[:, :, None], 1)
-            else:
-                index, embeds = self._backend.select(link.method, tokens, text_embeds(), keep)
+            index, embeds = np.tile(np.arange(available), (images, 1)), tokens.embeds
+        elif link.method in BASELINES:
+            index = BASELINES[link.method].indices(images, available, keep, seed)
+            embeds = np.take_along_axis(tokens.embeds, index[:, :, None], 1)
+        else:
+            index, embeds = self._backend.select(link.method, tokens, text_embeds(), keep)
         return [
             ImageTokens(layout, kept, values) for kept, values in zip(index, embeds, strict=True)
         ]
 
-    def _tokens(
-        self, images: Sequence[LoadedImage], resolution: int, watch: Stopwatch
-    ) -> VisualTokens:
-        """Vision outputs of all images, those of new ones computed in one call."""
-        found = {entry.digest: self._recall(entry.digest, resolution) for entry in images}
-        new = [entry for entry in images if found[entry.digest] is None]
-        new = list({entry.digest: entry for entry in new}.values())
-        if new:
-            with watch("image_ms"):
-                inputs = self.prepare([entry.image for entry in new], resolution)
-            with watch("vision_ms"):
-                fresh = self._backend.vision(inputs)
-            for place, entry in enumerate(new):
-                one = _part(fresh, place)
-                found[entry.digest] = one
-                self._remember(entry.digest, resolution, one)
-        parts = [part for entry in images if (part := found[entry.digest]) is not None]
-        if len(parts) != len(images):
-            raise BundleError("the vision graph returned fewer images than it was given")
-        return _joined(parts)
+    def _known(self, digest: str, resolution: int) -> bool:
+        with self._lock:
+            return (digest, resolution) in self._memory
 
     def _recall(self, digest: str, resolution: int) -> VisualTokens | None:
         with self._lock:

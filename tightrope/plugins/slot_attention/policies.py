@@ -17,6 +17,8 @@ from tightrope.checks import check_one_of
 from tightrope.errors import InputError
 
 DEFAULT_POLICY = "snapkv"
+SCORING = 6
+"""The first so many of a policy's numbers decide scores, the rest what is protected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tightrope.bundle import Bundle
 from tightrope.checks import check_one_of, check_whole
 from tightrope.errors import BackendError, DeviceUnavailable
-from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
+from tightrope.runtime.backends.availability import BACKENDS, refuse_two_onnxruntimes
 
 if TYPE_CHECKING:  # `tightrope doctor` asks which backends there are, without numpy
     from tightrope.runtime.backends.backend import Backend
 
+AUTO = "auto"
+"""Takes the first backend of the table that is ready."""
 MOST_THREADS = 1024
 """More than any board has; ONNX Runtime would try to start as many as it is told."""
 
@@ -25,22 +28,24 @@ def create_backend(name: str, bundle: Bundle, threads: int | None = None) -> Bac
     if threads is not None:
         check_whole("threads", threads, least=1, most=MOST_THREADS)
     refuse_two_onnxruntimes()
-    states = backend_status()
-    check_one_of("backend", name, ("auto", *states))
-    name = "onnxruntime" if name == "auto" else name
-    state = states[name]
-    if not state.ready:
-        kind = BackendError if name == "onnxruntime" else DeviceUnavailable
-        raise kind(f"backend {name} cannot run: {state.detail}; {state.remedy}")
-    if name != "onnxruntime":
-        raise BackendError(
-            f"backend {name} is not part of this release; onnxruntime runs every bundle on the CPU"
-        )
+    check_one_of("backend", name, (AUTO, *BACKENDS))
+    statuses = {entry: BACKENDS[entry].status() for entry in BACKENDS if name in (AUTO, entry)}
+    ready = [entry for entry, status in statuses.items() if status.ready]
+    # The last one of the table needs least; what it lacks is what to say.
+    chosen = ready[0] if ready else list(statuses)[-1]
+    row, status = BACKENDS[chosen], statuses[chosen]
+    if not status.ready:
+        kind = DeviceUnavailable if row.on_gpu else BackendError
+        raise kind(f"backend {chosen} cannot run: {status.detail}; {status.remedy}")
     try:
-        from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
+        module = import_module(row.module)
     except ImportError as error:
         raise BackendError(
-            f"onnxruntime cannot be imported ({error}); pip install --force-reinstall onnxruntime"
+            f"{row.package} cannot be imported ({error}); pip install --force-reinstall "
+            f"{row.package}"
         ) from error
+    backend: Backend = module.create(bundle, threads)
+    return backend
 
-    return OnnxRuntimeBackend(bundle, threads)
+
+__all__ = ["AUTO", "Backend", "create_backend"]

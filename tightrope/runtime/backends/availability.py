@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ from importlib.util import find_spec
 from tightrope.errors import BackendError
 
 _FOR_NOW = "onnxruntime runs every bundle on the CPU"
+_TENSORRT = "tightrope.runtime.backends.tensorrt"
+_ONNXRUNTIME_CUDA = "tightrope.runtime.backends.onnxruntime_cuda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +22,6 @@ class BackendStatus:
     ready: bool
     detail: str
     remedy: str | None = None
-
-
-def backend_status() -> dict[str, BackendStatus]:
-    """The state of every backend, in the order in which they are listed to users."""
-    return {
-        "onnxruntime": _onnxruntime(),
-        "onnxruntime-cuda": _onnxruntime_cuda(),
-        "tensorrt": _tensorrt(),
-    }
 
 
 def refuse_two_onnxruntimes() -> None:
@@ -73,7 +67,7 @@ def _onnxruntime() -> BackendStatus:
 def _onnxruntime_cuda() -> BackendStatus:
     if both := _two_onnxruntimes():
         return both
-    if find_spec("tightrope.runtime.backends.onnxruntime_cuda") is None:
+    if find_spec(_ONNXRUNTIME_CUDA) is None:
         return BackendStatus(False, "this release has no CUDA backend yet", _FOR_NOW)
     version = installed_version("onnxruntime-gpu")
     if num_cuda_devices() == 0:
@@ -91,7 +85,7 @@ def _onnxruntime_cuda() -> BackendStatus:
 
 
 def _tensorrt() -> BackendStatus:
-    if find_spec("tightrope.runtime.backends.tensorrt") is None:
+    if find_spec(_TENSORRT) is None:
         return BackendStatus(False, "this release has no TensorRT backend yet", _FOR_NOW)
     if num_cuda_devices() == 0:
         return BackendStatus(False, "the CUDA driver offers no GPU", "run it on the Jetson itself")
@@ -119,3 +113,35 @@ def _two_onnxruntimes() -> BackendStatus | None:
         f"onnxruntime {cpu} and onnxruntime-gpu {gpu} are both installed and overwrite each other",
         "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEntry:
+    """One row of the table."""
+
+    module: str
+    """Its `create(bundle, threads)` makes the backend."""
+    package: str
+    """What it runs on."""
+    status: Callable[[], BackendStatus]
+    on_gpu: bool = True
+
+
+BACKENDS = {
+    "tensorrt": BackendEntry(module=_TENSORRT, package="tensorrt", status=_tensorrt),
+    "onnxruntime-cuda": BackendEntry(
+        module=_ONNXRUNTIME_CUDA, package="onnxruntime-gpu", status=_onnxruntime_cuda
+    ),
+    "onnxruntime": BackendEntry(
+        module="tightrope.runtime.backends.onnxruntime",
+        package="onnxruntime",
+        status=_onnxruntime,
+        on_gpu=False,
+    ),
+}
+"""In the order in which `auto` takes them."""
+
+
+def backend_status() -> dict[str, BackendStatus]:
+    """The state of every backend, in the table's order."""
+    return {name: entry.status() for name, entry in BACKENDS.items()}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from tightrope.arrays import Array, Floats, Indices
+from tightrope.arrays import Array, Counts, Floats, Indices
 from tightrope.interface.calls import Call, Update
+from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.slots import Slots
+from tightrope.runtime.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,37 +28,18 @@ class VisualTokens:
         return self.embeds.nbytes + sum(signal.nbytes for signal in self.signals.values())
 
 
-class Cancel:
-    """Asks a running call to stop; safe to ask from another thread, at any time."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._hooks: list[Any] = []
-
-    def ask(self) -> None:
-        """Stop as soon as may be."""
-        self.asked = True
-        for hook in self._hooks:
-            hook()
-
-    def on_ask(self, hook: Any) -> None:
-        """Call `hook` when asked; at once if that was before."""
-        self._hooks.append(hook)
-        if self.asked:
-            hook()
-
-
-class Cancelled(Exception):
-    """A call was stopped because it was asked to; never leaves the runtime."""
-
-
 class Backend(Protocol):
     """One way to run a bundle."""
 
     name: str
+    device: str
+    """What it computes on; one thread serves all bundles of a device."""
 
-    def make_slots(self, rows: int) -> Slots:
-        """Empty slots for `rows` rows."""
+    def decoder_shapes(self) -> dict[str, list[int | str]]:
+        """Axes of the decoder graph's inputs and outputs, by name."""
+
+    def make_storage(self, rows: int, capacity: Counts) -> Storage:
+        """Empty slots of `capacity` [L] for `rows` rows."""
 
     def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
         """Visual tokens of the tower's inputs, by name."""

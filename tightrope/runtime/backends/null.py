@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tightrope.arrays import Array, Floats, Indices
+from tightrope.arrays import Array, Counts, Floats, Indices
 from tightrope.interface.calls import Call, Update
-from tightrope.interface.tensors import Dims
-from tightrope.runtime.backends.backend import Cancel, Cancelled, VisualTokens
-from tightrope.runtime.slots import Slots
+from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
+from tightrope.runtime.backends.backend import VisualTokens
+from tightrope.runtime.cancel import Cancel, Cancelled
+from tightrope.runtime.slots import MakeStorage, Slots
+from tightrope.runtime.storage import NullStorage, Storage
 
 Script = Callable[[int], int]
 
@@ -22,15 +24,22 @@ Script = Callable[[int], int]
 class NullBackend:
     """Answers call number i with the token `script(i)` and keeps the newest tokens in its slots."""
 
-    name = "null"
+    name = device = "null"
 
-    def __init__(self, dims: Dims, script: Script) -> None:
-        self._dims, self._script = dims, script
+    def __init__(self, dims: Dims, script: Script, make_storage: MakeStorage | None = None) -> None:
+        """make_storage: None keeps no keys and values."""
+        self._dims, self._script, self._make_storage = dims, script, make_storage
         self._calls = 0
         self._logits = np.zeros((1, dims.vocab_size), np.float32)
 
-    def make_slots(self, rows: int) -> Slots:
-        return Slots(self._dims, rows)
+    def decoder_shapes(self) -> dict[str, list[int | str]]:
+        rows = (*decoder_inputs(self._dims), *decoder_outputs(self._dims))
+        return {row.name: list(row.axes) for row in rows}
+
+    def make_storage(self, rows: int, capacity: Counts) -> Storage:
+        if self._make_storage is not None:
+            return self._make_storage(rows, capacity)
+        return NullStorage(self._dims, rows, capacity)
 
     def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
         images = len(next(iter(inputs.values())))
@@ -43,7 +52,7 @@ class NullBackend:
         return index, tokens.embeds[:, :keep]
 
     def prefill(self, slots: Slots, call: Call, cancel: Cancel) -> tuple[Floats, Update]:
-        if cancel.asked:
+        if cancel.reason is not None:
             raise Cancelled
         return self._run(slots, call)
 

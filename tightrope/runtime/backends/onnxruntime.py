@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from tightrope.arrays import Array, Floats, Indices
+from tightrope.arrays import Array, Counts, Floats, Indices
 from tightrope.bundle import Bundle
-from tightrope.errors import BackendError, BundleError
+from tightrope.errors import BackendError
 from tightrope.interface.calls import (
     Call,
     Update,
@@ -35,17 +35,19 @@ from tightrope.interface.tensors import (
     NEXT_SCORE,
     TEXT_EMBEDS,
     VISUAL_EMBEDS,
-    decoder_inputs,
     decoder_outputs,
 )
-from tightrope.runtime.backends.backend import Cancel, Cancelled, VisualTokens
+from tightrope.runtime.backends.backend import VisualTokens
+from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.slots import Slots
+from tightrope.runtime.storage import NumpyStorage
 
 
 class OnnxRuntimeBackend:
     """Runs a bundle's host graphs."""
 
     name = "onnxruntime"
+    device = "cpu"
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         _check_version(bundle.manifest.minimum_onnxruntime)
@@ -54,7 +56,6 @@ class OnnxRuntimeBackend:
         self._dims = bundle.manifest.dims
         self._sessions: dict[GraphName, Any] = {}
         self._decoder = self._session("decoder")
-        _check_interface(self._decoder, bundle)
         self._steps: weakref.WeakKeyDictionary[Slots, _Step] = weakref.WeakKeyDictionary()
 
     def _session(self, role: Role, method: str = "") -> Any:
@@ -63,6 +64,8 @@ class OnnxRuntimeBackend:
         if graph not in self._sessions:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
+            # In the graph's own order a layer's attention weights are gone before the next layer.
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
             file = self._bundle.graph(graph)
@@ -72,8 +75,12 @@ class OnnxRuntimeBackend:
                 )
         return self._sessions[graph]
 
-    def make_slots(self, rows: int) -> Slots:
-        return Slots(self._dims, rows)
+    def decoder_shapes(self) -> dict[str, list[int | str]]:
+        values = (*self._decoder.get_inputs(), *self._decoder.get_outputs())
+        return {value.name: value.shape for value in values}
+
+    def make_storage(self, rows: int, capacity: Counts) -> NumpyStorage:
+        return NumpyStorage(self._dims, rows, capacity)
 
     def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
         values = _run(self._session("vision"), inputs)
@@ -97,23 +104,28 @@ class OnnxRuntimeBackend:
         if call.selection is not None:
             session = self._session("decoder", call.selection.schedule)
         single = call.embeds.shape[1] == 1
-        views = slots.views(slots.side) if single else slots.occupied_views()
+        views = slots.views() if single else slots.occupied_views()
         options = onnxruntime.RunOptions()
-        cancel.on_ask(lambda: setattr(options, "terminate", True))
         try:
-            outputs = _run(session, feeds(call, views), options)
+            with cancel.interrupting(lambda: setattr(options, "terminate", True)):
+                outputs = _run(session, feeds(call, views), options)
         except BackendError:
-            if cancel.asked:
+            if cancel.reason is not None:
                 raise Cancelled from None
             raise
         return update_of(outputs)
 
     def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
         step = self._steps.get(slots)
-        if step is None or step.version != slots.version:
+        if step is None or step.storage is not slots.storage:
             step = self._steps[slots] = _Step(self._decoder, slots, call)
         with _translated():
             return step.run(slots, call)
+
+
+def create(bundle: Bundle, threads: int | None) -> OnnxRuntimeBackend:
+    """The backend of the table's row."""
+    return OnnxRuntimeBackend(bundle, threads)
 
 
 def _run(session: Any, inputs: Mapping[str, Array], options: Any = None) -> dict[str, Array]:
@@ -130,7 +142,7 @@ class _Step:
     """
 
     def __init__(self, session: Any, slots: Slots, call: Call) -> None:
-        self.version = slots.version
+        self.storage = slots.storage
         self._session = session
         self._inputs = {name: np.array(array) for name, array in small_feeds(call).items()}
         sizes: dict[str | int, int] = {"N": slots.rows, "S": 1}
@@ -148,7 +160,7 @@ class _Step:
     def _bind(self, slots: Slots, side: int) -> Any:
         binding = self._session.io_binding()
         # On a CPU an OrtValue is a view of the array, not a copy.
-        for name, array in (self._inputs | slot_feeds(slots.views(side))).items():
+        for name, array in (self._inputs | slot_feeds(slots.storage.views(side))).items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
             binding.bind_ortvalue_input(name, value)
         for name, array in (self._outputs | _spare(slots, side)).items():
@@ -165,7 +177,7 @@ class _Step:
 
 def _spare(slots: Slots, side: int) -> dict[str, Array]:
     """Where a step that reads `side` writes scores and positions."""
-    views = slots.views(1 - side)
+    views = slots.storage.views(1 - side)
     return {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
 
 
@@ -178,28 +190,6 @@ def _translated() -> Iterator[None]:
         if type(error).__module__.startswith("onnxruntime"):
             raise BackendError(f"ONNX Runtime failed: {error}") from error
         raise
-
-
-def _check_interface(decoder: Any, bundle: Bundle) -> None:
-    """Raises BundleError where the decoder's graph and the manifest's sizes disagree."""
-    dims = bundle.manifest.dims
-    for rows, values in (
-        (decoder_inputs(dims), decoder.get_inputs()),
-        (decoder_outputs(dims), decoder.get_outputs()),
-    ):
-        found = {value.name: value.shape for value in values}
-        wanted = {row.name: row.axes for row in rows}
-        for name in {**wanted, **found}:
-            axes, shape = wanted.get(name, ()), found.get(name, [])
-            # Only fixed lengths: names of free axes are the graph's own.
-            if len(axes) != len(shape) or any(
-                isinstance(axis, int) and axis != size
-                for axis, size in zip(axes, shape, strict=True)
-            ):
-                raise BundleError(
-                    f"{bundle.path}: the decoder has {name} {list(shape)}, bundle.json says "
-                    f"{list(axes)}; export the checkpoint again"
-                )
 
 
 def _check_version(minimum: str) -> None:

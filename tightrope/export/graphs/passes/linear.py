@@ -9,6 +9,7 @@ from tightrope.interface.onnx import OWN_DOMAIN
 from tightrope.plugins import int4_matmul
 
 PARAMETER, LAYOUT = "parameter", "layout"
+INT4_LAYOUTS = ("codes", "scale")
 
 
 def store_transposed(model: ir.Model) -> None:

@@ -1,0 +1,163 @@
+"""One thread per device that runs all requests there, one after another.
+
+A device computes one thing at a time, and its memory has one owner: whatever thread submits, the
+work is done here, and pieces come back through a queue. A submitted request runs to its end whether
+or not somebody listens; a ticket that is cancelled, closed or lost ends it within a token.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from tightrope.errors import BackendError
+from tightrope.runtime.answer import FinishReason
+from tightrope.runtime.cancel import Cancel
+
+IDLE_SECONDS = 2.0
+"""After so long without work the thread ends; the next request starts another."""
+
+Item = TypeVar("Item")
+Produced = TypeVar("Produced", covariant=True)
+
+
+class Work(Protocol[Produced]):
+    """Something to run on a device."""
+
+    @property
+    def cancel(self) -> Cancel:
+        """Asked when nobody wants the result any more."""
+
+    def run(self) -> Iterator[Produced]:
+        """What it yields goes to the ticket; what it raises is raised there."""
+
+
+class _Job(Generic[Item]):
+    """Work and the queue to whoever waits for it."""
+
+    def __init__(self, work: Work[Item]) -> None:
+        self.work = work
+        self.results: queue.SimpleQueue[Item | BaseException | None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        try:
+            for item in self.work.run():
+                self.results.put(item)
+            self.results.put(None)
+        except BaseException as error:  # raised where it is waited for
+            self.results.put(error)
+
+
+class Ticket(Generic[Item]):
+    """A request that was submitted: iterate it for what it yields, `cancel` it from anywhere."""
+
+    def __init__(self, job: _Job[Item]) -> None:
+        self._results, self._cancel = job.results, job.work.cancel
+        self._done = False
+        # A ticket that nobody holds any more has no listener; it must not hold itself.
+        self._lost = weakref.finalize(self, job.work.cancel.ask)
+        self._lost.atexit = False
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        if self._done:
+            raise StopIteration
+        item = self._results.get()
+        if item is None or isinstance(item, BaseException):
+            self._done = True
+            self._lost.detach()
+            if item is None:
+                raise StopIteration
+            raise item
+        return item
+
+    def cancel(self, reason: FinishReason = "cancelled") -> None:
+        """End it as soon as may be; what it yields at its end still comes."""
+        self._cancel.ask(reason)
+
+    def close(self) -> None:
+        """End it; nothing more comes."""
+        self._done = True
+        self._lost()
+
+
+class Engine:
+    """The thread of one device."""
+
+    def __init__(self, device: str) -> None:
+        self._device, self._process = device, os.getpid()
+        self._jobs: queue.Queue[_Job[object]] = queue.Queue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._running: _Job[object] | None = None
+        self._closed = False
+
+    def submit(self, work: Work[Item]) -> Ticket[Item]:
+        """Queue `work`; raises BackendError in a process that was forked from the engine's own."""
+        if os.getpid() != self._process:
+            raise BackendError(
+                "this process was forked after its parent had loaded a model, and inherited "
+                "neither its threads nor its device; load the model in the process that asks it"
+            )
+        job = _Job(work)
+        ticket = Ticket(job)
+        with self._lock:
+            self._jobs.put(job)  # type: ignore[arg-type]  # a queue of any work
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, name=f"tightrope {self._device}", daemon=True
+                )
+                self._thread.start()
+        return ticket
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._jobs.empty():
+                        self._thread = None
+                        return
+                continue
+            self._running = job
+            if self._closed:
+                job.work.cancel.ask()
+            job.run()
+            self._running = None
+            del job  # or the last answer would live until the next request
+
+    def close(self) -> None:
+        """End what runs and what waits, so that the interpreter can end."""
+        self._closed = True
+        thread, running = self._thread, self._running
+        if running is not None:
+            running.work.cancel.ask()
+        if thread is not None and os.getpid() == self._process:
+            thread.join(timeout=5 * IDLE_SECONDS)
+
+
+_ENGINES: dict[str, Engine] = {}
+_ENGINES_LOCK = threading.Lock()
+
+
+def engine_of(device: str) -> Engine:
+    """The engine of `device` in this process; the models of all bundles there share it."""
+    with _ENGINES_LOCK:
+        engine = _ENGINES.get(device)
+        if engine is None or engine._process != os.getpid():
+            engine = _ENGINES[device] = Engine(device)
+        return engine
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_ENGINES.values()):
+        engine.close()

@@ -1,0 +1,117 @@
+"""Text and messages to token ids, and ids back to text, as one bundle does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tightrope.bundle import Bundle
+from tightrope.errors import BundleError, InputError
+from tightrope.runtime.detokenizer import StreamDecoder
+from tightrope.runtime.options import Prompt
+from tightrope.runtime.prompt import render_and_encode
+from tightrope.runtime.template import ChatTemplate
+from tightrope.runtime.tokenizer import Tokenizer
+
+THINKING = "enable_thinking"
+"""The variable by which chat templates are told whether the model thinks before it answers."""
+_GENERATION = {
+    "eos_token_ids": list,
+    "add_special_tokens": bool,
+    "special_tokens": dict,
+    "embedding_scale": float,
+}
+
+
+class Language:
+    """A bundle's tokenizer, chat template and end tokens."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Raises BundleError for files that are damaged or do not belong together."""
+        rules = bundle.read_json("generation.json")
+        for name, kind in _GENERATION.items():
+            if not isinstance(rules.get(name), kind):
+                raise BundleError(
+                    f"generation.json has {name} {rules.get(name)!r}; accepted: a "
+                    f"{kind.__name__}; export the bundle again"
+                )
+        self.end_ids = frozenset(rules["eos_token_ids"])
+        self.embedding_scale: float = rules["embedding_scale"]
+        self._vocab = bundle.manifest.dims.vocab_size
+        self._vision = bundle.manifest.vision
+        special = rules["special_tokens"]
+        self._tokenizer = Tokenizer(
+            bundle.file("tokenizer.json"), special, rules["add_special_tokens"]
+        )
+        self._template: ChatTemplate | None = None
+        self._thinks = False
+        if "chat_template.jinja" in bundle.manifest.files:
+            source = bundle.file("chat_template.jinja").read_text(encoding="utf-8")
+            self._template = ChatTemplate(source, special)
+            self._thinks = THINKING in source
+
+    @property
+    def chats(self) -> bool:
+        """Whether the bundle has a chat template."""
+        return self._template is not None
+
+    @property
+    def placeholder(self) -> int | None:
+        """The id that stands for an image; None for a text model."""
+        return None if self._vision is None else self._vision.image_token_id
+
+    def decoder(self, stop: Sequence[str] | None, ignore_eos: bool) -> StreamDecoder:
+        """Text of one answer, piece by piece; raises InputError for stop strings that are none."""
+        hidden = frozenset[int]() if ignore_eos else self.end_ids
+        return StreamDecoder(self._tokenizer, () if stop is None else stop, hidden)
+
+    def token_ids(self, prompt: Prompt, num_images: int, thinking: bool | None) -> list[int]:
+        """Token ids of `prompt`, one placeholder per image.
+
+        thinking: whether the model thinks before it answers; None leaves it to the chat template.
+        Raises InputError for what is no prompt, and for a choice that the template does not offer.
+        """
+        if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+            raise InputError(
+                f"prompt is {prompt!r}; accepted: a question, a list of token ids, or a list of "
+                "messages"
+            )
+        if not prompt and (num_images == 0 or not isinstance(prompt, str)):
+            raise InputError(f"prompt is {prompt!r}, which is empty; give a question")
+        if self._vision is None and num_images:
+            raise InputError(f"{num_images} images were given, but the bundle sees none")
+        if thinking is not None and not self._thinks:
+            raise InputError(
+                f"thinking is {thinking}, but this bundle's chat template does not mention "
+                f"{THINKING}: leave it out"
+            )
+        if prompt and isinstance(prompt[0], (int, np.integer)):
+            return self._given_ids(prompt, num_images)
+        token = None if self._vision is None else self._vision.image_token
+        messages: Any = prompt
+        told = {} if thinking is None else {THINKING: thinking}
+        ids = render_and_encode(
+            self._template, self._tokenizer, messages, token, num_images, **told
+        )
+        if not ids:
+            raise InputError("the prompt is empty; give a question")
+        if max(ids) >= self._vocab:
+            raise BundleError(
+                f"tokenizer.json gives token id {max(ids)}, the model knows {self._vocab}: the "
+                "two do not belong together; export the checkpoint again with its own tokenizer"
+            )
+        return ids
+
+    def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
+        for token in prompt:
+            if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
+                raise InputError(f"the prompt has {token!r} among token ids; accepted: ids alone")
+        ids = [int(token) for token in prompt]
+        if bad := [token for token in ids if not 0 <= token < self._vocab]:
+            raise InputError(f"token id {bad[0]} is outside the vocabulary of {self._vocab}")
+        places = 0 if self._vision is None else ids.count(self._vision.image_token_id)
+        if num_images and places != num_images:
+            raise InputError(f"{num_images} images were given for {places} placeholders")
+        return ids

@@ -1,0 +1,41 @@
+"""What a request is asked with: the prompt, images, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tightrope.budget import OperatingPoint
+from tightrope.checks import check_type, check_whole
+from tightrope.configs import setting
+
+if TYPE_CHECKING:  # the command line reads defaults here and loads neither
+    from pathlib import Path
+
+    import PIL.Image
+
+    from tightrope.arrays import Pixels
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""A question, token ids, or messages {"role", "content"}."""
+ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image | Pixels"
+"""A path, an encoded file's bytes, a PIL image, or uint8 [H,W,3], [H,W,4] or [H,W]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `generate`, `stream` and `ask` take besides the prompt."""
+
+    max_tokens: int = setting(256, "Longest answer.")
+    temperature: float = setting(0.0, "0: always the likeliest token.")
+    top_p: float = setting(1.0, "Share of the probability to sample from.")
+    n: int = setting(1, "Answers to sample.")
+    seed: int = setting(0, "Seed of the sampling.")
+    stop: Sequence[str] | None = setting(None, "Ends the answer before it.")
+    point: OperatingPoint | None = None
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("max_tokens", self.max_tokens, least=1)
+        check_type("ignore_eos", self.ignore_eos, bool, "True or False")

@@ -1,0 +1,235 @@
+"""One request from its arguments to its answer: the ten steps of docs/architecture.md, in order.
+
+Steps 1 to 3 and the preparing of pixels run where the request is made, the others on the device's
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tightrope.arrays import Floats
+from tightrope.inputs.layout import ImageTokens, Stream, assemble, visual_tokens
+from tightrope.runtime.answer import Answer, Piece, Sample, Usage
+from tightrope.runtime.cancel import Cancel, Cancelled
+from tightrope.runtime.controls import (
+    cancelled,
+    end_tokens,
+    most_tokens,
+    slots_full,
+    stop_strings,
+)
+from tightrope.runtime.conversation import Conversation, Key
+from tightrope.runtime.generation import Generation, Row, Start
+from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.options import ImageSource, Options, Prompt
+from tightrope.runtime.sampling import Sampler
+from tightrope.runtime.settings import Settings, resolve
+from tightrope.runtime.slots import Slots
+from tightrope.runtime.stopwatch import Stopwatch
+from tightrope.runtime.vision import Prepared, load_images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What prefill left behind."""
+
+    logits: Floats
+    prompt_tokens: int
+    cached_tokens: int
+    visual_tokens: int
+    visual_tokens_kept: int
+
+
+class Request:
+    """Work for an engine: made with the arguments of a request, it yields the answer's pieces."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        prompt: Prompt,
+        images: Sequence[ImageSource],
+        options: Options,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """Raises InputError for what cannot be answered, before anything runs."""
+        self.cancel = Cancel()
+        self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
+        self._settings = resolve(options.point, loaded.manifest)
+        self._conversation = conversation or Conversation(loaded)
+        self._sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
+        decoders = (
+            loaded.language.decoder(options.stop, options.ignore_eos) for _ in range(options.n)
+        )
+        self._rows = [Row(decoder) for decoder in decoders]
+        with self._watch("image_ms"):
+            self._images = load_images(images)
+        self._token_ids = loaded.language.token_ids(prompt, len(self._images), None)
+        self._keys = self._remembered_as()
+        self._prepared = self._prepare()
+
+    def run(self) -> Iterator[Piece]:
+        conversation, rows = self._conversation, self._rows
+        notes: tuple[str, ...] = ()
+        try:
+            resumed = conversation.resume(self._keys, self._settings)
+            notes = () if resumed.note is None else (resumed.note,)
+            read = self._read(resumed.known, resumed.settings)
+        except Cancelled:
+            conversation.reset()
+            for row in rows:
+                row.end(self.cancel.reason or "cancelled")
+            read = _Read(
+                logits=None,  # type: ignore[arg-type]  # nobody goes on from it
+                prompt_tokens=len(self._token_ids),
+                cached_tokens=0,
+                visual_tokens=0,
+                visual_tokens_kept=0,
+            )
+            yield Piece("", self._answer(conversation.slots, read, notes))
+            return
+        except BaseException:
+            conversation.reset()  # half a prompt is no conversation
+            raise
+        slots = conversation.slots if len(rows) == 1 else conversation.slots.fork(len(rows))
+        pieces = self._generation(slots, read.logits, resumed.settings).run()
+        try:
+            for count, piece in enumerate(pieces):
+                if count == 0:
+                    self._watch.first_token()
+                if piece:
+                    yield Piece(piece)
+        finally:
+            if len(rows) == 1:  # forks write to slots of their own
+                conversation.record(rows[0].token_ids[:-1])
+        yield Piece("", self._answer(slots, read, notes))
+
+    def _remembered_as(self) -> list[Key]:
+        """The prompt's tokens as a conversation knows them."""
+        images, placeholder = iter(self._images), self._loaded.language.placeholder
+        if not self._images:
+            return list(self._token_ids)
+        how = (self._settings.resolution, *self._settings.links)
+        return [
+            (next(images).digest, *how) if token == placeholder else token
+            for token in self._token_ids
+        ]
+
+    def _prepare(self) -> Prepared | None:
+        """The tower's inputs of images that neither it nor the conversation has seen."""
+        vision, resolution = self._loaded.vision, self._settings.resolution
+        if vision is None or resolution is None:
+            return None
+        known = {key[0] for key in self._conversation.keys if isinstance(key, tuple)}
+        new = [image for image in self._images if image.digest not in known]
+        with self._watch("image_ms"):
+            return vision.prepare(new, resolution)
+
+    def _read(self, known: int, settings: Settings) -> _Read:
+        """Read what the slots do not hold yet."""
+        conversation = self._conversation
+        cached = conversation.next_ordinal
+        ids = self._token_ids[known:]
+        earlier = sum(isinstance(key, tuple) for key in conversation.keys)
+        self._check_fits(len(ids), len(self._images) - earlier, settings)
+        images = self._see(earlier, ids, settings)
+        stream = self._assemble(ids, images, cached)
+        inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
+        with self._watch("prefill_ms"):
+            for chunk in conversation.read(stream, inside, settings, self.cancel):
+                if self.cancel.reason is not None:
+                    raise Cancelled
+                logits = chunk
+        conversation.keys = self._keys
+        return _Read(
+            logits=logits,
+            prompt_tokens=conversation.next_ordinal,
+            cached_tokens=cached,
+            visual_tokens=sum(image.available for image in images),
+            visual_tokens_kept=min(inside, len(stream.visual)),
+        )
+
+    def _check_fits(self, num_ids: int, num_images: int, settings: Settings) -> None:
+        """Raises InputError before the tower runs where the slots cannot hold the prompt."""
+        length, visual, inside = num_ids, 0, 0
+        if self._loaded.vision is not None and settings.resolution is not None:
+            layout = self._loaded.vision.tower.layout(settings.resolution)
+            available = visual_tokens(layout)
+            kept = settings.kept("tower", available, available)
+            visual = num_images * kept
+            inside = num_images * settings.kept("inside", available, kept)
+            length += num_images * (sum(map(len, layout)) - available + kept - 1)
+        self._conversation.check_fits(length, visual, inside, settings)
+
+    def _see(self, earlier: int, ids: list[int], settings: Settings) -> list[ImageTokens]:
+        """The visual tokens that the new images bring."""
+        vision, images = self._loaded.vision, self._images[earlier:]
+        if vision is None or settings.resolution is None or not images:
+            return []
+
+        def text_embeds() -> Floats:
+            placeholder = self._loaded.language.placeholder
+            return self._loaded.embeddings([token for token in ids if token != placeholder])
+
+        with self._watch("vision_ms"):
+            tokens = vision.see(images, self._prepared, settings.resolution)
+        if settings.link("tower") is None:
+            return vision.select(tokens, settings, text_embeds, self._options.seed)
+        with self._watch("select_ms"):
+            return vision.select(tokens, settings, text_embeds, self._options.seed)
+
+    def _assemble(self, ids: list[int], images: list[ImageTokens], start: int) -> Stream:
+        language = self._loaded.language
+        return assemble(ids, language.placeholder, images, self._loaded.embeddings, start)
+
+    def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
+        options, conversation = self._options, self._conversation
+        controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
+        if not options.ignore_eos:
+            controls.insert(0, end_tokens(self._loaded.language.end_ids))
+        if not settings.evicts:
+            controls.append(slots_full())
+        return Generation(
+            self._loaded.backend,
+            slots,
+            Start(
+                logits=logits,
+                ordinal=conversation.next_ordinal,
+                rope_delta=conversation.rope_delta,
+            ),
+            self._rows,
+            self._sampler,
+            self._loaded.embeddings,
+            controls,
+            settings,
+        )
+
+    def _answer(self, slots: Slots, read: _Read, notes: tuple[str, ...]) -> Answer:
+        samples = tuple(
+            Sample(
+                text=row.text,
+                token_ids=tuple(row.token_ids),
+                finish_reason=row.finish_reason or "cancelled",
+            )
+            for row in self._rows
+        )
+        return Answer(
+            text=samples[0].text,
+            token_ids=samples[0].token_ids,
+            finish_reason=samples[0].finish_reason,
+            usage=Usage(
+                prompt_tokens=read.prompt_tokens,
+                cached_tokens=read.cached_tokens,
+                visual_tokens=read.visual_tokens,
+                visual_tokens_kept=read.visual_tokens_kept,
+                completion_tokens=sum(len(sample.token_ids) for sample in samples),
+                occupied_slots=int(slots.occupied.max()),
+                slot_bytes=slots.nbytes,
+            ),
+            timings=self._watch.timings(),
+            point=self._settings.point,
+            backend=self._loaded.backend.name,
+            samples=samples if len(samples) > 1 else None,
+            notes=notes,
+        )
