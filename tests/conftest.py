@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from tightrope.runtime.loaded import Loaded
     from tightrope.runtime.model import Model
 
 HERE = Path(__file__).parent
@@ -76,8 +78,8 @@ def bundle(checkpoint: Find, tmp_path_factory: pytest.TempPathFactory) -> Find:
     @functools.cache
     def find(name: str) -> Path:
         pytest.importorskip("torch", reason="exporting needs torch")
-        from tightrope.export.api import export
         from tightrope.export.config import ExportConfig
+        from tightrope.export.export import export
 
         source, options = EXPORTS[name]
         folder = tmp_path_factory.mktemp("bundles") / f"{name}.bundle"
@@ -129,6 +131,14 @@ def oracle() -> ModuleType:
     """What `runtime/oracle.py` knows of Hugging Face's models."""
     pytest.importorskip("torch", reason="the oracle is Hugging Face's model")
     return load_module(HERE / "runtime" / "oracle.py")
+
+
+@pytest.fixture(scope="session")
+def parts_of() -> Callable[[Model], Loaded]:
+    """`parts_of(model)`: its bundle's parts, opened once more on the same backend."""
+    from tightrope.runtime.loaded import Loaded
+
+    return lambda model: Loaded(model.bundle, model.backend, time.perf_counter)
 
 
 @pytest.fixture

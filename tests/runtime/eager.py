@@ -195,9 +195,14 @@ def _survivors(kept: list[Token], new: list[Token], budget: int, rule: Rule) -> 
     ]
     may_leave.sort(key=lambda token: token.score)
     leaving = {token.ordinal for token in may_leave[: max(0, len(candidates) - budget)]}
+    staying = [token for token in candidates if token.ordinal not in leaving]
+    if len(new) > 1:
+        # A prompt is appended first and trimmed afterwards, so that what stays moves together.
+        for place, token in enumerate(staying):
+            token.place = place
+        return staying
     given_up = sorted(token.place for token in kept if token.ordinal in leaving)
-    places = [*given_up, *range(len(kept), len(candidates))]
-    coming = [token for token in new if token.ordinal not in leaving]
-    for token, place in zip(coming, places, strict=False):
+    places = [*given_up, len(kept)]
+    for token, place in zip((t for t in new if t.ordinal not in leaving), places, strict=False):
         token.place = place
-    return [token for token in candidates if token.ordinal not in leaving]
+    return staying

@@ -11,7 +11,9 @@ import pytest
 
 from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
+from tightrope.runtime.vision import load_images
 
 Load = Callable[[str], Model]
 HuggingFace = Callable[[str], Any]
@@ -50,7 +52,7 @@ def test_a_second_turn_reads_only_what_is_new(
 
 
 def test_images_of_earlier_turns_stay_in_the_slots(
-    recorded: Load, hugging_face: HuggingFace, oracle: Any
+    recorded: Load, hugging_face: HuggingFace, oracle: Any, parts_of: Callable[[Model], Loaded]
 ) -> None:
     model, theirs = recorded("llava"), hugging_face("llava")
     backend: Any = model.backend
@@ -63,9 +65,11 @@ def test_images_of_earlier_turns_stay_in_the_slots(
     last = chat.ask("and this one?", images[1:], max_tokens=6)
     assert last.usage.cached_tokens > plain.usage.prompt_tokens
     assert last.usage.visual_tokens == 16
-    preprocessed = model._sight
-    assert preprocessed is not None
-    pixels = preprocessed._preprocessor(images, 56)
+    vision = parts_of(model).vision
+    assert vision is not None
+    prepared = vision.prepare(load_images(images), 56)
+    assert prepared is not None
+    pixels = prepared.inputs["pixel_values"]
     ids = model.token_ids(chat.messages[:-1], 2)
     embeds = oracle.with_images(theirs, ids, oracle.image_embeds(theirs, pixels))
     expected = oracle.continued(theirs, embeds, last.token_ids)
@@ -77,13 +81,56 @@ def test_a_budget_in_the_second_turn_gives_up_slots_of_the_first(loaded: Load) -
     chat = loaded("llama").chat()
     first = chat.ask("x" * 150, max_tokens=5)
     assert first.usage.occupied_slots > 150
-    point = OperatingPoint(policy="h2o", kv_budget=70)
+    point = OperatingPoint(policy="snapkv", kv_budget=70)
     second = chat.ask("y" * 30, max_tokens=40, ignore_eos=True, point=point)
-    assert second.usage.cached_tokens > 150
+    assert second.usage.cached_tokens > 150 and second.notes == ()
     assert second.usage.occupied_slots == 70
     third = chat.ask("z", max_tokens=5)
     assert third.usage.cached_tokens > 200
     assert third.usage.occupied_slots < 90
+
+
+def test_another_policy_reads_the_conversation_again_and_says_so(loaded: Load) -> None:
+    chat = loaded("llama").chat()
+    chat.ask("x" * 90, max_tokens=5, point=OperatingPoint(policy="h2o", kv_budget=60))
+    point = OperatingPoint(policy="knorm", kv_budget=60)
+    second = chat.ask("y" * 30, max_tokens=5, point=point)
+    assert second.usage.cached_tokens == 0
+    assert any("another policy" in note for note in second.notes)
+    whole = loaded("llama").generate(chat.messages[:-1], max_tokens=5, point=point)
+    assert second.token_ids == whole.token_ids
+
+
+def test_a_turn_without_a_budget_goes_on_under_the_conversations_policy(loaded: Load) -> None:
+    chat = loaded("llama").chat()
+    point = OperatingPoint(policy="h2o", kv_budget=60)
+    chat.ask("x" * 90, max_tokens=5, point=point)
+    free = chat.ask("y" * 9, max_tokens=5)
+    assert free.notes == () and free.usage.cached_tokens > 90
+    again = chat.ask("z" * 9, max_tokens=5, point=point)
+    assert again.notes == () and again.usage.cached_tokens > 100
+    assert again.usage.occupied_slots == 60
+
+
+def test_another_selection_of_an_image_reads_the_conversation_again(loaded: Load) -> None:
+    chat = loaded("llava").chat()
+    chat.ask("what is it?", [picture(7)], max_tokens=4)
+    point = OperatingPoint(selector="divprune", keep=4)
+    second = chat.ask("and now?", max_tokens=4, point=point)
+    assert second.usage.cached_tokens == 0 and len(second.notes) == 1
+    assert second.usage.visual_tokens_kept == 4
+
+
+def test_a_turn_can_be_cancelled_like_any_stream(loaded: Load) -> None:
+    chat = loaded("llama").chat()
+    stream = chat.stream(TURNS[0], max_tokens=2000, ignore_eos=True)
+    next(stream)
+    stream.cancel()
+    *_, last = stream
+    assert last.answer is not None and last.answer.finish_reason == "cancelled"
+    assert chat.messages[-1] == {"role": "assistant", "content": last.answer.text}
+    second = chat.ask(TURNS[1], max_tokens=5)
+    assert second.usage.cached_tokens > 0 or second.notes
 
 
 def test_an_answer_cut_by_a_stop_string_is_read_again_and_said(loaded: Load) -> None:
@@ -102,7 +149,7 @@ def test_a_turn_that_was_cancelled_half_way_counts_as_far_as_it_got(loaded: Load
     chat = model.chat()
     pieces = chat.stream(TURNS[0], max_tokens=50)
     said = "".join(next(pieces).text for _ in range(5))
-    pieces.close()  # type: ignore[attr-defined]  # a generator
+    pieces.close()
     assert chat.messages == []
     again = chat.ask(TURNS[0], max_tokens=8)
     assert again.text.startswith(said)
@@ -123,8 +170,8 @@ def test_a_failed_turn_leaves_the_chat_as_it_was(loaded: Load) -> None:
 
 
 def test_a_chat_goes_on_from_one_answer(loaded: Load) -> None:
-    with pytest.raises(InputError, match="n is 3"):
-        loaded("llama").chat().ask(TURNS[0], n=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'n'"):
+        loaded("llama").chat().ask(TURNS[0], n=3)  # type: ignore[call-arg]
 
 
 def test_a_system_message_comes_first(loaded: Load) -> None:

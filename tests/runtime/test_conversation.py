@@ -11,11 +11,13 @@ import numpy.typing as npt
 import pytest
 
 from tightrope.budget import OperatingPoint
+from tightrope.inputs.layout import assemble
 from tightrope.plugins.slot_attention.policies import POLICIES
-from tightrope.runtime.backends.backend import Cancel
-from tightrope.runtime.conversation import Conversation, assemble
-from tightrope.runtime.detokenizer import StreamDecoder
-from tightrope.runtime.generation import Decoding, Row, decode
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.controls import end_tokens, most_tokens, stop_strings
+from tightrope.runtime.conversation import Conversation
+from tightrope.runtime.generation import Generation, Row, Start
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
@@ -59,17 +61,18 @@ class Watching(Sampler):
 class Run:
     """One prompt on one conversation, as far as it got."""
 
-    model: Model
+    loaded: Loaded
     settings: Settings
     conversation: Conversation = field(init=False)
 
     def __post_init__(self) -> None:
-        self.conversation = Conversation(self.model.backend, self.model.bundle.manifest)
+        self.conversation = Conversation(self.loaded)
 
     def read(self, token_ids: Sequence[int]) -> Floats:
         start = self.conversation.next_ordinal
-        stretch = assemble(token_ids, (), None, self.model._embeddings, start)
-        return self.conversation.read(stretch, 0, self.settings, Cancel())
+        stream = assemble(token_ids, None, (), self.loaded.embeddings, start)
+        *_, logits = self.conversation.read(stream, 0, self.settings, Cancel())
+        return logits
 
     def decode(
         self,
@@ -81,17 +84,31 @@ class Run:
     ) -> list[Row]:
         slots = self.conversation.slots if rows == 1 else self.conversation.slots.fork(rows)
         sampler.slots = slots
-        growing = [Row(StreamDecoder(self.model._tokenizer)) for _ in range(rows)]
-        decoding = Decoding(sampler=sampler, max_tokens=steps, end_ids=ends)
-        position = self.conversation.next_ordinal
-        parts = (self.settings, self.model._embeddings, Cancel())
-        for _ in decode(self.model.backend, slots, logits, position, growing, decoding, *parts):
+        growing = [Row(self.loaded.language.decoder(None, True)) for _ in range(rows)]
+        generation = Generation(
+            self.loaded.backend,
+            slots,
+            Start(logits=logits, ordinal=self.conversation.next_ordinal),
+            growing,
+            sampler,
+            self.loaded.embeddings,
+            [end_tokens(ends), stop_strings(), most_tokens(steps)],
+            self.settings,
+        )
+        for _ in generation.run():
             pass
         return growing
 
 
 Load = Callable[[str], Model]
 NewEager = Callable[[str], "EagerDecoder"]
+Parts = Callable[[str], Loaded]
+
+
+@pytest.fixture(scope="session")
+def parts(loaded: Load, parts_of: Callable[[Model], Loaded]) -> Parts:
+    """`parts("llama")`: what a request needs of the bundle."""
+    return lambda name: parts_of(loaded(name))
 
 
 @pytest.fixture(scope="session")
@@ -127,12 +144,12 @@ def same_places(
 
 
 def follow(
-    model: Model, decoder: EagerDecoder, rule: Any, point: OperatingPoint, chunk: int
+    model: Loaded, decoder: EagerDecoder, rule: Any, point: OperatingPoint, chunk: int
 ) -> float:
     """Prefill chunk by chunk and decode, both ways; returns the largest relative difference."""
-    settings = resolve(point, model.bundle.manifest)
-    run, budgets, worst = Run(model, settings), settings.budget.tolist(), 0.0
-    numbers = rule.of(settings.policy)
+    settings = resolve(point, model.manifest)
+    run, budgets, worst = Run(model, settings), settings.kv_budget[:, 0].tolist(), 0.0
+    numbers = rule.of(settings.policy[0])
     ids = prompt(PROMPT + STEPS)
     for start in range(0, PROMPT, chunk):
         part = ids[start : min(start + chunk, PROMPT)]
@@ -145,12 +162,12 @@ def follow(
         expected = decoder.read([token], PROMPT + step, budgets, numbers)
         worst = max(worst, difference(watching.logits[step + 1][0], expected))
         same_places(watching.positions[step + 1], decoder, f"after step {step}")
-    slots = run.conversation.slots
+    views = run.conversation.slots.views()
     for layer, heads in enumerate(decoder.layers):
         for head, kept in enumerate(heads):
             assert len(kept) == budgets[layer]
             for entry in kept:
-                for ours, theirs in ((slots.key, entry.key), (slots.value, entry.value)):
+                for ours, theirs in ((views.keys, entry.key), (views.values, entry.value)):
                     stored = ours[layer][0, head, entry.place]
                     np.testing.assert_allclose(stored, theirs, atol=1e-4 * np.abs(theirs).max())
     return worst
@@ -159,37 +176,37 @@ def follow(
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_budgeted_run_is_the_rule_written_out_by_hand(
-    name: str, policy: str, loaded: Load, new_eager: NewEager, eager: Any
+    name: str, policy: str, parts: Parts, new_eager: NewEager, eager: Any
 ) -> None:
     point = OperatingPoint(policy=policy, kv_budget=40, sinks=2, recent=5)
-    worst = follow(loaded(name), new_eager(name), eager.Rule, point, 32)
+    worst = follow(parts(name), new_eager(name), eager.Rule, point, 32)
     assert worst < RELATIVE
 
 
 @pytest.mark.parametrize("policy", ["h2o", "snapkv"])
 def test_every_layer_may_have_a_budget_of_its_own(
-    policy: str, loaded: Load, new_eager: NewEager, eager: Any
+    policy: str, parts: Parts, new_eager: NewEager, eager: Any
 ) -> None:
     point = OperatingPoint(policy=policy, kv_budget=(60, 23, 37), sinks=3, recent=8)
-    assert follow(loaded("llama"), new_eager("llama"), eager.Rule, point, 17) < RELATIVE
+    assert follow(parts("llama"), new_eager("llama"), eager.Rule, point, 17) < RELATIVE
 
 
 def test_a_chunk_larger_than_the_budget_is_read_in_one_call(
-    loaded: Load, new_eager: NewEager, eager: Any
+    parts: Parts, new_eager: NewEager, eager: Any
 ) -> None:
     point = OperatingPoint(policy="tova", kv_budget=12, sinks=1, recent=2)
-    assert follow(loaded("qwen2"), new_eager("qwen2"), eager.Rule, point, 30) < RELATIVE
+    assert follow(parts("qwen2"), new_eager("qwen2"), eager.Rule, point, 30) < RELATIVE
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_reading_at_once_is_reading_the_bundles_chunks_one_by_one(
-    policy: str, loaded: Load
+    policy: str, parts: Parts
 ) -> None:
-    model = loaded("llama")
+    model = parts("llama")
     point = OperatingPoint(policy=policy, kv_budget=50, sinks=2, recent=5)
-    settings = resolve(point, model.bundle.manifest)
+    settings = resolve(point, model.manifest)
     at_once, by_chunk = Run(model, settings), Run(model, settings)
-    ids, chunk = prompt(PROMPT), model.bundle.manifest.prefill_chunk
+    ids, chunk = prompt(PROMPT), model.manifest.prefill_chunk
     last = at_once.read(ids)
     for start in range(0, PROMPT, chunk):
         other = by_chunk.read(ids[start : start + chunk])
@@ -201,11 +218,11 @@ def test_reading_at_once_is_reading_the_bundles_chunks_one_by_one(
 
 
 @pytest.mark.parametrize("kv_budget", [None, 44])
-def test_a_fork_of_three_equals_three_single_runs(kv_budget: int | None, loaded: Load) -> None:
-    model = loaded("llama")
+def test_a_fork_of_three_equals_three_single_runs(kv_budget: int | None, parts: Parts) -> None:
+    model = parts("llama")
     budgeted = None if kv_budget is None else "h2o"
     point = OperatingPoint(policy=budgeted, kv_budget=kv_budget)
-    settings = resolve(point, model.bundle.manifest)
+    settings = resolve(point, model.manifest)
     together = Run(model, settings)
     drawn = Watching(temperature=1.5, seed=7, n=3)
     logits = together.read(prompt(70))
@@ -225,17 +242,17 @@ def test_a_fork_of_three_equals_three_single_runs(kv_budget: int | None, loaded:
 
 
 def test_a_lowered_budget_keeps_what_the_rule_ranks_highest(
-    loaded: Load, new_eager: NewEager, eager: Any
+    parts: Parts, new_eager: NewEager, eager: Any
 ) -> None:
-    model = loaded("llama")
-    wide = resolve(OperatingPoint(policy="h2o", kv_budget=80, recent=6), model.bundle.manifest)
-    narrow = resolve(OperatingPoint(policy="h2o", kv_budget=30, recent=6), model.bundle.manifest)
+    model = parts("llama")
+    wide = resolve(OperatingPoint(policy="h2o", kv_budget=80, recent=6), model.manifest)
+    narrow = resolve(OperatingPoint(policy="h2o", kv_budget=30, recent=6), model.manifest)
     run, decoder = Run(model, wide), new_eager("llama")
-    ids, rule = prompt(64), eager.Rule.of(wide.policy)
+    ids, rule = prompt(64), eager.Rule.of(wide.policy[0])
     run.read(ids)
     for start in (0, 32):
-        decoder.read(ids[start : start + 32], start, wide.budget.tolist(), rule)
-    run.conversation.slots.trim(narrow.budget, narrow.sinks, narrow.recent)
+        decoder.read(ids[start : start + 32], start, wide.kv_budget[:, 0].tolist(), rule)
+    run.conversation.slots.trim(narrow.kv_budget, narrow.policy)
     for layer, heads in enumerate(decoder.layers):
         for head, tokens in enumerate(heads):
             ordered = sorted(tokens, key=lambda token: token.score)

@@ -14,7 +14,9 @@ from tightrope.bundle import Bundle
 from tightrope.errors import InputError
 from tightrope.runtime.answer import Answer, Piece
 from tightrope.runtime.backends.null import NullBackend
-from tightrope.runtime.model import Model, Stream
+from tightrope.runtime.model import Model
+from tightrope.runtime.stream import Stream
+from tightrope.runtime.tokenizer import Tokenizer
 
 END = 1
 PROMPT = list(range(20, 40))
@@ -29,8 +31,9 @@ def scripted(bundle: Callable[[str], Path]) -> Scripted:
 
     def make(text: str, name: str = "llama", end: bool = False) -> Model:
         opened = Bundle.open(bundle(name))
-        real = Model(opened, NullBackend(opened.manifest.dims, lambda _: 0))
-        tokens = real._tokenizer.encode_prompt(text) + ([END] if end else [])
+        # By character or by byte: a bare text is encoded as an answer is written.
+        tokens = Tokenizer(opened.file("tokenizer.json"), {}, False).encode_prompt(text)
+        tokens += [END] if end else []
         dims = opened.manifest.dims
         return Model(opened, NullBackend(dims, lambda call: tokens[min(call, len(tokens) - 1)]))
 

@@ -54,7 +54,7 @@ def test_700_tokens_in_chunks_answer_as_hugging_face(
 ) -> None:
     model, theirs = recorded(name), hugging_face(name)
     ids = prompt(700)
-    with_chunk(model, chunk)
+    model = with_chunk(model, chunk)
     answer = model.generate(ids, max_tokens=20, ignore_eos=True)
     backend: Any = model.backend
     expected = oracle.continued(theirs, oracle.text_embeds(theirs, ids), answer.token_ids)
@@ -63,10 +63,10 @@ def test_700_tokens_in_chunks_answer_as_hugging_face(
     assert answer.usage.occupied_slots == 719
 
 
-def with_chunk(model: Model, chunk: int) -> None:
-    """Let `model` read its prompts `chunk` tokens at a time."""
+def with_chunk(model: Model, chunk: int) -> Model:
+    """The same, reading its prompts `chunk` tokens at a time."""
     manifest = replace(model.bundle.manifest, prefill_chunk=chunk)
-    model.bundle = Bundle(model.bundle.path, manifest)
+    return Model(Bundle(model.bundle.path, manifest), model.backend)
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
@@ -99,10 +99,10 @@ def test_a_half_precision_bundle_is_the_model_with_rounded_weights(
 def test_an_int4_bundle_answers_and_says_how_far_it_is(loaded: Load) -> None:
     model = loaded("llama-int4")
     parity = model.bundle.manifest.parity
-    assert parity["logits against Hugging Face"] <= parity["allowed"]
-    assert parity["greedy tokens"] == "9 of 9 equal"
-    assert 0 < parity["int8 activations against float32 (relative)"] < 0.1
-    assert 0 < parity["weights as written against the checkpoint (relative)"] < 1
+    assert parity is not None and parity.logits <= parity.allowed
+    assert parity.equal_tokens == parity.tokens == 9
+    assert parity.int8_activations is not None and 0 < parity.int8_activations < 0.1
+    assert parity.stored_weights is not None and 0 < parity.stored_weights < 1
     answer = model.generate(prompt(50), max_tokens=12, ignore_eos=True)
     assert len(answer.token_ids) == 12
     graph = (model.bundle.path / "graphs" / "host.decoder.onnx").read_bytes()
@@ -131,8 +131,10 @@ def pixels(model: Model, images: Sequence[PIL.Image.Image], side: int) -> Floats
         reason="the oracle is Hugging Face's own code",
     )
     config = model.bundle.read_json("preprocessor.json")
-    options = {key: value for key, value in config.items() if key != "kind"}
-    options |= {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    options = config | {
+        "size": {"shortest_edge": side},
+        "crop_size": {"height": side, "width": side},
+    }
     values: Floats = clip.CLIPImageProcessorPil(**options)(list(images), return_tensors="np")[
         "pixel_values"
     ]
@@ -245,7 +247,7 @@ def test_smollm2_answers_as_hugging_face(
     model, theirs = recorded("smollm2"), copy.deepcopy(hugging_face("smollm2"))
     backend: Any = model.backend
     parity = model.bundle.manifest.parity
-    assert parity["logits against Hugging Face"] <= parity["allowed"]
+    assert parity is not None and parity.logits <= parity.allowed
     assert "Paris" in model.generate("What is the capital of France?", max_tokens=24).text
     for parameter in theirs.parameters():
         parameter.copy_(parameter.half().float())

@@ -12,9 +12,14 @@ import pytest
 
 from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
-from tightrope.runtime.backends.backend import Call, Cancel, Selection
+from tightrope.interface.calls import Call, Selection
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.embeddings import Embeddings
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
+from tightrope.runtime.slots import Slots
+from tightrope.runtime.vision import load_images
 
 Load = Callable[[str], Model]
 HuggingFace = Callable[[str], Any]
@@ -38,11 +43,18 @@ def ask(model: Model, images: int, **point: Any) -> Any:
     return model.generate(QUESTION, pictures, max_tokens=STEPS, ignore_eos=True, point=chosen)
 
 
+def prepared(model: Model, pictures: Sequence[PIL.Image.Image]) -> dict[str, Any]:
+    """The tower's inputs of pictures at 56 pixels."""
+    vision = Loaded(model.bundle, model.backend, time.perf_counter).vision
+    assert vision is not None
+    ready = vision.prepare(load_images(pictures), 56)
+    assert ready is not None
+    return dict(ready.inputs)
+
+
 def whole_prompt(model: Model, theirs: Any, oracle: Any, images: int) -> tuple[Any, list[int]]:
     """Hugging Face's embeddings [S,E] of `ask`'s prompt, and the places of its visual tokens."""
-    sight = model._sight
-    assert sight is not None
-    pixels = sight._preprocessor([picture(seed) for seed in range(images)], 56)
+    pixels = prepared(model, [picture(seed) for seed in range(images)])["pixel_values"]
     ids = model.token_ids(QUESTION, images)
     features = oracle.image_embeds(theirs, pixels)
     kinds: list[bool] = []
@@ -157,10 +169,8 @@ def test_a_selectors_graph_asked_for_everything_returns_it_in_order(
     method: str, loaded: Load
 ) -> None:
     model = loaded("llava")
-    sight = model._sight
-    assert sight is not None
-    tokens = model.backend.vision(sight._preprocessor([picture(4), picture(5)], 56), 56)
-    text = model._embeddings(model.token_ids(QUESTION))
+    tokens = model.backend.vision(prepared(model, [picture(4), picture(5)]))
+    text = Embeddings(model.bundle, 1.0)(model.token_ids(QUESTION))
     index, embeds = model.backend.select(method, tokens, text, 16)
     np.testing.assert_array_equal(index, np.tile(np.arange(16), (2, 1)))
     np.testing.assert_array_equal(embeds, tokens.embeds)
@@ -176,15 +186,15 @@ def test_fastvs_graph_asked_for_everything_is_the_plain_decoder(recorded: Load) 
         embeds[None],
         ordinals[None],
         ordinals[None].astype(np.int64),
-        settings.budget,
+        settings.kv_budget,
         settings.policy,
     )
     visual = np.arange(16)[None] + len(model.token_ids(QUESTION, 1)[:1])
-    slots = backend.make_slots(1)
-    slots.make_room(np.full(4, len(ordinals)), settings.budget)
+    slots = Slots(model.bundle.manifest.dims, 1, backend.make_storage)
+    slots.make_room(np.full(4, len(ordinals)), settings.kv_budget.max(1))
     plain, plain_update = backend.prefill(slots, call, Cancel())
     selection = Selection("fastv", visual, (16,), (FASTV_LAYER,))
-    staged, staged_update = backend.prefill(slots, call, Cancel(), selection)
+    staged, staged_update = backend.prefill(slots, replace(call, selection=selection), Cancel())
     np.testing.assert_allclose(staged, plain, atol=1e-5)
     for layer in range(4):
         np.testing.assert_array_equal(staged_update.target[layer], plain_update.target[layer])

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tightrope.budget import OperatingPoint
 from tightrope.bundle import Bundle
 from tightrope.configs import default_of
 from tightrope.runtime.answer import Answer
-from tightrope.runtime.backends import Backend, create_backend
+from tightrope.runtime.backends import create_backend
 from tightrope.runtime.chat import Chat
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.stream import Stream, start
+
+if TYPE_CHECKING:
+    from tightrope.runtime.backends import Backend
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Model:

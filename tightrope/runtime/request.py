@@ -172,8 +172,7 @@ class Request:
             placeholder = self._loaded.language.placeholder
             return self._loaded.embeddings([token for token in ids if token != placeholder])
 
-        with self._watch("vision_ms"):
-            tokens = vision.see(images, self._prepared, settings.resolution)
+        tokens = vision.see(images, self._prepared, settings.resolution, self._watch)
         if settings.link("tower") is None:
             return vision.select(tokens, settings, text_embeds, self._options.seed)
         with self._watch("select_ms"):

@@ -19,6 +19,7 @@ from tightrope.runtime.baselines import BASELINES
 from tightrope.runtime.images import check_list, image_digest, load_image
 from tightrope.runtime.options import ImageSource
 from tightrope.runtime.settings import Settings
+from tightrope.runtime.stopwatch import Stopwatch
 
 REMEMBERED_BYTES = 64 << 20
 """Vision outputs kept for images that are asked about again."""
@@ -69,12 +70,17 @@ class Vision:
         return Prepared(tuple(new), self._prepare(list(new.values()), resolution))
 
     def see(
-        self, images: Sequence[LoadedImage], prepared: Prepared | None, resolution: int
+        self,
+        images: Sequence[LoadedImage],
+        prepared: Prepared | None,
+        resolution: int,
+        watch: Stopwatch,
     ) -> VisualTokens:
         """Vision outputs of all images [I,V,E], those of `prepared` ones computed in one call."""
         found: dict[str, VisualTokens] = {}
         if prepared is not None:
-            fresh = self._backend.vision(prepared.inputs)
+            with watch("vision_ms"):
+                fresh = self._backend.vision(prepared.inputs)
             if len(fresh.embeds) != len(prepared.digests):
                 raise BundleError("the vision graph returned fewer images than it was given")
             for place, digest in enumerate(prepared.digests):
@@ -85,7 +91,8 @@ class Vision:
                 continue
             if (tokens := self._recall(entry.digest, resolution)) is None:
                 # Forgotten since it was looked up: others filled the memory meanwhile.
-                tokens = self._backend.vision(self._prepare([entry.image], resolution))
+                with watch("vision_ms"):
+                    tokens = self._backend.vision(self._prepare([entry.image], resolution))
             found[entry.digest] = tokens
         return _joined([found[entry.digest] for entry in images])
 
