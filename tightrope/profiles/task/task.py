@@ -24,6 +24,7 @@ from typing import Any
 
 from PIL import Image
 
+from tightrope.checks import check_type
 from tightrope.errors import InputError
 
 FILE = "task.jsonl"
@@ -166,8 +167,7 @@ def _item(value: dict[str, Any], root: Path) -> Item:
         type=_text({"type": "other"} | value, "type"),
         info=value.get("info", {}),
     )
-    if not isinstance(item.info, dict):
-        raise InputError(f"info is {item.info!r}; accepted: an object")
+    check_type("info", item.info, dict, "an object")
     scoring = item.info.get("scoring", "exact")
     if scoring not in SCORINGS:
         raise InputError(f"info has scoring {scoring!r}; accepted: {', '.join(SCORINGS)}")
