@@ -151,7 +151,7 @@ def test_a_point_that_does_not_fit_a_text_bundle_is_refused(
         ({"selector": "visionzip", "keep": 17}, "keep is 17; an image has 16 tokens"),
         ({"selector": "visionzip", "keep": 5, "resolution": 28}, "an image has 4 tokens"),
         ({"selector": "fastv", "keep": 17}, "keep is 17"),
-        ({"selector": "hired", "keep": 4}, "selector is 'hired'; the bundle has visionzip"),
+        ({"selector": "hired", "keep": 4}, "selector is 'hired'; the bundle has divprune"),
         ({"selector": "", "keep": 4}, "selector is ''"),
         ({"selector": "visionzip+", "keep": 4}, "selector is ''"),
         ({"selector": "fastv+visionzip", "keep": 4}, "one before the language model, then one"),
@@ -301,10 +301,21 @@ def copy(bundle: Find, tmp_path: Path) -> Callable[..., Path]:
         ("llama", MANIFEST, lambda m: m["files"].pop("embeddings.data"), "has no embeddings"),
         ("llama", MANIFEST, lambda m: m.update(minimum_onnxruntime="99.1"), "ONNX Runtime 99.1"),
         ("llava", "preprocessor.json", lambda p: p.pop("resample"), "has resample None"),
-        ("llava", "preprocessor.json", lambda p: p.update(kind="cloud"), "has kind 'cloud'"),
+        ("llava", MANIFEST, lambda m: m["vision"].update(kind="cloud"), "of kind 'cloud'"),
+        ("llava", MANIFEST, lambda m: m.update(positions="spiral"), "has positions 'spiral'"),
         ("llava", "positions.npz", b"PK", "positions.npz is damaged"),
-        ("llava", MANIFEST, lambda m: m["vision"].update(hidden_size=16), "positions.npz has"),
-        ("llava", MANIFEST, lambda m: m["vision"].update(resolutions=[112]), "positions.npz is"),
+        (
+            "llava",
+            MANIFEST,
+            lambda m: m["vision"]["sizes"].update(hidden_size=16),
+            "positions.npz has",
+        ),
+        (
+            "llava",
+            MANIFEST,
+            lambda m: m["vision"].update(resolutions=[112]),
+            "has None for",
+        ),
     ],
 )
 def test_a_bundle_whose_parts_disagree_is_not_loaded(
@@ -355,7 +366,7 @@ def test_a_wrong_number_of_threads_is_refused(bundle: Find, threads: Any) -> Non
 
 @pytest.mark.parametrize("backend", ["cpu", "", None, 5])
 def test_an_unknown_backend_names_those_there_are(bundle: Find, backend: Any) -> None:
-    with pytest.raises(InputError, match=r"backend is .*onnxruntime, onnxruntime-cuda, tensorrt"):
+    with pytest.raises(InputError, match=r"backend is .*auto, tensorrt, onnxruntime-cuda, onnxruntime"):
         load(bundle("llama"), backend=backend)
 
 

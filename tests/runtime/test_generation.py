@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tightrope.budget import OperatingPoint
 from tightrope.bundle import Bundle
 from tightrope.errors import InputError
-from tightrope.runtime.answer import Answer, Piece
+from tightrope.interface.calls import Call
+from tightrope.runtime.answer import Answer, FinishReason, Piece
 from tightrope.runtime.backends.null import NullBackend
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.controls import Control, End, Force, State, most_tokens
+from tightrope.runtime.generation import Generation, Row, Start
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
+from tightrope.runtime.sampling import Sampler
+from tightrope.runtime.settings import Settings, resolve
+from tightrope.runtime.slots import Slots
 from tightrope.runtime.stream import Stream
 from tightrope.runtime.tokenizer import Tokenizer
 
@@ -165,18 +175,35 @@ def test_token_ids_are_taken_as_they_are(scripted: Scripted) -> None:
         model.generate([])
 
 
+class Paced:
+    """A backend that decodes a token for each permit."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend, self.permits = backend, threading.Semaphore(0)
+
+    def decode(self, *arguments: Any) -> Any:
+        assert self.permits.acquire(timeout=20), "nobody asked for a token"
+        return self._backend.decode(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_cancelling_between_pieces_ends_within_one_token(after: int, scripted: Scripted) -> None:
-    stream = scripted("abcdefghijklmnop").stream(PROMPT, max_tokens=100)
+    model = scripted("abcdefghijklmnop")
+    paced = Paced(model.backend)
+    stream = Model(model.bundle, paced).stream(PROMPT, max_tokens=100)
     pieces: list[Piece] = []
     for piece in stream:
         pieces.append(piece)
         if len(pieces) == after + 1:
             stream.cancel()
+        paced.permits.release()
     answer = pieces[-1].answer
     assert answer is not None
     assert answer.finish_reason == "cancelled"
-    assert answer.text == "abcdefghijklmnop"[: after + 1]
+    assert answer.text == "abcdefghijklmnop"[: after + 2]
 
 
 def test_a_thread_can_cancel_a_running_decode(loaded: Load) -> None:
@@ -190,12 +217,17 @@ def test_a_thread_can_cancel_a_running_decode(loaded: Load) -> None:
 
 
 def test_cancelling_before_the_start_reads_nothing(loaded: Load) -> None:
-    stream = loaded("llama").stream(PROMPT)
+    model = loaded("llama")
+    paced = Paced(model.backend)
+    before = Model(model.bundle, paced).stream(PROMPT, max_tokens=2)
+    stream = model.stream(PROMPT)
     stream.cancel()
+    paced.permits.release()
     texts, answer = streamed(stream)
     assert answer.finish_reason == "cancelled"
     assert texts == [""] and answer.token_ids == ()
     assert answer.usage.occupied_slots == 0
+    assert before.answer().usage.completion_tokens == 2
 
 
 class Gate:
@@ -239,16 +271,13 @@ def test_a_cancelled_prefill_leaves_a_chat_that_can_go_on(loaded: Load) -> None:
     chat = Model(real.bundle, gate).chat()
     chat.ask("first", max_tokens=4)
     gate.calls, gate._left = 0, 2
-    from tightrope.runtime.model import Options
-
-    stream = Stream(
-        chat._model, [{"role": "user", "content": "x" * 900}], (), Options(), chat._conversation
-    )
+    stream = chat.stream("x" * 900)
+    gate.reached.wait(20)
     stream.cancel()
     _, answer = streamed(stream)
-    assert answer.finish_reason == "cancelled"
-    assert chat._conversation.keys == [] and chat._conversation.next_ordinal == 0
+    assert answer.finish_reason == "cancelled" and answer.token_ids == ()
     again = chat.ask("second", max_tokens=6)
+    assert again.usage.cached_tokens == 0
     fresh = real.generate(chat.messages[:-1], max_tokens=6)
     assert again.token_ids == fresh.token_ids
 
@@ -305,3 +334,85 @@ def test_concurrent_requests_do_not_disturb_each_other(loaded: Load) -> None:
     for thread in threads:
         thread.join()
     assert [found[number] for number in range(4)] == expected
+
+
+def forced_once(token_ids: tuple[int, ...]) -> Control:
+    """A control that forces tokens after the second one."""
+    return lambda state: Force(token_ids) if len(state.token_ids) == 2 else None
+
+
+def run_with(model: Model, controls: list[Control], steps: int = 12) -> Row:
+    """One row of scripted tokens under controls."""
+    loaded = Loaded(model.bundle, model.backend, lambda: 0.0)
+    settings = resolve(None, model.bundle.manifest)
+    slots = Slots(model.bundle.manifest.dims, 1, model.backend.make_storage)
+    row = Row(loaded.language.decoder(["zz"], False))
+    logits, _ = model.backend.prefill(slots, call_of(settings), Cancel())
+    generation = Generation(
+        model.backend,
+        slots,
+        Start(logits=logits, ordinal=1),
+        [row],
+        Sampler(0.0, 1.0, 0),
+        loaded.embeddings,
+        [*controls, most_tokens(steps)],
+        settings,
+    )
+    shown = "".join(generation.run())
+    assert shown == row.text
+    return row
+
+
+def call_of(settings: Settings) -> Call:
+    """A prompt of one token; the null backend reads nothing but its ordinal."""
+    place = np.zeros((1, 1), np.int32)
+    embeds = np.zeros((1, 1, 1), np.float32)
+    return Call(embeds, place, place.astype(np.int64), settings.kv_budget, settings.policy)
+
+
+def test_forced_tokens_are_taken_in_their_order_and_then_sampling_goes_on(
+    scripted: Scripted,
+) -> None:
+    model = scripted("abcdefghijklmnop")
+    forced = tuple(scripted_ids(model, "XYZ"))
+    row = run_with(model, [forced_once(forced)], steps=8)
+    assert row.text == "abXYZfgh"
+    assert row.finish_reason == "length"
+
+
+def scripted_ids(model: Model, text: str) -> list[int]:
+    return Tokenizer(model.bundle.file("tokenizer.json"), {}, False).encode_prompt(text)
+
+
+def test_the_first_control_that_wants_something_gets_it(scripted: Scripted) -> None:
+    asked: list[str] = []
+
+    def ends(reason: FinishReason) -> Control:
+        def control(state: State) -> End | None:
+            asked.append(reason)
+            return End(reason) if len(state.token_ids) == 3 else None
+
+        return control
+
+    row = run_with(scripted("abcdef"), [ends("stop"), ends("cancelled")])
+    assert row.finish_reason == "stop" and row.text == "abc"
+    assert asked == ["stop", "cancelled"] * 2 + ["stop"]
+
+
+def test_a_control_is_told_how_much_room_is_left(scripted: Scripted) -> None:
+    rooms: list[int] = []
+    model = scripted("abcdef")
+    run_with(model, [lambda state: rooms.append(state.room)], steps=4)
+    slots = model.bundle.manifest.slots
+    assert rooms == [slots, slots - 1, slots - 2, slots - 3]
+
+
+def test_the_clock_runs_from_the_submission_to_the_last_token(scripted: Scripted) -> None:
+    real = scripted("abc")
+    ticks = itertools.count(step=0.001)
+    answer = Model(real.bundle, real.backend, lambda: next(ticks)).generate(PROMPT, max_tokens=3)
+    timings = answer.timings
+    # Submitted at 0, image and prefill read the clock twice each, then the first token.
+    assert timings.prefill_ms == pytest.approx(1)
+    assert 0 < timings.ttft_ms < timings.total_ms
+    assert timings.decode_ms == pytest.approx(timings.total_ms - timings.ttft_ms)

@@ -131,10 +131,8 @@ def pixels(model: Model, images: Sequence[PIL.Image.Image], side: int) -> Floats
         reason="the oracle is Hugging Face's own code",
     )
     config = model.bundle.read_json("preprocessor.json")
-    options = config | {
-        "size": {"shortest_edge": side},
-        "crop_size": {"height": side, "width": side},
-    }
+    square = {"height": side, "width": side}
+    options = config | {"size": {"shortest_edge": side}, "crop_size": square}
     values: Floats = clip.CLIPImageProcessorPil(**options)(list(images), return_tensors="np")[
         "pixel_values"
     ]

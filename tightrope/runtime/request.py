@@ -128,6 +128,8 @@ class Request:
 
     def _read(self, known: int, settings: Settings) -> _Read:
         """Read what the slots do not hold yet."""
+        if self.cancel.reason is not None:
+            raise Cancelled
         conversation = self._conversation
         cached = conversation.next_ordinal
         ids = self._token_ids[known:]
