@@ -21,8 +21,10 @@ from measuring import record, spread
 
 import tightrope as tr
 from tightrope.bundle import Bundle
-from tightrope.runtime.backends.backend import Cancel
-from tightrope.runtime.conversation import Conversation, assemble
+from tightrope.inputs.layout import assemble
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.conversation import Conversation
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.settings import resolve
 
 # "The history of the steam engine begins with", for the logit error.
@@ -132,10 +134,11 @@ def _last(peer: Any) -> Any:
 
 
 def _our_logits(model: Any) -> Any:
-    conversation = Conversation(model.backend, model.bundle.manifest)
-    settings = resolve(None, model.bundle.manifest)
-    stretch = assemble(IDS, [], None, model._embeddings, 0)
-    return conversation.read(stretch, 0, settings, Cancel())[0]
+    loaded = Loaded(model.bundle, model.backend, time.perf_counter)
+    stream = assemble(IDS, None, (), loaded.embeddings)
+    settings = resolve(None, loaded.manifest)
+    *_, logits = Conversation(loaded).read(stream, 0, settings, Cancel())
+    return logits[0]
 
 
 def _their_logits(peer: Any) -> Any:

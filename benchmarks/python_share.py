@@ -19,13 +19,17 @@ import tokenizers
 from measuring import record, spread
 
 from tightrope.budget import OperatingPoint
-from tightrope.interface import Dims
-from tightrope.runtime.backends.backend import Cancel
+from tightrope.interface.tensors import Dims
+from tightrope.plugins.slot_attention.policies import unbudgeted
 from tightrope.runtime.backends.null import NullBackend
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.controls import cancelled, end_tokens, most_tokens, slots_full, stop_strings
 from tightrope.runtime.detokenizer import StreamDecoder
-from tightrope.runtime.generation import Decoding, Row, decode
+from tightrope.runtime.generation import Generation, Row, Start
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings
+from tightrope.runtime.slots import Slots
+from tightrope.runtime.storage import NumpyStorage
 from tightrope.runtime.tokenizer import Tokenizer
 
 DIMS = Dims(
@@ -64,36 +68,37 @@ def main() -> None:
     table = np.zeros((DIMS.vocab_size, DIMS.hidden_size), np.float16)
     settings = Settings(
         point=OperatingPoint(),
-        budget=np.full(30, 2048),
+        kv_budget=np.full((DIMS.num_hidden_layers, DIMS.num_key_value_heads), 2048),
         evicts=False,
-        policy=np.array([1, 1, 0, 0, 32, 1, 4, 32], np.float32),
-        sinks=4,
-        recent=32,
+        policy=unbudgeted(DIMS.num_hidden_layers),
         resolution=None,
-        before=None,
-        inside=None,
     )
+    controls = [
+        end_tokens(frozenset()),
+        stop_strings(),
+        most_tokens(arguments.tokens),
+        cancelled(Cancel()),
+        slots_full(),
+    ]
+
+    def storage(rows: int, capacity):  # type: ignore[no-untyped-def]
+        return NumpyStorage(DIMS, rows, capacity)
+
     shares = []
     for _ in range(arguments.repetitions):
-        backend = Timed(DIMS, lambda i: 1 + i % 1000)
-        slots = backend.make_slots(1)
-        rows = [Row(StreamDecoder(tokenizer, ()))]
-        decoding = Decoding(
-            sampler=Sampler(0.0, 1.0, 0), max_tokens=arguments.tokens, end_ids=frozenset()
-        )
-        logits = np.zeros((1, DIMS.vocab_size), np.float32)
-        started = time.perf_counter()
-        for _ in decode(
+        backend = Timed(DIMS, lambda i: 1 + i % 1000, storage)
+        generation = Generation(
             backend,
-            slots,
-            logits,
-            0,
-            rows,
-            decoding,
+            Slots(DIMS, 1, backend.make_storage),
+            Start(logits=np.zeros((1, DIMS.vocab_size), np.float32), ordinal=0),
+            [Row(StreamDecoder(tokenizer))],
+            Sampler(0.0, 1.0, 0),
+            lambda ids: table[np.asarray(ids)].astype(np.float32),
+            controls,
             settings,
-            lambda ids: table[np.asarray(ids)].astype(np.float32),  # type: ignore[arg-type]
-            Cancel(),
-        ):
+        )
+        started = time.perf_counter()
+        for _ in generation.run():
             pass
         whole = time.perf_counter() - started
         shares.append((whole - backend.spent) / arguments.tokens * 1e3)

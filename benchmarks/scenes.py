@@ -26,11 +26,14 @@ from measuring import record
 from PIL import Image
 
 import tightrope as tr
+from tightrope.arrays import Indices
+from tightrope.bundle import Bundle
 from tightrope.profiles.task.score import score_task
 from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.profiles.task.tally import Tally
 from tightrope.profiles.task.task import Item, Task, read_task
-from tightrope.runtime.sight import SeenImage
+from tightrope.runtime.backends import create_backend
+from tightrope.runtime.baselines import Baseline
 
 RESAMPLES = 4000
 RESOLUTIONS = (336, 224, 168)
@@ -41,35 +44,32 @@ UNTRAINED, UNTRAINED_TOKENS = 300, 72
 """Questions, and as many tokens as the longest answer has; an untrained model never ends one."""
 
 
-class OracleSight:
+class Oracle:
     """Keeps the patches of what a question names, which no method can know, and fills up at random.
 
     It says how much a selector could win; that is why it stays here.
     """
 
-    def __init__(self, sight: Any, share: float) -> None:
-        self._sight, self._share = sight, share
+    def __init__(self) -> None:
         self.item: Item | None = None
+        """The question that is asked next."""
 
-    def see(self, images: Sequence[Any], *rest: Any) -> list[SeenImage]:
-        seen = self._sight.see(images, *rest)
-        return [self._kept(image) for image in seen]
-
-    def _kept(self, image: SeenImage) -> SeenImage:
-        assert self.item is not None
-        info = self.item.info
-        side = round(image.available**0.5)
-        keep = -int(-image.available * self._share // 1)
+    def indices(self, num_images: int, available: int, keep: int, seed: int) -> Indices:
+        """Kept patches of the item's picture, [1,K] ascending."""
+        assert self.item is not None and num_images == 1
+        info, side = self.item.info, round(available**0.5)
         covered = [_cover(box, info["pixels"], side) for box in info["about"]]
         order: dict[int, None] = {}
-        for turn in range(image.available):
+        for turn in range(available):
             for patches in covered:
                 if turn < len(patches):
                     order[patches[turn]] = None
         rng = np.random.default_rng(info["scene"])
-        order |= dict.fromkeys(int(patch) for patch in rng.permutation(image.available))
-        index = np.sort(np.array(list(order)[:keep]))
-        return SeenImage(image.available, index, image.embeds[index])
+        order |= dict.fromkeys(int(patch) for patch in rng.permutation(available))
+        return np.sort(np.array(list(order)[:keep]))[None]
+
+
+ORACLE = Oracle()
 
 
 def _cover(box: Sequence[float], pixels: int, side: int) -> list[int]:
@@ -91,14 +91,17 @@ class Condition:
     bundle: str
     items: tuple[Item, ...]
     config: ScoreConfig = field(default_factory=ScoreConfig)
-    oracle: float | None = None
+    oracle: str | None = None
     """Share of the tokens that the oracle keeps."""
 
 
 @functools.cache
 def loaded(bundle: str) -> tr.Model:
     """Once a process; each has one thread."""
-    return tr.load(bundle, threads=1)
+    opened = Bundle.open(bundle)
+    oracle = Baseline(name="oracle", paper="what the question names", indices=ORACLE.indices)
+    backend = create_backend("auto", opened, threads=1)
+    return tr.Model(opened, backend, selectors={oracle.name: oracle})
 
 
 def measure(condition: Condition) -> tuple[dict[str, Any], dict[str, float]]:
@@ -109,16 +112,12 @@ def measure(condition: Condition) -> tuple[dict[str, Any], dict[str, float]]:
         values = report.to_dict()
         told = {name: values[name] for name in ("overall", "types", "by", "visual_tokens_kept")}
         return told, {record.id: record.right or 0.0 for record in report.records}
-    sight, right = model._sight, {}
-    replacement = OracleSight(sight, condition.oracle)
-    model._sight = replacement  # type: ignore[assignment]
-    try:
-        for item in condition.items:
-            replacement.item = item
-            report = score_task(model, Task(folder=Path(), items=(item,)), condition.config)
-            right[item.id] = report.overall.right
-    finally:
-        model._sight = sight
+    right = {}
+    point = tr.OperatingPoint(selector="oracle", keep=condition.oracle)
+    config = replace(condition.config, point=point)
+    for ORACLE.item in condition.items:
+        report = score_task(model, Task(folder=Path(), items=(ORACLE.item,)), config)
+        right[ORACLE.item.id] = report.overall.right
     return {"overall": Tally(n=len(right), right=sum(right.values())).to_dict()}, right
 
 
@@ -161,7 +160,7 @@ def conditions(bundle: str, untrained: str, task: Task, pruned: int, grey: Path)
             point = tr.OperatingPoint(selector=method, keep=keep)
             config = ScoreConfig(by=by, point=point)
             found.append(asked(name=f"{method} {keep}", items=seen[:pruned], config=config))
-    found.append(asked(name="oracle 12.5%", items=seen[:pruned], oracle=0.125))
+    found.append(asked(name="oracle 12.5%", items=seen[:pruned], oracle="12.5%"))
     return found
 
 

@@ -11,36 +11,44 @@ scale a copy of the cache, which no step makes (the graph's inputs are the slots
 from __future__ import annotations
 
 import argparse
+import time
 
 import numpy as np
 from measuring import interleaved, record, spread
 
-import tightrope as tr
-from tightrope.runtime.backends.backend import Call, Cancel
-from tightrope.runtime.conversation import Conversation, assemble
-from tightrope.runtime.model import Model
+from tightrope.bundle import Bundle
+from tightrope.inputs.layout import assemble
+from tightrope.interface.calls import Call, Update
+from tightrope.runtime.backends import create_backend
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.conversation import Conversation
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.settings import resolve
-from tightrope.runtime.slots import Update
 
 
-def filled(model: Model, tokens: int) -> Conversation:
+def filled(loaded: Loaded, tokens: int) -> Conversation:
     """A conversation that holds `tokens` random tokens."""
-    manifest = model.bundle.manifest
     rng = np.random.default_rng(0)
-    conversation = Conversation(model.backend, manifest)
-    ids = rng.integers(0, manifest.dims.vocab_size, tokens).tolist()
-    stretch = assemble(ids, [], None, model._embeddings, 0)
-    conversation.read(stretch, 0, resolve(None, manifest), Cancel())
+    conversation = Conversation(loaded)
+    ids = rng.integers(0, loaded.manifest.dims.vocab_size, tokens).tolist()
+    stream = assemble(ids, None, (), loaded.embeddings)
+    for _ in conversation.read(stream, 0, resolve(None, loaded.manifest), Cancel()):
+        pass
     return conversation
 
 
-def one_step(model: Model, conversation: Conversation) -> Update:
+def one_step(loaded: Loaded, conversation: Conversation) -> Update:
     """The decode call for the next token, not committed: the slots stay as they are."""
-    settings = resolve(None, model.bundle.manifest)
+    settings = resolve(None, loaded.manifest)
     place = np.array([[conversation.next_ordinal]])
-    embeds = model._embeddings([[1]])
-    call = Call(embeds, place.astype(np.int32), place, settings.budget, settings.policy)
-    return model.backend.decode(conversation.slots, call)[1]
+    embeds = loaded.embeddings([[1]])
+    call = Call(embeds, place.astype(np.int32), place, settings.kv_budget, settings.policy)
+    return loaded.backend.decode(conversation.slots, call)[1]
+
+
+def load(path: str, threads: int | None) -> Loaded:
+    bundle = Bundle.open(path)
+    return Loaded(bundle, create_backend("onnxruntime", bundle, threads), time.perf_counter)
 
 
 def main() -> None:
@@ -49,7 +57,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=60)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
-    models = {path: tr.load(path, threads=arguments.threads) for path in arguments.bundles}
+    models = {path: load(path, arguments.threads) for path in arguments.bundles}
     few = {path: filled(model, 63) for path, model in models.items()}
     tasks = {
         f"{model.bundle.manifest.slots} slots allowed": (
@@ -69,8 +77,8 @@ def main() -> None:
         times = interleaved(
             {
                 "run": lambda conversation=conversation: one_step(largest, conversation),
-                "commit": lambda slots=slots, update=update: slots.commit(update, slots.capacity),
-                "copy of the cache": lambda slots=slots: (slots._keys.copy(), slots._values.copy()),
+                "commit": lambda slots=slots, update=update: slots.commit(update),
+                "copy of the cache": lambda slots=slots: slots.fork(1),
             },
             arguments.repetitions,
         )

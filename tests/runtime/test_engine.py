@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import subprocess
@@ -116,9 +117,10 @@ def test_an_idle_engine_has_no_thread_and_gets_another(
 
 
 def test_hooks_of_a_cancel_do_not_pile_up() -> None:
-    cancel, called = Cancel(), []
+    cancel = Cancel()
+    called: list[int] = []
     for number in range(3):
-        with cancel.interrupting(lambda number=number: called.append(number)):
+        with cancel.interrupting(functools.partial(called.append, number)):
             pass
     cancel.ask()
     assert called == []

@@ -5,6 +5,7 @@ Every bundle has them: what any method has to beat, and the floor of every compa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +44,8 @@ class Baseline:
     indices: Draw
 
 
-BASELINES = {
+Baselines = Mapping[str, Baseline]
+BASELINES: Baselines = {
     baseline.name: baseline
     for baseline in (
         Baseline(name="uniform", paper="baseline: evenly spaced in raster order", indices=uniform),

@@ -7,6 +7,7 @@ from tightrope.errors import BundleError
 from tightrope.inputs.positions import Rule, find_rule
 from tightrope.interface.tensors import decoder_inputs, decoder_outputs
 from tightrope.runtime.backends.backend import Backend
+from tightrope.runtime.baselines import BASELINES, Baselines
 from tightrope.runtime.embeddings import Embeddings
 from tightrope.runtime.engine import engine_of
 from tightrope.runtime.language import Language
@@ -17,8 +18,15 @@ from tightrope.runtime.vision import Vision
 class Loaded:
     """What a request needs of its bundle."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, clock: Clock) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        clock: Clock,
+        selectors: Baselines | None = None,
+    ) -> None:
         """Raises BundleError for a part that is damaged or does not fit the manifest."""
+        self.baselines = {**BASELINES, **(selectors or {})}
         self.bundle, self.backend, self.clock = bundle, backend, clock
         self.engine = engine_of(backend.device)
         self.manifest: Manifest = bundle.manifest
@@ -30,7 +38,10 @@ class Loaded:
         if (tower := self.manifest.tower) is not None:
             config = bundle.read_json("preprocessor.json")
             prepare = tower.prepare(config, bundle.read_arrays("positions.npz"))
-            self.vision = Vision(backend, tower, prepare)
+            self.vision = Vision(backend, tower, prepare, self.baselines)
+
+
+__all__ = ["Baselines", "Loaded"]
 
 
 def _check_decoder(bundle: Bundle, backend: Backend) -> None:

@@ -19,6 +19,7 @@ from tightrope.runtime.stream import Stream, start
 
 if TYPE_CHECKING:
     from tightrope.runtime.backends import Backend
+    from tightrope.runtime.loaded import Baselines
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Model:
@@ -33,15 +34,20 @@ def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | Non
 
 
 class Model:
-    """A bundle on a backend; requests may come from any thread, the device's own runs them.
-
-    clock: seconds, ascending, by which answers are timed; tests script it.
-    """
+    """A bundle on a backend; requests may come from any thread, the device's own runs them."""
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, clock: Callable[[], float] = time.perf_counter
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        clock: Callable[[], float] = time.perf_counter,
+        selectors: Baselines | None = None,
     ) -> None:
-        self._loaded = Loaded(bundle, backend, clock)
+        """clock: seconds, ascending, by which answers are timed; tests script it.
+
+        selectors: further ways to select visual tokens on the host, by name.
+        """
+        self._loaded = Loaded(bundle, backend, clock, selectors)
 
     @property
     def bundle(self) -> Bundle:

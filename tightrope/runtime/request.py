@@ -56,7 +56,7 @@ class Request:
         """Raises InputError for what cannot be answered, before anything runs."""
         self.cancel = Cancel()
         self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
-        self._settings = resolve(options.point, loaded.manifest)
+        self._settings = resolve(options.point, loaded.manifest, loaded.baselines)
         self._conversation = conversation or Conversation(loaded)
         self._sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
         decoders = (

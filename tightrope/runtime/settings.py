@@ -14,7 +14,7 @@ from tightrope.checks import check_type
 from tightrope.errors import InputError
 from tightrope.inputs.layout import visual_tokens
 from tightrope.plugins.slot_attention.policies import DEFAULT_POLICY, find_policy, unbudgeted
-from tightrope.runtime.baselines import BASELINES
+from tightrope.runtime.baselines import BASELINES, Baselines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +43,18 @@ class Settings:
         return entered if link is None else min(entered, keep_count(link.keep, available))
 
 
-def resolve(point: OperatingPoint | None, manifest: Manifest) -> Settings:
-    """Settings of `point` on the bundle; raises InputError naming what does not fit."""
+def resolve(
+    point: OperatingPoint | None, manifest: Manifest, baselines: Baselines = BASELINES
+) -> Settings:
+    """Settings of `point` on the bundle; raises InputError naming what does not fit.
+
+    baselines: what the host selects by without a graph.
+    """
     if point is None:
         point = OperatingPoint()
     check_type("point", point, OperatingPoint, "an OperatingPoint, or None")
     resolution = _resolution(point.resolution, manifest)
-    links = _links(point, manifest)
+    links = _links(point, manifest, baselines)
     if resolution is not None and manifest.tower is not None:
         for link in links:
             keep_count(link.keep, visual_tokens(manifest.tower.layout(resolution)))
@@ -100,14 +105,14 @@ def _resolution(wanted: int | None, manifest: Manifest) -> int | None:
     return wanted or listed[0]
 
 
-def _links(point: OperatingPoint, manifest: Manifest) -> tuple[Link, ...]:
+def _links(point: OperatingPoint, manifest: Manifest, baselines: Baselines) -> tuple[Link, ...]:
     links: list[Link] = []
     for name, keep in point.links():
         if manifest.vision is None:
             raise InputError(f"selector is {name!r}, but the bundle sees no images")
         place: Place = "inside" if name in manifest.schedules else "tower"
-        if place == "tower" and name not in manifest.selectors and name not in BASELINES:
-            known = [*manifest.selectors, *BASELINES, *manifest.schedules]
+        if place == "tower" and name not in manifest.selectors and name not in baselines:
+            known = [*manifest.selectors, *baselines, *manifest.schedules]
             raise InputError(
                 f"selector is {name!r}; the bundle has {', '.join(known)}: "
                 "export with the selector or schedule you need"

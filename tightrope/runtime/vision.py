@@ -15,7 +15,7 @@ from tightrope.errors import BundleError
 from tightrope.inputs.layout import ImageTokens
 from tightrope.inputs.prepare import Prepare, Tower
 from tightrope.runtime.backends.backend import Backend, VisualTokens
-from tightrope.runtime.baselines import BASELINES
+from tightrope.runtime.baselines import Baselines
 from tightrope.runtime.images import check_list, image_digest, load_image
 from tightrope.runtime.options import ImageSource
 from tightrope.runtime.settings import Settings
@@ -51,8 +51,11 @@ def load_images(sources: Sequence[ImageSource]) -> list[LoadedImage]:
 class Vision:
     """Preparing, tower and selection, with a memory of images that were seen before."""
 
-    def __init__(self, backend: Backend, tower: Tower, prepare: Prepare) -> None:
+    def __init__(
+        self, backend: Backend, tower: Tower, prepare: Prepare, baselines: Baselines
+    ) -> None:
         self._backend, self.tower, self._prepare = backend, tower, prepare
+        self._baselines = baselines
         self._memory: OrderedDict[tuple[str, int], VisualTokens] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -113,8 +116,8 @@ class Vision:
         link, keep = settings.link("tower"), settings.kept("tower", available, available)
         if link is None or keep >= available:
             index, embeds = np.tile(np.arange(available), (images, 1)), tokens.embeds
-        elif link.method in BASELINES:
-            index = BASELINES[link.method].indices(images, available, keep, seed)
+        elif link.method in self._baselines:
+            index = self._baselines[link.method].indices(images, available, keep, seed)
             embeds = np.take_along_axis(tokens.embeds, index[:, :, None], 1)
         else:
             index, embeds = self._backend.select(link.method, tokens, text_embeds(), keep)

@@ -22,7 +22,7 @@ from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.profiles.task.tally import Tally
 from tightrope.profiles.task.task import Item, Task, read_task, write_task
 from tightrope.profiles.task.vqa import vqa_accuracy, written_alike
-from tightrope.runtime import sight
+from tightrope.runtime import vision
 from tightrope.runtime.model import Model, load
 
 Find = Callable[[str], Path]
@@ -132,14 +132,13 @@ def test_a_report_is_json_with_records_where_they_are_wanted(model: Model, task:
 def test_an_image_goes_through_the_tower_once_though_only_one_is_remembered(
     model: Model, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert model._sight is not None
-    one = next(iter(model._sight._memory.values())).nbytes
-    monkeypatch.setattr(sight, "REMEMBERED_BYTES", one)
     fresh, real, calls = Model(model.bundle, model.backend), model.backend.vision, []
 
     def counted(*arguments: Any) -> Any:
+        tokens = real(*arguments)
+        monkeypatch.setattr(vision, "REMEMBERED_BYTES", tokens.nbytes)
         calls.append(arguments)
-        return real(*arguments)
+        return tokens
 
     monkeypatch.setattr(model.backend, "vision", counted)
     score(fresh, task)
