@@ -14,9 +14,22 @@ from typing import Any
 import pytest
 
 from tightrope import bundle as bundles
-from tightrope.bundle import FORMAT, MANIFEST, Bundle, Manifest, Stage, VisionInfo, state_folder
+from tightrope.bundle import (
+    FORMAT,
+    MANIFEST,
+    Bundle,
+    FileEntry,
+    Manifest,
+    Parity,
+    SelectorInfo,
+    Source,
+    Stage,
+)
 from tightrope.errors import BundleError, InputError
-from tightrope.interface import Dims
+from tightrope.inputs.vision import VisionInfo
+from tightrope.interface.onnx import OWN_OPSET
+from tightrope.interface.tensors import Dims
+from tightrope.state import state_folder
 
 VOCAB, HIDDEN = 10, 8
 CONTENTS = {
@@ -40,27 +53,29 @@ def manifest(**changes: Any) -> Manifest:
             vocab_size=VOCAB,
         ),
         "positions": "ordinal",
-        "opset_version": 1,
+        "opset_version": OWN_OPSET,
         "precision": "fp16",
         "activations": "float16",
         "embeddings": "float16",
         "slots": 64,
         "prefill_chunk": 32,
-        "standard_prefill": True,
         "minimum_onnxruntime": "1.23",
+        "source": Source(name="tiny", revision="sha256:0", licence="unknown"),
         "vision": VisionInfo(
+            kind="clip",
             image_token_id=4,
             image_token="<image>",
-            patch_size=14,
-            hidden_size=8,
-            head_dim=4,
             resolutions=(56, 28),
             signals=("cls_attention",),
+            sizes={"patch_size": 14, "hidden_size": 8, "head_dim": 4},
         ),
-        "selectors": {"visionzip": {"signals": ["cls_attention"], "graph": True}},
-        "schedules": {"fastv": (Stage(method="fastv", layer=2),)},
+        "selectors": {
+            "visionzip": SelectorInfo(signals=("cls_attention",), text_guided=False),
+        },
+        "schedules": {"fastv": (Stage(layer=2, share=1.0),)},
+        "parity": Parity(logits=1e-6, allowed=1e-4, equal_tokens=9, tokens=9),
         "files": {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
             for name, content in CONTENTS.items()
         },
     }
@@ -121,7 +136,16 @@ def test_a_missing_file_is_named(folder: Path, put: Callable[[Path], None] | Non
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"format": 1}', b"[" * 100_000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff\xfe",
+        b'{"format": 2, "opset_version": 2}',
+        b"[" * 100_000,
+    ],
     ids=["empty", "cut", "list", "null", "no format", "no text", "nothing else", "deep"],
 )
 def test_a_manifest_that_is_no_manifest_is_damaged(folder: Path, text: bytes) -> None:
@@ -140,6 +164,13 @@ def test_another_format_names_the_way_out(folder: Path, found: object, way_out: 
         Bundle.open(folder)
 
 
+@pytest.mark.parametrize("found", [OWN_OPSET + 1, OWN_OPSET - 1, None, "2"])
+def test_an_op_set_that_the_reader_does_not_know_is_refused(folder: Path, found: object) -> None:
+    rewrite(folder, lambda values: values.update(opset_version=found))
+    with pytest.raises(BundleError, match=r"has opset_version .*, this reader knows"):
+        Bundle.open(folder)
+
+
 WRONG_ENTRIES: dict[str, Edit] = {
     "unknown entries": lambda m: m.update(colour="red"),
     "dims has unknown entries": lambda m: m["dims"].update(depth=3),
@@ -152,10 +183,14 @@ WRONG_ENTRIES: dict[str, Edit] = {
     "dims is None": lambda m: m.update(dims=None),
     "head_dim is -2": lambda m: m["dims"].update(head_dim=-2),
     "vision is 5": lambda m: m.update(vision=5),
-    "patch_size is 0": lambda m: m["vision"].update(patch_size=0),
+    "a clip tower has": lambda m: m["vision"]["sizes"].update(patch_size=0),
+    "a clip tower has the sizes": lambda m: m["vision"]["sizes"].pop("head_dim"),
+    "of kind 'cloud'": lambda m: m["vision"].update(kind="cloud"),
+    "parity: logits is 'low'": lambda m: m["parity"].update(logits="low"),
+    "text_guided is 1": lambda m: m["selectors"]["visionzip"].update(text_guided=1),
     "resolutions is 56": lambda m: m["vision"].update(resolutions=56),
     "resolutions is '56'": lambda m: m["vision"].update(resolutions=["56"]),
-    "resolution is 0": lambda m: m["vision"].update(resolutions=[]),
+    r"resolutions are \(\)": lambda m: m["vision"].update(resolutions=[]),
     "resolutions are": lambda m: m["vision"].update(resolutions=[57]),
     "schedules is": lambda m: m.update(schedules=[]),
     "schedule fastv": lambda m: m["schedules"]["fastv"][0].update(layer=4),
@@ -163,7 +198,7 @@ WRONG_ENTRIES: dict[str, Edit] = {
     "minimum_onnxruntime": lambda m: m.update(minimum_onnxruntime="new"),
     "files is": lambda m: m.update(files=[]),
     "weights.data is": lambda m: m["files"].update({"graphs/weights.data": 200}),
-    "no bytes and sha256": lambda m: m["files"]["graphs/weights.data"].pop("sha256"),
+    "sha256": lambda m: m["files"]["graphs/weights.data"].pop("sha256"),
     "embeddings.data has 160 bytes, dims say 144": lambda m: m["dims"].update(vocab_size=9),
     "embeddings.data has 160 bytes, dims say 320": lambda m: m.update(embeddings="float32"),
 }

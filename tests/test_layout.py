@@ -110,9 +110,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_export_stays_callable_once_the_part_of_that_name_is_imported() -> None:
     code = """
 import sys, types
-api = types.ModuleType("tightrope.export.api")
+api = types.ModuleType("tightrope.export.export")
 api.export = lambda *args, **kwargs: (args, kwargs)
-sys.modules["tightrope.export.api"] = api
+sys.modules["tightrope.export.export"] = api
 import tightrope as tr
 before = tr.export("in", "out", config=None)
 import tightrope.export

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tightrope.bundle import FORMAT, MANIFEST, Manifest
+from tightrope.bundle import FORMAT, MANIFEST, FileEntry, Manifest, Source
 from tightrope.cli.inspect import resident_memory
-from tightrope.interface import Dims
+from tightrope.interface.onnx import OWN_OPSET
+from tightrope.interface.tensors import Dims
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -28,17 +29,16 @@ def manifest(files: dict[str, bytes], precision: str = "fp16") -> Manifest:
             vocab_size=100,
         ),
         positions="ordinal",
-        opset_version=1,
+        opset_version=OWN_OPSET,
         precision=precision,
         activations="float16",
         embeddings="float16",
         slots=64,
         prefill_chunk=32,
-        standard_prefill=True,
         minimum_onnxruntime="1.23",
-        source={"licence": "apache-2.0"},
+        source=Source(name="tiny", revision="sha256:0", licence="apache-2.0"),
         files={
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
             for name, content in files.items()
         },
     )
@@ -77,11 +77,11 @@ def test_verify_finds_a_file_that_was_edited_in_place(command: Command, bundle: 
     assert "embeddings.data" in result.stderr
 
 
-def test_sixteen_bit_weights_count_twice_on_the_host_and_int4_once() -> None:
+def test_weights_count_twice_on_the_host_where_they_are_widened_or_packed_twice() -> None:
     files = {"graphs/weights.data": bytes(1000)}
-    half, packed = (resident_memory(manifest(files, name)) for name in ("fp16", "int4"))
-    assert half["weights, host graphs"] == 2000
-    assert packed["weights, host graphs"] == 1000
+    names = ("fp32", "fp16", "int4")
+    found = [resident_memory(manifest(files, name))["weights, host graphs"] for name in names]
+    assert found == [1000, 2000, 2000]
 
 
 def test_slots_take_keys_and_values_of_every_layer_and_head() -> None:

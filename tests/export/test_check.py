@@ -10,24 +10,30 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tightrope.bundle import FORMAT, MANIFEST, Manifest, Stage, VisionInfo, sha256_of
+from tightrope.bundle import FORMAT, MANIFEST, FileEntry, Manifest, Source, Stage, sha256_of
 from tightrope.errors import BackendError, UnsupportedModel
-from tightrope.export import check
-from tightrope.export.check import (
-    axis_ranges,
-    check_bundle,
-    check_graph,
-    check_operators,
-    operators_of,
+from tightrope.export.check import rtx
+from tightrope.export.check.operators import check_operators, operators_of
+from tightrope.export.check.rtx import check_bundle, check_graph
+from tightrope.inputs.vision import VisionInfo
+from tightrope.interface.names import GraphName
+from tightrope.interface.onnx import (
+    FLOAT,
+    FLOAT16,
+    INT32,
+    INT64,
+    IR_VERSION,
+    OPSET,
+    OWN_OPSET,
+    element_type,
 )
-from tightrope.interface import Dims
+from tightrope.interface.tensors import Dims
 from tightrope.plugins.builder import OpBuilder
 from tightrope.plugins.select_tokens import SCHEMA as SELECT_TOKENS
 from tightrope.plugins.select_tokens import body as select_tokens
 from tightrope.plugins.slot_attention import SCHEMA as SLOT_ATTENTION
 from tightrope.plugins.slot_attention import body as slot_attention
 
-FLOAT, INT32, INT64, FLOAT16 = 1, 6, 7, 10
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 8
 RANGES = {
     "N": (1, 1, 4),
@@ -48,13 +54,13 @@ def value(name: str, dtype: int, axes: Sequence[int | str]) -> ir.Value:
 
 
 def model(
-    op: OpBuilder, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], opset: int = 21
+    op: OpBuilder, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], opset: int = OPSET
 ) -> ir.Model:
     graph = ir.Graph(inputs, outputs, nodes=op.nodes, opset_imports={"": opset}, name="graph")
-    return ir.Model(graph, ir_version=10)
+    return ir.Model(graph, ir_version=IR_VERSION)
 
 
-def tiny(emit: Emit, dtype: int = FLOAT, gives: int = FLOAT, opset: int = 21) -> ir.Model:
+def tiny(emit: Emit, dtype: int = FLOAT, gives: int = FLOAT, opset: int = OPSET) -> ir.Model:
     """A graph with input x [N,8] of `dtype`, made by `emit(op, x)`."""
     op, x = OpBuilder(), value("x", dtype, ("N", 8))
     result = emit(op, x)
@@ -62,44 +68,31 @@ def tiny(emit: Emit, dtype: int = FLOAT, gives: int = FLOAT, opset: int = 21) ->
     return model(op, [x], [result], opset)
 
 
-def attention(face: str, dtype: int) -> ir.Model:
+def attention(form: slot_attention.Form, activation: int) -> ir.Model:
     """One SlotAttention by its body, with a window and a soft cap, its axes named for layer 0."""
-    single = face == "step"
-    fixed: dict[str, int | str] = {"Hq": HEADS, "Hkv": KV_HEADS, "D": HEAD_DIM, "8": 8, "1": 1}
+    single = form == "step"
+    fixed: dict[str, int | str] = {"Hq": HEADS, "Hkv": KV_HEADS, "D": HEAD_DIM}
     fixed |= {"C": "C", "U": "C" if single else "U0", "S": 1 if single else "S"}
-    types = {"T": dtype, "float32": FLOAT, "int32": INT32, "int64": INT64}
-    inputs = []
-    for argument in SLOT_ATTENTION.inputs:
-        shape = [fixed.get(axis, axis) for axis in argument.axes]
-        inputs.append(value(argument.name, types[argument.dtype], shape))
+    inputs = [
+        value(
+            row.name,
+            element_type(row.dtype, activation),
+            [fixed.get(str(axis), axis) for axis in row.axes],
+        )
+        for row in SLOT_ATTENTION.inputs
+    ]
     op = OpBuilder()
-    dims = slot_attention.Dims(
-        q_heads=HEADS,
-        kv_heads=KV_HEADS,
-        head_dim=HEAD_DIM,
-        dtype=dtype,
-        scale=HEAD_DIM**-0.5,
-        softcap=3.0,
-        window=9,
-        pool_kernel=5,
-    )
-    common = slot_attention.shared(op, inputs[7], inputs[9], KV_HEADS)
-    query, key, value_, slot_key, slot_value, slot_score, slot_position = inputs[:7]
-    attend = slot_attention.attend_one if single else slot_attention.attend
-    keep = slot_attention.keep_one if single else slot_attention.keep
-    rows = [query, key, value_, slot_key, slot_value, slot_position]
-    done = attend(op, rows, op.dim(slot_score, 2), dims, common)
-    kept = keep(op, [done.mass, key, slot_score, slot_position, inputs[8]], dims, common)
-    outputs = (done.out, *kept)
-    for output, argument in zip(outputs, SLOT_ATTENTION.outputs, strict=True):
-        output.name = f"next_{argument.name}"
-        output.type = ir.TensorType(ir.DataType(types[argument.dtype]))
-    return model(op, inputs, outputs)
+    shape = slot_attention.Fixed(HEADS, KV_HEADS, HEAD_DIM, activation, HEAD_DIM**-0.5, 3.0, 9)
+    outputs = slot_attention.body(op, inputs, shape, form)
+    for output, row in zip(outputs, SLOT_ATTENTION.outputs, strict=True):
+        output.name = f"next_{row.name}"
+        output.type = ir.TensorType(ir.DataType(element_type(row.dtype, activation)))
+    # The budget is compared where something may leave, and nowhere else.
+    return model(op, [item for item in inputs if item.uses()], outputs)
 
 
 def selection() -> ir.Model:
-    types = {"float32": FLOAT, "int64": INT64}
-    inputs = [value(a.name, types[a.dtype], a.axes) for a in SELECT_TOKENS.inputs]
+    inputs = [value(r.name, element_type(r.dtype, FLOAT), r.axes) for r in SELECT_TOKENS.inputs]
     op = OpBuilder()
     outputs = select_tokens.body(op, *inputs)
     for number, output in enumerate(outputs):
@@ -116,6 +109,8 @@ def saved(graph: ir.Model, folder: Path, name: str = "graph") -> Path:
 BODIES = {
     "general in float32": lambda: attention("general", FLOAT),
     "general in float16": lambda: attention("general", FLOAT16),
+    "append in float32": lambda: attention("append", FLOAT),
+    "append in float16": lambda: attention("append", FLOAT16),
     "step in float32": lambda: attention("step", FLOAT),
     "step in float16": lambda: attention("step", FLOAT16),
     "SelectTokens": selection,
@@ -268,7 +263,7 @@ def test_a_file_that_is_no_onnx_fails(content: bytes | None, tmp_path: Path) -> 
 def test_whatever_the_process_does_is_reported(
     code: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "RTX_PROCESS", ("-c", code))
+    monkeypatch.setattr(rtx, "RTX_PROCESS", ("-c", code))
     file = saved(tiny(lambda op, x: op.Relu(x)), tmp_path)
     result = check_graph("crash", file, RANGES, timeout_seconds=1)
     assert not result.ok
@@ -296,14 +291,14 @@ def manifest(**changes: Any) -> Manifest:
             vocab_size=64,
         ),
         "positions": "ordinal",
-        "opset_version": 1,
+        "opset_version": OWN_OPSET,
         "precision": "fp16",
         "activations": "float16",
         "embeddings": "float16",
         "slots": 256,
         "prefill_chunk": 64,
-        "standard_prefill": True,
         "minimum_onnxruntime": "1.23",
+        "source": Source(name="test", revision="sha256:0", licence="unknown"),
     }
     return Manifest(**values | changes)
 
@@ -315,7 +310,7 @@ def bundled(folder: Path, graphs: dict[str, ir.Model], **changes: Any) -> Path:
     for name, graph in graphs.items():
         file = saved(graph, folder / "graphs", name)
         size = file.stat().st_size
-        files[f"graphs/{name}.onnx"] = {"bytes": size, "sha256": sha256_of(file)}
+        files[f"graphs/{name}.onnx"] = FileEntry(bytes=size, sha256=sha256_of(file))
     changes.setdefault("standard_ops", {n: operators_of(g) for n, g in graphs.items()})
     text = json.dumps(manifest(files=files, **changes).to_dict())
     (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -325,7 +320,7 @@ def bundled(folder: Path, graphs: dict[str, ir.Model], **changes: Any) -> Path:
 @needs_rtx
 def test_each_standard_graph_of_a_bundle_is_built(tmp_path: Path) -> None:
     graphs = {
-        "standard.prefill": attention("general", FLOAT16),
+        "standard.prefill": attention("append", FLOAT16),
         "standard.decode": attention("step", FLOAT16),
         "host.decoder": tiny(lambda op, x: op.Attention(x, x, x)),
     }
@@ -344,11 +339,16 @@ def test_what_a_bundle_records_is_compared_with_the_list(tmp_path: Path) -> None
 
 
 @needs_rtx
-def test_more_slots_than_tensorrt_ranks_fail_in_prefill(tmp_path: Path) -> None:
-    graphs = {"standard.prefill": attention("general", FLOAT16)}
-    (result,) = check_bundle(bundled(tmp_path / "x.bundle", graphs, slots=3776))
-    assert not result.ok
-    assert "3840" in result.message
+def test_more_tokens_than_tensorrt_ranks_fail_where_they_are_ranked(tmp_path: Path) -> None:
+    graphs = {
+        "standard.prefill": attention("append", FLOAT16),
+        "standard.prefill-fastv": selection(),
+    }
+    changes = {"prefill_chunk": 3840, "slots": 4096}
+    plain, staged = check_bundle(bundled(tmp_path / "x.bundle", graphs, **changes))
+    assert plain.message == "", "a prompt is appended: nothing is ranked"
+    assert not staged.ok
+    assert "3840 tokens are ranked together" in staged.message
 
 
 @pytest.mark.parametrize("resolutions", [(336,), (336, 224, 448)])
@@ -357,25 +357,38 @@ def test_more_slots_than_tensorrt_ranks_fail_in_prefill(tmp_path: Path) -> None:
 )
 def test_ranges_are_ordered_and_agree(graph: str, resolutions: tuple[int, ...]) -> None:
     vision = VisionInfo(
+        kind="clip",
         image_token_id=1,
         image_token="<image>",
-        patch_size=14,
-        hidden_size=32,
-        head_dim=8,
         resolutions=resolutions,
         signals=(),
+        sizes={"patch_size": 14, "hidden_size": 32, "head_dim": 8},
     )
-    stages = (Stage(method="fastv", layer=2), Stage(method="fastv", layer=4))
-    described = manifest(prefill_chunk=1200, vision=vision, schedules={"fastv": stages})
-    ranges = axis_ranges(f"standard.{graph}", described)
-    for low, usual, high in ranges.values():
-        assert 0 <= low <= usual <= high
+    stages = (Stage(layer=2, share=2.0), Stage(layer=4, share=1.0))
+    layers = Dims(
+        num_hidden_layers=6,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=HEAD_DIM,
+        hidden_size=32,
+        vocab_size=64,
+    )
+    described = manifest(
+        prefill_chunk=1200, vision=vision, schedules={"fastv": stages}, dims=layers
+    )
+    name = GraphName.parse(f"standard.{graph}")
+    ranges = described.ranges(name)
+    for least, usual, most in ranges.values():
+        assert 0 <= least <= usual <= most
     for place in range(3):
-        assert ranges["K"][place] <= max(ranges["V"][place], 1)
-        if graph.startswith("prefill"):
-            assert ranges["K1"][place] <= ranges["K0"][place] <= ranges["V"][place]
+        if name.role == "prefill":
             assert ranges["V"][place] <= ranges["S"][place]
             assert ranges["U0"][place] <= ranges["C"][place]
+            if name.method:
+                assert ranges["K1"][place] <= ranges["K0"][place] <= ranges["V"][place]
+        elif name.role == "decode":
+            assert ranges["S"] == (1, 1, 1)
         else:
+            assert ranges["K"][place] <= max(ranges["V"][place], 1)
             assert ranges["P"][place] == ranges["V"][place] + 1
             assert ranges["V"][place] == (ranges["H"][place] // 14) ** 2

@@ -15,14 +15,16 @@ import onnxruntime
 import pytest
 
 from tightrope.bundle import Bundle
-from tightrope.interface import Rows, decoder_inputs, decoder_outputs, vision_inputs
+from tightrope.export.selectors import SELECTORS
+from tightrope.interface.names import GraphName
+from tightrope.interface.tensors import Rows, decoder_inputs, decoder_outputs
 from tightrope.plugins.slot_attention.policies import POLICIES
 
 Array = npt.NDArray[Any]
 Find = Callable[[str], Path]
 CAPACITY, OCCUPIED = 40, 33
+ROOM = CAPACITY - OCCUPIED
 TOLERANCE = 2e-5
-SELECTORS = ("visionzip", "divprune", "flashvlm")
 
 
 class Graphs:
@@ -55,7 +57,9 @@ class Graphs:
             options.log_severity_level = 3
             options.intra_op_num_threads = 1
             self._sessions[name] = onnxruntime.InferenceSession(
-                str(self.bundle.graph(name)), options, providers=["CPUExecutionProvider"]
+                str(self.bundle.graph(GraphName.parse(name))),
+                options,
+                providers=["CPUExecutionProvider"],
             )
         return self._sessions[name]
 
@@ -78,8 +82,8 @@ def decoder_feeds(
         "inputs_embeds": rng.normal(size=(rows, length, dims.hidden_size)).astype(np.float32),
         "query_position": place.astype(np.int32),
         "rope_position": np.maximum(place, 0).astype(np.int64),
-        "kv_budget": np.full(dims.num_hidden_layers, 36, np.int64),
-        "policy": POLICIES[policy].vector(2, 4),
+        "kv_budget": np.full((dims.num_hidden_layers, heads), 36, np.int64),
+        "policy": np.tile(POLICIES[policy].vector(2, 4), (dims.num_hidden_layers, 1)),
     }
     scores, positions = [], []
     for layer in range(dims.num_hidden_layers):
@@ -96,6 +100,12 @@ def decoder_feeds(
     return feeds | {"slot_score": np.stack(scores), "slot_position": np.stack(positions)}
 
 
+def empty_behind(feeds: dict[str, Array], used: int) -> None:
+    """Leave only the first `used` slots occupied."""
+    feeds["slot_position"][..., used:] = -1
+    feeds["slot_score"][..., used:] = 0
+
+
 def same(ours: dict[str, Array], theirs: dict[str, Array]) -> None:
     assert set(ours) == set(theirs)
     for name, value in ours.items():
@@ -110,7 +120,7 @@ def same(ours: dict[str, Array], theirs: dict[str, Array]) -> None:
 @pytest.mark.parametrize("used", [CAPACITY, OCCUPIED])
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_prefill_equals_the_host_decoder(policy: str, used: int, graphs: Graphs) -> None:
-    feeds = decoder_feeds(graphs, 2, 11, policy, used)
+    feeds = decoder_feeds(graphs, 2, ROOM, policy, used)
     same(graphs.run("standard.prefill", feeds), graphs.run("host.decoder", feeds))
 
 
@@ -125,15 +135,39 @@ def test_prefill_takes_a_cache_without_a_single_slot_in_use(graphs: Graphs) -> N
 def test_decode_equals_the_host_decoder_and_prefill(policy: str, graphs: Graphs) -> None:
     feeds = decoder_feeds(graphs, 3, 1, policy)
     feeds["query_position"][2] = -1
-    decoded = graphs.run("standard.decode", feeds)
-    same(decoded, graphs.run("host.decoder", feeds))
-    same(decoded, graphs.run("standard.prefill", feeds))
+    same(graphs.run("standard.decode", feeds), graphs.run("host.decoder", feeds))
+
+
+@pytest.mark.parametrize("length", [ROOM + 1, 11])
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_where_slots_do_not_suffice_the_host_decoder_gives_them_up_inside(
+    policy: str, length: int, graphs: Graphs
+) -> None:
+    feeds = decoder_feeds(graphs, 2, length, policy)
+    tight = graphs.run("host.decoder", feeds)
+    assert ((tight["next_position"] >= 0).sum(-1) == 36).all()
+    # The same with room for all: then nothing leaves, and the best 36 are those that stayed.
+    pad = ((0, 0), (0, 0), (0, 0), (0, length))
+    wide = feeds | {
+        "slot_score": np.pad(feeds["slot_score"], pad),
+        "slot_position": np.pad(feeds["slot_position"], pad, constant_values=-1),
+    }
+    roomy = graphs.run("host.decoder", wide)
+    np.testing.assert_allclose(tight["logits"], roomy["logits"], atol=1e-4)
+    newest = feeds["query_position"].max(1)[None, :, None, None]
+    position, score = roomy["next_position"], roomy["next_score"]
+    safe = (position < 2) | (position > newest - 4)
+    rank_by = np.where(position < 0, -np.inf, np.where(safe, np.inf, score))
+    best = np.argsort(rank_by, -1, kind="stable")[..., -36:]
+    kept = np.sort(np.take_along_axis(position, best, -1), -1)
+    stayed = np.sort(tight["next_position"], -1)[..., -36:]
+    np.testing.assert_array_equal(kept, stayed)
 
 
 def test_decoder_graphs_have_the_inputs_and_outputs_of_the_table(graphs: Graphs) -> None:
     dims = graphs.bundle.manifest.dims
     for name, stages in (("standard.prefill", 0), ("standard.prefill-fastv", 1)):
-        rows: Rows = (*decoder_inputs(dims, stages), *decoder_outputs(dims, stages))
+        rows: Rows = (*decoder_inputs(dims, stages, False), *decoder_outputs(dims, stages))
         found = graphs.axes(name)
         assert list(found) == [row.name for row in rows]
         for row in rows:
@@ -142,7 +176,8 @@ def test_decoder_graphs_have_the_inputs_and_outputs_of_the_table(graphs: Graphs)
 
 @pytest.mark.parametrize("keep", [1, 3, 6])
 def test_prefill_with_a_schedule_equals_the_hosts(keep: int, graphs: Graphs) -> None:
-    feeds = decoder_feeds(graphs, 2, 14, "snapkv")
+    feeds = decoder_feeds(graphs, 2, 14, "snapkv", 20)
+    empty_behind(feeds, 20)
     feeds["visual_index"] = np.tile(np.array([1, 2, 3, 5, 7, 8]), (2, 1))
     feeds["keep_ramp.0"] = np.arange(keep)
     ours = graphs.run("standard.prefill-fastv", feeds)
@@ -161,8 +196,8 @@ def vision_feeds(graphs: Graphs, side: int, images: int = 2) -> dict[str, Array]
 def test_the_tower_equals_the_hosts(side: int, graphs: Graphs) -> None:
     feeds = vision_feeds(graphs, side)
     vision = graphs.bundle.manifest.vision
-    assert vision is not None
-    assert [row.name for row in vision_inputs(vision.hidden_size)] == list(feeds)
+    assert vision is not None and graphs.bundle.manifest.tower is not None
+    assert [row.name for row in graphs.bundle.manifest.tower.input_rows()] == list(feeds)
     ours = graphs.run("standard.vision", feeds)
     same(ours, graphs.run("host.vision", feeds))
     assert ours["visual_embeds"].shape == (2, (side // 14) ** 2, 64)
@@ -177,7 +212,7 @@ def test_selectors_equal_the_hosts(method: str, keep: int, graphs: Graphs) -> No
     ours = graphs.run(f"standard.select-{method}", feeds)
     same(ours, graphs.run(f"host.select-{method}", feeds))
     # A merging selector's CLS takes the first token's place beside it.
-    assert (np.diff(ours["index"], axis=1) >= (method != "visionzip")).all()
+    assert (np.diff(ours["index"], axis=1) >= (not SELECTORS[method].merges)).all()
 
 
 def test_every_standard_graph_of_the_bundle_is_tested_here(graphs: Graphs) -> None:
@@ -192,7 +227,7 @@ def test_half_precision_graphs_are_half_inside_and_float_where_the_table_says(
 ) -> None:
     graphs = Graphs(bundle(name))
     dims = graphs.bundle.manifest.dims
-    feeds = decoder_feeds(graphs, 1, 9, "h2o")
+    feeds = decoder_feeds(graphs, 1, ROOM, "h2o")
     exact = graphs.run("host.decoder", feeds)
     halved = ("inputs_embeds", "slot_key", "slot_value")
     halves = {
@@ -201,8 +236,8 @@ def test_half_precision_graphs_are_half_inside_and_float_where_the_table_says(
     }
     for graph in ("standard.prefill", "standard.decode"):
         types = graphs.types(graph)
-        for row in (*decoder_inputs(dims), *decoder_outputs(dims)):
-            expected = {"T": "float16", "float32": "float"}.get(row.dtype, row.dtype)
+        for row in (*decoder_inputs(dims, 0, graph == "standard.decode"), *decoder_outputs(dims)):
+            expected = {"activation": "float16", "float32": "float"}.get(row.dtype, row.dtype)
             assert types[row.name] == f"tensor({expected})", row.name
     ours = graphs.run("standard.prefill", halves)
     largest = float(np.abs(exact["logits"]).max())
@@ -212,7 +247,7 @@ def test_half_precision_graphs_are_half_inside_and_float_where_the_table_says(
 @pytest.mark.slow
 def test_every_standard_graph_is_built_by_a_real_tensorrt_parser(bundle: Find) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    from tightrope.export.check import check_bundle
+    from tightrope.export.check.rtx import check_bundle
 
     results = check_bundle(bundle("llava-fp16"))
     assert {result.graph: result.message for result in results if not result.ok} == {}

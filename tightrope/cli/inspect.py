@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
+from tightrope.bundle import Bundle, Manifest
 from tightrope.cli.export import parity_rows
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import bytes_text, print_json, print_pairs
@@ -50,8 +50,9 @@ def inspect(
 def resident_memory(manifest: Manifest) -> dict[str, int]:
     """Estimated bytes in memory by what takes them.
 
-    Host graphs compute in float32, so 16-bit weights are held twice as large there; int4 stays
-    packed. Embeddings are memory-mapped: the part in use, at most the file.
+    Host graphs compute in float32, so 16-bit weights are held twice as large there; int4 weights
+    are packed twice, for prompts and for single tokens. Embeddings are memory-mapped: the part in
+    use, at most the file.
     """
     dims = manifest.dims
     weights = sum(
@@ -60,13 +61,13 @@ def resident_memory(manifest: Manifest) -> dict[str, int]:
     slot_values = (
         2 * dims.num_hidden_layers * dims.num_key_value_heads * dims.head_dim * manifest.slots
     )
-    host_weights = weights * 2 if manifest.precision == "fp16" else weights
+    host_weights = weights if manifest.precision == "fp32" else 2 * weights
     return {
         "weights, host graphs": host_weights,
         "weights, standard graphs": weights,
         "slots at capacity, host graphs": slot_values * ITEM_BYTES["float32"],
         "slots at capacity, standard graphs": slot_values * ITEM_BYTES[manifest.activations],
-        "embeddings, at most": manifest.files[EMBEDDINGS].bytes,
+        "embeddings, at most": dims.vocab_size * dims.hidden_size * ITEM_BYTES[manifest.embeddings],
     }
 
 

@@ -81,7 +81,7 @@ def _write(
     traces, left = trace_all(recipe, part(progress, 0.1, 0.55))
     graphs = folder / "graphs"
     graphs.mkdir()
-    with WeightFile(graphs, parameters_of(model), recipe) as weights:
+    with WeightFile(graphs, parameters_of(model), recipe.precision, config.block_size) as weights:
         operators = write_graphs(recipe, traces, graphs, weights, part(progress, 0.55, 0.8))
     progress("writing embeddings and texts", 0.8)
     write_host_files(recipe, model, weights, folder)

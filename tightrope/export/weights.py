@@ -12,8 +12,8 @@ import torch
 
 from tightrope.arrays import Codes, Halves
 from tightrope.errors import UnsupportedModel
+from tightrope.export.config import Precision
 from tightrope.export.graphs.passes.linear import INT4_LAYOUTS, LAYOUT, PARAMETER
-from tightrope.export.recipe import Recipe
 from tightrope.export.tracing.trace import parameter_name
 from tightrope.plugins.int4_matmul.reference import dequantize, pack, quantize
 
@@ -24,11 +24,18 @@ _ALIGN = 4096  # so that a tensor can be mapped on its own
 class WeightFile:
     """Writes parameters as graphs ask for them, and tells graphs where they lie."""
 
-    def __init__(self, folder: Path, parameters: Mapping[str, torch.Tensor], recipe: Recipe):
+    def __init__(
+        self,
+        folder: Path,
+        parameters: Mapping[str, torch.Tensor],
+        precision: Precision,
+        block_size: int,
+    ) -> None:
+        """block_size: weights that share one int4 scale."""
         self._stream: IO[bytes] = (folder / FILE).open("wb")
         self._parameters = parameters
-        self._half = recipe.precision.storage == "float16"
-        self._block_size = recipe.config.block_size
+        self._half = precision.storage == "float16"
+        self._block_size = block_size
         self._stored: dict[tuple[str, str], ir.ExternalTensor] = {}
         self._quantized: set[str] = set()
 

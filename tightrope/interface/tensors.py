@@ -74,8 +74,12 @@ def numbered(name: str, place: int) -> str:
     return f"{name}.{place}"
 
 
-def decoder_inputs(dims: Dims, stages: int = 0) -> Rows:
-    """Inputs of a decoder graph; each in-LLM stage adds how many tokens it keeps."""
+def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
+    """Inputs of a decoder graph; each in-LLM stage adds how many tokens it keeps.
+
+    budgeted: whether slots may be given up inside the call. A graph that only appends, such as
+    standard.prefill, does not read the budget.
+    """
     heads, width, layers = dims.num_key_value_heads, dims.head_dim, dims.num_hidden_layers
     rows = [
         TensorSpec(INPUTS_EMBEDS, "activation", ("N", "S", dims.hidden_size)),
@@ -87,7 +91,7 @@ def decoder_inputs(dims: Dims, stages: int = 0) -> Rows:
     rows += [
         TensorSpec(SLOT_SCORE, "float32", (layers, "N", heads, "C")),
         TensorSpec(SLOT_POSITION, "int32", (layers, "N", heads, "C")),
-        TensorSpec(KV_BUDGET, "int64", (layers, heads)),
+        *([TensorSpec(KV_BUDGET, "int64", (layers, heads))] if budgeted else []),
         TensorSpec(POLICY, "float32", (layers, POLICY_NUMBERS)),
     ]
     if stages:

@@ -4,7 +4,6 @@ In `scene` of that file every decision is exact in float32 and half precision, s
 and the reference must choose alike; where the method ranks exact values, many are equal.
 """
 
-import contextlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tightrope.export.check.operators import check_operators
+from tightrope.export.check.rtx import check_graph
 from tightrope.export.selectors import SELECTORS
 from tightrope.interface.onnx import FLOAT16
 from tightrope.interface.tensors import TEXT_EMBEDS, VISUAL_EMBEDS
@@ -107,7 +108,7 @@ def test_every_input_is_read(name: str, standard_graph: Callable[[str], ir.Model
 def test_the_oldest_parser_knows_every_operator(
     name: str, standard_graph: Callable[[str], ir.Model]
 ) -> None:
-    part_that_has("check_operators").check_operators(name, standard_graph(name))
+    check_operators(name, standard_graph(name))
 
 
 @pytest.mark.skipif(
@@ -118,16 +119,5 @@ def test_tensorrt_builds_the_graph(
     name: str, standard_graph: Callable[[str], ir.Model], tmp_path: Path
 ) -> None:
     ir.save(standard_graph(name), tmp_path / "select.onnx")
-    check = part_that_has("check_graph")
-    done = check.check_graph(name, tmp_path / "select.onnx", RANGES)
+    done = check_graph(name, tmp_path / "select.onnx", RANGES)
     assert done.ok, done.message
-
-
-def part_that_has(function: str) -> Any:
-    """The module of the check for TensorRT with that function."""
-    for name in ("tightrope.export.check.operators", "tightrope.export.check"):
-        with contextlib.suppress(ImportError):
-            module = importlib.import_module(name)
-            if hasattr(module, function):
-                return module
-    return pytest.skip(f"{function} does not import")

@@ -16,6 +16,7 @@ from tightrope.export.graphs.passes.simplify import simplify, tidy
 from tightrope.export.graphs.passes.widen import widen
 from tightrope.export.tracing.trace import axes_of, quiet
 from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
+from tightrope.interface.tensors import KV_BUDGET
 
 
 def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
@@ -41,6 +42,10 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
             graph = by_length(_lowered(model, "step"), _lowered(model, "either"))
         else:
             graph = _lowered(model, file.form)
+    if file.form == "append":  # nothing leaves inside it, and TensorRT refuses an idle input
+        (budget,) = (value for value in graph.graph.inputs if value.name == KV_BUDGET)
+        assert not budget.uses()
+        graph.graph.inputs.remove(budget)
     _settle(graph, file.single)
     return graph
 

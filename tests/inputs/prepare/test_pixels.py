@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightrope.errors import BundleError, InputError
-from tightrope.runtime.preprocess import create_preprocessor
+from tightrope.inputs.prepare.pixels import SquarePixels
 
+ROOT = Path(__file__).parents[3]
 CLIP: dict[str, Any] = {
-    "kind": "clip",
     "do_resize": True,
     "size": {"shortest_edge": 24},
     "resample": 3,
@@ -35,12 +35,11 @@ def image(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
 
 
 def hugging_face(config: dict[str, Any], images: list[PIL.Image.Image]) -> npt.NDArray[Any]:
-    options = {key: value for key, value in config.items() if key != "kind"}
     clip = pytest.importorskip(
         "transformers.models.clip.image_processing_pil_clip",
         reason="the oracle is Hugging Face's own code",
     )
-    processor = clip.CLIPImageProcessorPil(**options)
+    processor = clip.CLIPImageProcessorPil(**config)
     pixel_values: npt.NDArray[Any] = processor(images, return_tensors="np")["pixel_values"]
     return pixel_values
 
@@ -51,7 +50,7 @@ def test_every_dimension_equals_hugging_face_to_the_bit(width: int, height: int,
     config = {
         **CLIP, "size": {"shortest_edge": edge}, "crop_size": {"height": edge, "width": edge}
     }  # fmt: skip
-    ours = create_preprocessor(CLIP)([image(width, height)], edge)
+    ours = SquarePixels(CLIP)([image(width, height)], edge)
     np.testing.assert_array_equal(ours, hugging_face(config, [image(width, height)]))
     assert ours.dtype == np.float32
 
@@ -60,7 +59,7 @@ def test_every_dimension_equals_hugging_face_to_the_bit(width: int, height: int,
 @settings(max_examples=60, deadline=None)
 def test_cropping_and_padding_alone_equal_hugging_face(width: int, height: int, edge: int) -> None:
     config = {**CLIP, "do_resize": False, "crop_size": {"height": edge, "width": edge}}
-    ours = create_preprocessor(config)([image(width, height)], edge)
+    ours = SquarePixels(config)([image(width, height)], edge)
     np.testing.assert_array_equal(ours, hugging_face(config, [image(width, height)]))
 
 
@@ -81,53 +80,46 @@ def test_cropping_and_padding_alone_equal_hugging_face(width: int, height: int, 
 def test_every_option_and_filter_equals_hugging_face(resample: int, change: dict[str, Any]) -> None:
     config = {**CLIP, "resample": resample, **change}
     images = [image(31, 50), image(100, 17, seed=1), image(24, 24, seed=2)]
-    ours = create_preprocessor(config)(images, 24)
+    ours = SquarePixels(config)(images, 24)
     expected = hugging_face(config, images)
     np.testing.assert_array_equal(ours, expected.astype(np.float32))
     assert ours.shape == (3, 3, 24, 24)
 
 
-def test_the_reference_model_preprocesses_as_hugging_face_does(reference_folder: Path) -> None:
-    stored = json.loads((reference_folder / "processor_config.json").read_text())["image_processor"]
-    config = {"kind": "clip", **{key: stored[key] for key in CLIP if key != "kind"}}
-    scene = PIL.Image.open(
-        Path(__file__).parents[2] / "data" / "scenes" / "images" / "00001.png"
-    ).convert("RGB")
+def test_the_reference_model_preprocesses_as_hugging_face_does() -> None:
+    file = ROOT / "models" / "reference" / "processor_config.json"
+    stored = json.loads(file.read_text(encoding="utf-8"))["image_processor"]
+    config = {key: stored[key] for key in CLIP}
+    scene = PIL.Image.open(ROOT / "tests" / "data" / "scenes" / "images" / "00001.png")
+    scene = scene.convert("RGB")
     images = [scene, image(640, 480)]
-    ours = create_preprocessor(config)(images, 336)
+    ours = SquarePixels(config)(images, 336)
     np.testing.assert_array_equal(ours, hugging_face(config, images))
 
 
 @pytest.mark.parametrize("size", [{"shortest_edge": 24}, {"height": 24, "width": 24}])
 def test_the_resolution_replaces_size_and_crop(size: dict[str, int]) -> None:
-    ours = create_preprocessor({**CLIP, "size": size})([image(33, 44)], 40)
+    ours = SquarePixels({**CLIP, "size": size})([image(33, 44)], 40)
     edges = {key: 40 for key in size}
     config = {**CLIP, "size": edges, "crop_size": {"height": 40, "width": 40}}
     np.testing.assert_array_equal(ours, hugging_face(config, [image(33, 44)]))
 
 
 def test_no_images_give_an_empty_batch() -> None:
-    assert create_preprocessor(CLIP)([], 24).shape == (0, 3, 24, 24)
+    assert SquarePixels(CLIP)([], 24).shape == (0, 3, 24, 24)
 
 
 def test_an_image_too_thin_to_scale_is_refused() -> None:
     with pytest.raises(InputError, match="1 x 4000 pixels; one side may be at most 200 times"):
-        create_preprocessor(CLIP)([image(1, 4000)], 336)
+        SquarePixels(CLIP)([image(1, 4000)], 336)
 
 
 def test_an_image_that_nothing_scales_must_fit() -> None:
     config = {**CLIP, "do_resize": False, "do_center_crop": False}
-    preprocessor = create_preprocessor(config)
+    preprocessor = SquarePixels(config)
     assert preprocessor([image(24, 24)], 24).shape == (1, 3, 24, 24)
     with pytest.raises(InputError, match=r"25 x 24 pixels .* pass 24 x 24"):
         preprocessor([image(25, 24)], 24)
-
-
-def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(BundleError, match="kind 'qwen_vl'; this version knows: clip"):
-        create_preprocessor({**CLIP, "kind": "qwen_vl"})
-    with pytest.raises(BundleError, match="kind None"):
-        create_preprocessor({})
 
 
 @pytest.mark.parametrize(
@@ -153,4 +145,4 @@ def test_a_configuration_that_cannot_be_followed_is_refused_by_key(
     change: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(BundleError, match=named):
-        create_preprocessor({**CLIP, **change})
+        SquarePixels({**CLIP, **change})

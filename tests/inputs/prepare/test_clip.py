@@ -1,0 +1,96 @@
+"""The numpy half of the CLIP tower: what the host knows of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tightrope.errors import BundleError
+from tightrope.inputs.layout import Visual
+from tightrope.inputs.prepare import VisionInfo, create_tower
+
+INFO = VisionInfo(
+    kind="clip",
+    image_token_id=4,
+    image_token="<image>",
+    resolutions=(56, 84, 28),
+    signals=("tower_keys", "tower_states"),
+    sizes={"patch_size": 14, "hidden_size": 8, "head_dim": 4},
+)
+PIXELS: dict[str, Any] = {
+    "do_resize": True,
+    "size": {"height": 56, "width": 56},
+    "resample": 3,
+    "do_center_crop": False,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": False,
+}
+
+
+def tables() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    sides = {side: 1 + (side // 14) ** 2 for side in INFO.resolutions}
+    return {
+        str(side): rng.normal(size=(1, count, 8)).astype(np.float32)
+        for side, count in sides.items()
+    }
+
+
+def test_an_image_is_a_run_of_all_its_patches() -> None:
+    tower = create_tower(INFO)
+    assert [tower.layout(side) for side in INFO.resolutions] == [
+        (Visual(16),),
+        (Visual(36),),
+        (Visual(4),),
+    ]
+
+
+def test_rows_ranges_and_examples_agree() -> None:
+    tower = create_tower(INFO)
+    rows = (*tower.input_rows(), *tower.output_rows(32))
+    assert [row.name for row in rows[-3:]] == ["visual_embeds", "tower_keys", "tower_states"]
+    ranges, lengths = tower.ranges(), tower.example_lengths()
+    assert ranges["H"] == ranges["W"] == (28, 56, 84)
+    assert ranges["V"] == (4, 16, 36) and ranges["P"] == (5, 17, 37)
+    assert lengths["P"] == 1 + (lengths["H"] // 14) * (lengths["W"] // 14)
+
+
+def test_pictures_become_pixels_and_the_positions_of_their_resolution() -> None:
+    ready = create_tower(INFO).prepare(PIXELS, found := tables())
+    picture = PIL.Image.new("RGB", (10, 20), (255, 0, 51))
+    inputs = ready([picture, picture], 28)
+    assert set(inputs) == {row.name for row in create_tower(INFO).input_rows()}
+    np.testing.assert_allclose(inputs["pixel_values"][1, :, 3, 3], [1, 0, 0.2], atol=1e-6)
+    assert inputs["pixel_values"].shape == (2, 3, 28, 28)
+    np.testing.assert_array_equal(inputs["position_table"], found["28"])
+
+
+@pytest.mark.parametrize("change", ["missing", "short"])
+def test_position_tables_that_do_not_fit_are_named(change: str) -> None:
+    found = tables()
+    if change == "missing":
+        del found["84"]
+    else:
+        found["84"] = found["84"][:, 1:]
+    with pytest.raises(BundleError, match=r"positions.npz has .* for resolution 84"):
+        create_tower(INFO).prepare(PIXELS, found)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "cloud"}, "of kind 'cloud', this version knows: clip"),
+        ({"sizes": {"patch_size": 14}}, "has the sizes"),
+        ({"sizes": {"patch_size": 0, "hidden_size": 8, "head_dim": 4}}, "has the sizes"),
+        ({"resolutions": ()}, "resolutions are"),
+        ({"resolutions": (56, 57)}, "patches 14"),
+    ],
+)
+def test_sizes_that_no_export_writes_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        create_tower(replace(INFO, **change))
