@@ -11,9 +11,13 @@ that a board without torch, or a command that needs no model, never pays for eit
 Axes, in docstrings and in graphs:
     N  rows of a batch              L    layers
     S  tokens of one call           Hq   query heads
-    V  visual tokens                Hkv  key and value heads
+    V  visual tokens of an image    Hkv  key and value heads
     K  visual tokens kept           G    query heads per key head, Hq / Hkv
     C  slots of the cache           D    dimension of a head
+    U  slots that are handed over   E    width of an embedding
+    I  images                       H W  height and width of a picture, R of a square one
+    T  tokens of a text             Dv   width of the vision tower, dh of its heads
+    P  positions of the tower, V and what stands before them
 """
 
 from __future__ import annotations
