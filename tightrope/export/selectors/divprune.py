@@ -43,7 +43,7 @@ def score(image: Image, keep: int) -> Floats:
 
 def emit(op: OpBuilder, given: Given, context: Context) -> ir.Value:
     """One round of a Loop per further token."""
-    alike = emit_cosines(op, emit_float(op, given[VISUAL_EMBEDS], context))  # [I,V,V]
+    alike = emit_cosines(op, emit_float(op, given[VISUAL_EMBEDS], context.activation))  # [I,V,V]
     place = op.iota(op.scalar_dim(alike, 1))
     itself = op.Equal(op.Unsqueeze(place, [1]), op.Unsqueeze(place, [0]))
     farthest = op.ReduceMax(op.Where(itself, BEHIND, alike), [2], keepdims=0)  # [I,V]

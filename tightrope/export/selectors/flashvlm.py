@@ -137,11 +137,11 @@ def emit(op: OpBuilder, given: Given, context: Context) -> ir.Value:
     """With `ROUNDS` rounds of a Loop."""
     fused = _emit_importance(
         op,
-        emit_float(op, given[VISUAL_EMBEDS], context),
+        emit_float(op, given[VISUAL_EMBEDS], context.activation),
         given[CLS_ATTENTION],
-        emit_float(op, given[TEXT_EMBEDS], context),
+        emit_float(op, given[TEXT_EMBEDS], context.activation),
     )
-    states = emit_float(op, given[TOWER_STATES], context)
+    states = emit_float(op, given[TOWER_STATES], context.activation)
     alike = emit_cosines(op, emit_patches(op, states))  # [I,V,V]
     length, keep = op.dim(fused, 1), op.Cast(op.dim(given[KEEP_RAMP], 0), to=FLOAT)
 

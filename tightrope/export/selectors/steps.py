@@ -12,7 +12,6 @@ from tightrope.interface.onnx import FLOAT, OWN_DOMAIN
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from tightrope.export.selectors.selector import Context
     from tightrope.plugins.builder import OpBuilder
 
 SHORTEST = np.float32(1e-12)
@@ -74,9 +73,9 @@ def emit_ascending(op: OpBuilder, values: ir.Value) -> Any:
     return ascending
 
 
-def emit_float(op: OpBuilder, value: ir.Value, context: Context) -> Any:
+def emit_float(op: OpBuilder, value: ir.Value, activation: int) -> Any:
     """`value` of the graph's own float as float32, in which all scoring is done."""
-    return value if context.activation == FLOAT else op.Cast(value, to=FLOAT)
+    return value if activation == FLOAT else op.Cast(value, to=FLOAT)
 
 
 def emit_ramp(op: OpBuilder, length: ir.Value) -> Any:

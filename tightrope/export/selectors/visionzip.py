@@ -74,8 +74,8 @@ def body(op: OpBuilder, given: Given, context: Context) -> tuple[ir.Value, ir.Va
     already. No array has length 0: where no context token is wanted, one is made and left out.
     """
     attention = given[CLS_ATTENTION]
-    states = emit_float(op, given[TOWER_STATES], context)
-    keys = emit_unit(op, emit_float(op, given[TOWER_KEYS], context))
+    states = emit_float(op, given[TOWER_STATES], context.activation)
+    keys = emit_unit(op, emit_float(op, given[TOWER_KEYS], context.activation))
     keep, length = op.dim(given[KEEP_RAMP], 0), op.dim(attention, 1)
     num_context = op.Div(op.Mul(keep, [CONTEXT]), [OF])
     num_dominant = op.Sub(keep, op.Add(num_context, [1]))

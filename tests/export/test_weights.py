@@ -1,0 +1,130 @@
+"""The one weight file: what is written once, how it is rounded, and where graphs find it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+torch = pytest.importorskip("torch", reason="exporting needs torch")
+
+from tightrope.export.config import PRECISIONS  # noqa: E402
+from tightrope.export.weights import FILE, WeightFile  # noqa: E402
+from tightrope.plugins.int4_matmul.reference import dequantize, quantize  # noqa: E402
+
+NAME = "layers.0.weight"
+ALIGNED = 4096
+
+
+def graph(*layouts: str, dtype: ir.DataType = ir.DataType.FLOAT16, name: str = NAME) -> ir.Model:
+    """A graph that asks for one parameter in some layouts."""
+    values, nodes = [], []
+    for layout in layouts:
+        value = ir.Value(
+            name=f"{name}.{layout}", type=ir.TensorType(dtype), shape=ir.Shape([64, 96])
+        )
+        value.metadata_props.update(parameter=f"model.{name}", layout=layout)
+        values.append(value)
+        nodes.append(ir.Node("", "Identity", [value]))
+    outputs = [node.outputs[0] for node in nodes]
+    built = ir.Graph([], outputs, nodes=nodes, initializers=values, name="graph")
+    return ir.Model(built, ir_version=10)
+
+
+def bound(model: ir.Model) -> dict[str, Any]:
+    """Tensors of a graph's initializers by layout."""
+    return {
+        value.metadata_props["layout"]: value.const_value
+        for value in model.graph.initializers.values()
+    }
+
+
+@pytest.fixture
+def weight() -> Any:
+    return torch.from_numpy(np.random.default_rng(1).normal(size=(96, 64)).astype(np.float32))
+
+
+def test_a_tensor_that_two_graphs_ask_for_is_written_once(tmp_path: Path, weight: Any) -> None:
+    first, second = graph("plain", "transposed"), graph("transposed")
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp32"], 32) as file:
+        for model in (first, second):
+            file.bind(model)
+    tensors = bound(first)
+    assert bound(second)["transposed"].offset == tensors["transposed"].offset
+    np.testing.assert_array_equal(tensors["plain"].numpy(), weight.numpy())
+    np.testing.assert_array_equal(tensors["transposed"].numpy(), weight.numpy().T)
+    size = (tmp_path / FILE).stat().st_size
+    assert size == tensors["transposed"].offset + weight.numel() * 4
+
+
+def test_every_tensor_begins_at_a_page(tmp_path: Path, weight: Any) -> None:
+    model = graph("plain", "transposed", "codes", "scale")
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], 32) as file:
+        file.bind(model)
+    offsets = [tensor.offset for tensor in bound(model).values()]
+    assert all(offset % ALIGNED == 0 for offset in offsets)
+    assert len(set(offsets)) == 4
+
+
+def test_half_precision_is_rounded_and_cast_where_a_graph_computes_wider(
+    tmp_path: Path, weight: Any
+) -> None:
+    narrow, wide = graph("plain"), graph("plain", dtype=ir.DataType.FLOAT)
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp16"], 32) as file:
+        for model in (narrow, wide):
+            file.bind(model)
+        rounded = file.rounded(NAME).numpy()
+    np.testing.assert_array_equal(rounded, weight.numpy().astype(np.float16).astype(np.float32))
+    assert bound(narrow)["plain"].dtype == ir.DataType.FLOAT16
+    assert [node.op_type for node in narrow.graph] == ["Identity"]
+    assert [node.op_type for node in wide.graph] == ["Cast", "Identity"]
+
+
+@pytest.mark.parametrize("block_size", [32, 16])
+def test_int4_is_read_back_as_the_reference_quantises_it(
+    tmp_path: Path, weight: Any, block_size: int
+) -> None:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], block_size) as file:
+        assert not file.is_quantized(NAME)
+        file.bind(graph("codes", "scale"))
+        assert file.is_quantized(NAME)
+        read = file.in_graphs(NAME).numpy()
+        plain = file.rounded(NAME).numpy()
+    codes, scale = quantize(np.ascontiguousarray(weight.numpy().T), block_size)
+    np.testing.assert_array_equal(read, dequantize(codes, scale).T)
+    assert 0.01 < np.abs(read - plain).mean() < 0.2
+
+
+def test_rotary_frequencies_stay_in_float32(tmp_path: Path) -> None:
+    frequencies = torch.linspace(1e-6, 1, 16)
+    with WeightFile(tmp_path, {"inv_freq": frequencies}, PRECISIONS["fp16"], 32) as file:
+        np.testing.assert_array_equal(file.rounded("inv_freq").numpy(), frequencies.numpy())
+
+
+def test_weights_of_a_branch_are_bound_as_well(tmp_path: Path, weight: Any) -> None:
+    inner = graph("plain")
+    branch = inner.graph
+    condition = ir.Value(name="c", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
+    other = graph("plain", name=NAME).graph
+    for value in other.initializers.values():
+        assert value.name is not None
+    node = ir.Node(
+        "",
+        "If",
+        [condition],
+        attributes=[ir.AttrGraph("then_branch", branch), ir.AttrGraph("else_branch", other)],
+        num_outputs=1,
+    )
+    outer = ir.Graph([condition], node.outputs, nodes=[node], name="outer")
+    model = ir.Model(outer, ir_version=10)
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp32"], 32) as file:
+        file.bind(model)
+    found = [
+        value.const_value
+        for part in model.graph.subgraphs()
+        for value in part.initializers.values()
+    ]
+    assert len(found) == 2 and found[0] is found[1]
