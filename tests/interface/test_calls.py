@@ -103,7 +103,7 @@ def test_later_layers_see_what_the_stages_before_them_left(
 def test_an_update_holds_every_output_stacked_or_by_layer(stages: int, dims: Dims) -> None:
     rng = np.random.default_rng(0)
     table = decoder_outputs(dims, stages)
-    outputs = {
+    outputs: dict[str, Any] = {
         row.name: rng.random([2 if isinstance(a, str) else a for a in row.axes]) for row in table
     }
     logits, update = update_of(outputs)

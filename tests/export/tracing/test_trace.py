@@ -37,7 +37,7 @@ def recipe_of(checkpoint: Find, name: str, **config: Any) -> Recipe:
     return plan(open_checkpoint(checkpoint(name)), ExportConfig(**config))
 
 
-class Sums(torch.nn.Module):  # type: ignore[misc]
+class Sums(torch.nn.Module):  # type: ignore[misc,name-defined]
     def forward(self, x: Any, part: list[Any]) -> Any:
         return x, x + part[0] + part[1], x
 
@@ -56,7 +56,7 @@ def test_numbered_rows_are_one_parameter_and_every_output_is_a_value_of_its_own(
 
 @pytest.mark.usefixtures("fake")
 def test_what_cannot_be_traced_is_told_in_one_line() -> None:
-    class Decides(torch.nn.Module):  # type: ignore[misc]
+    class Decides(torch.nn.Module):  # type: ignore[misc,name-defined]
         def forward(self, x: Any) -> Any:
             return x if x.sum() > 0 else -x
 

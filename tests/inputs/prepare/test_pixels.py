@@ -90,8 +90,8 @@ def test_the_reference_model_preprocesses_as_hugging_face_does() -> None:
     file = ROOT / "models" / "reference" / "processor_config.json"
     stored = json.loads(file.read_text(encoding="utf-8"))["image_processor"]
     config = {key: stored[key] for key in CLIP}
-    scene = PIL.Image.open(ROOT / "tests" / "data" / "scenes" / "images" / "00001.png")
-    scene = scene.convert("RGB")
+    picture = ROOT / "tests" / "data" / "scenes" / "images" / "00001.png"
+    scene = PIL.Image.open(picture).convert("RGB")
     images = [scene, image(640, 480)]
     ours = SquarePixels(config)(images, 336)
     np.testing.assert_array_equal(ours, hugging_face(config, images))
