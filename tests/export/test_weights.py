@@ -104,23 +104,23 @@ def test_rotary_frequencies_stay_in_float32(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file.rounded("inv_freq").numpy(), frequencies.numpy())
 
 
-def test_weights_of_a_branch_are_bound_as_well(tmp_path: Path, weight: Any) -> None:
-    inner = graph("plain")
-    branch = inner.graph
+def test_weights_of_a_branch_are_bound_and_cast_there(tmp_path: Path, weight: Any) -> None:
     condition = ir.Value(name="c", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
-    other = graph("plain", name=NAME).graph
-    for value in other.initializers.values():
-        assert value.name is not None
+    branches = {}
+    for scope in ("then_branch", "else_branch"):
+        branches[scope] = graph("plain", dtype=ir.DataType.FLOAT).graph
+        for value in branches[scope].initializers.values():
+            value.name = f"{scope}/{value.name}"
     node = ir.Node(
         "",
         "If",
         [condition],
-        attributes=[ir.AttrGraph("then_branch", branch), ir.AttrGraph("else_branch", other)],
+        attributes=[ir.AttrGraph(scope, branch) for scope, branch in branches.items()],
         num_outputs=1,
     )
     outer = ir.Graph([condition], node.outputs, nodes=[node], name="outer")
     model = ir.Model(outer, ir_version=10)
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp32"], 32) as file:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp16"], 32) as file:
         file.bind(model)
     found = [
         value.const_value
@@ -128,3 +128,7 @@ def test_weights_of_a_branch_are_bound_as_well(tmp_path: Path, weight: Any) -> N
         for value in part.initializers.values()
     ]
     assert len(found) == 2 and found[0] is found[1]
+    casts = [node for node in model.graph.all_nodes() if node.op_type == "Cast"]
+    # Names that are made up on writing would be the same in both branches.
+    names = {cast.outputs[0].name for cast in casts}
+    assert len(casts) == 2 and len(names) == 2 and None not in names

@@ -147,6 +147,8 @@ class WeightFile:
 def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType | None) -> None:
     assert dtype is not None
     node = ir.Node("", "Cast", [value], attributes=[ir.AttrInt64("to", dtype.value)])
+    # A name of its own: those that are made up on writing may be another branch's.
+    node.name = node.outputs[0].name = f"{value.name}.cast"
     node.outputs[0].dtype = dtype
     node.outputs[0].shape = value.shape
     uses = [use for use in value.uses() if use.node is not node]
