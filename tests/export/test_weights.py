@@ -109,7 +109,7 @@ def test_weights_of_a_branch_are_bound_and_cast_there(tmp_path: Path, weight: An
     branches = {}
     for scope in ("then_branch", "else_branch"):
         branches[scope] = graph("plain", dtype=ir.DataType.FLOAT).graph
-        for value in branches[scope].initializers.values():
+        for value in list(branches[scope].initializers.values()):
             value.name = f"{scope}/{value.name}"
     node = ir.Node(
         "",
