@@ -21,20 +21,6 @@ from tightrope.export.tracing.trace import trace
 from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
 
 
-def dims_of(config: Any) -> Dims:
-    """Decoder sizes of a Hugging Face config."""
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    return Dims(
-        num_hidden_layers=text.num_hidden_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=text.num_key_value_heads or heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
-        hidden_size=text.hidden_size,
-        vocab_size=text.vocab_size,
-    )
-
-
 def trace_decoder(model: Any, dims: Dims, schedule: Schedule | None = None) -> ir.Model:
     """The decoder of a fake `model` with one SlotAttention node a layer.
 
