@@ -121,7 +121,7 @@ class Llava:
             config["size"] = {"shortest_edge": config["size"]}
         if isinstance(side := config.get("crop_size"), int):
             config["crop_size"] = {"height": side, "width": side}
-        return {"kind": "clip"} | config
+        return config
 
 
 class _Tower(torch.nn.Module):

@@ -2,7 +2,6 @@
 
 `preprocessor.json`, the values being those of the checkpoint's `preprocessor_config.json`:
 
-    kind             "clip"
     do_resize        bool; size: {"shortest_edge": px} or {"height": px, "width": px}
     resample         int, Pillow's number of the filter (3 is bicubic)
     do_center_crop   bool; crop_size: {"height": px, "width": px}; smaller images are padded black
@@ -33,7 +32,7 @@ _REQUIRED = {
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
 }
-_KEYS = {"kind", "do_convert_rgb", "size", "resample", *_REQUIRED, *sum(_REQUIRED.values(), ())}
+_KEYS = {"do_convert_rgb", "size", "resample", *_REQUIRED, *sum(_REQUIRED.values(), ())}
 
 
 class SquarePixels:
@@ -125,7 +124,7 @@ def _levels(config: Mapping[str, Any]) -> Floats:
 def _check(config: Mapping[str, Any]) -> None:
     """Raises BundleError for a configuration that this preprocessor cannot follow exactly."""
     if unknown := sorted(set(config) - _KEYS):
-        raise _wrong(f"has {', '.join(unknown)}, which kind 'clip' does not know")
+        raise _wrong(f"has {', '.join(unknown)}, which this version does not know")
     for step, needs in _REQUIRED.items():
         if not isinstance(config.get(step), bool):
             raise _wrong(f"has {step} {config.get(step)!r}; accepted: true, false")
