@@ -248,11 +248,13 @@ print(model.generate([30, 31], max_tokens=1).usage.completion_tokens, flush=True
     assert done.stdout == "forked\n1\n"
 
 
-def test_the_errors_of_a_closed_engine_are_its_own(engine: Engine) -> None:
+def test_a_closed_engine_ends_its_work_and_another_process_gets_none(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine.close()
     work = Counting(5)
     assert list(engine.submit(work)) == []
     assert work.cancel.reason == "cancelled"
+    monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(BackendError, match="forked"):
-        engine._process = -1
         engine.submit(Counting(1))

@@ -91,7 +91,7 @@ def test_a_nucleus_of_unequal_tokens_grows_until_it_is_enough() -> None:
 def test_a_token_without_weight_is_never_drawn() -> None:
     weights = np.array([0, 0.5, 0, 0.5, 0], np.float32)
     largest = 1 - 2**-53
-    assert [sampling._at(weights, uniform) for uniform in (0.0, 0.5, largest)] == [1, 3, 3]
+    assert [sampling.index_at(weights, uniform) for uniform in (0.0, 0.5, largest)] == [1, 3, 3]
 
 
 @pytest.mark.parametrize("top_p", [0.3, 1.0])

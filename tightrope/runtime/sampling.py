@@ -68,9 +68,9 @@ class Sampler:
     def _draw(self, weights: Floats, uniform: float) -> int:
         """The token at `uniform`, 0 <= uniform < 1, of the distribution's inverse."""
         if self._top_p == 1:
-            return _at(weights, uniform)
+            return index_at(weights, uniform)
         nucleus = _nucleus(weights, self._top_p)
-        return int(nucleus[_at(weights[nucleus], uniform)])
+        return int(nucleus[index_at(weights[nucleus], uniform)])
 
 
 def _nucleus(weights: Floats, top_p: float) -> Indices:
@@ -95,7 +95,7 @@ def _nucleus(weights: Floats, top_p: float) -> Indices:
         guess *= 8
 
 
-def _at(weights: Floats, uniform: float) -> int:
+def index_at(weights: Floats, uniform: float) -> int:
     """The index whose share of the summed weights holds `uniform`; never one of weight 0."""
     reached = np.cumsum(weights, dtype=np.float64)
     return int(np.searchsorted(reached, uniform * reached[-1], side="right"))
