@@ -8,7 +8,6 @@ or not somebody listens; a ticket that is cancelled, closed or lost ends it with
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import queue
 import threading
@@ -20,8 +19,6 @@ from tightrope.errors import BackendError
 from tightrope.runtime.answer import FinishReason
 from tightrope.runtime.cancel import Cancel
 
-WAKE_SECONDS = 0.2
-"""How long a reader waits before it looks for an interrupt."""
 IDLE_SECONDS = 2.0
 """After so long without work the thread ends; the next request starts another."""
 
@@ -72,11 +69,7 @@ class Ticket(Generic[Item]):
     def __next__(self) -> Item:
         if self._done:
             raise StopIteration
-        while True:
-            # Not for ever in one go: a signal may reach another thread, and then wakes nobody here.
-            with contextlib.suppress(queue.Empty):
-                item = self._results.get(timeout=WAKE_SECONDS)
-                break
+        item = self._results.get()
         if item is None or isinstance(item, BaseException):
             self._done = True
             self._lost.detach()
