@@ -16,6 +16,7 @@ import numpy as np
 from tightrope.arrays import Counts, Floats, Indices, Ordinals
 from tightrope.interface.calls import Update
 from tightrope.interface.tensors import Dims
+from tightrope.plugins.slot_attention.reference import leave
 from tightrope.plugins.slot_attention.scores import PolicyNumbers
 from tightrope.runtime.storage import SlotViews, Storage
 
@@ -120,14 +121,10 @@ class Slots:
         policy: [L,8]. The ranking is the graphs' own; what stays moves to the first slots.
         """
         for layer in np.flatnonzero((self.occupied > kv_budget[:, None]).any((1, 2))):
-            score, position = self.score[layer], self.position[layer]
-            numbers = PolicyNumbers(*policy[layer])
-            newest = position.max((1, 2), keepdims=True)
-            safe = (position < numbers.sinks) | (position > newest - numbers.recent)
-            rank_by = np.where(safe, np.inf, score)
-            rank_by = np.where(position < 0, -np.inf, rank_by)
-            rank = np.argsort(np.argsort(rank_by, -1, kind="stable"), -1)
-            kept = (rank >= rank.shape[-1] - kv_budget[layer][:, None]) & (position >= 0)
+            position, numbers = self.position[layer], PolicyNumbers(*policy[layer])
+            newest = position.max((1, 2))[:, None]
+            leaves = leave(self.score[layer], position, newest, kv_budget[layer], numbers)
+            kept = ~leaves & (position >= 0)
             self.occupied[layer] = kept.sum(-1)
             most = int(self.occupied[layer].max())
             order = np.argsort(~kept, -1, kind="stable")[:, :, :most]

@@ -122,9 +122,10 @@ def leave(
     kv_budget: Indices,
     policy: PolicyNumbers,
 ) -> Flags:
-    """Which of slots and new tokens [N,Hkv,C+S] are given up.
+    """Which of slots and new tokens [N,Hkv,C+S] are given up, so that `kv_budget` [Hkv] are left.
 
-    The lowest scores leave, protected tokens never, ties by the lower index.
+    The lowest scores leave, protected tokens never, ties by the lower index. Of query_position
+    only each row's newest matters.
     """
     newest = query_position.max(1)[:, None, None]
     safe = (ordinals < policy.sinks) | (ordinals > newest - policy.recent)
