@@ -16,6 +16,7 @@ from tightrope.export.tracing.trace import set_axes
 from tightrope.interface.onnx import FLOAT, IR_VERSION, OPSET, OWN_DOMAIN, element_type
 from tightrope.interface.tensors import Dims, TensorSpec, decoder_inputs, decoder_outputs
 from tightrope.plugins.builder import OpBuilder
+from tightrope.plugins.slot_attention.body import Form
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.plugins.slot_attention.reference import slot_attention
 
@@ -93,7 +94,7 @@ def toy(stages: int) -> ir.Model:
     return model
 
 
-def lowered(form: str, stages: int = 0) -> ir.Model:
+def lowered(form: Form, stages: int = 0) -> ir.Model:
     model = toy(stages)
     lower(model, form)
     tidy(model)
@@ -177,7 +178,7 @@ def agree(outputs: dict[str, Any], named: dict[str, Any]) -> None:
         np.testing.assert_array_equal(outputs["next_position"][layer], position)
 
 
-CALLS = {
+CALLS: dict[Form, list[tuple[int, int, int]]] = {
     "general": [(4, 7, 9), (5, 0, 6), (3, 9, 12)],
     "step": [(1, 7, 9), (1, 9, 10), (1, 0, 7)],
     "append": [(4, 7, 12), (5, 0, 12)],
@@ -187,7 +188,7 @@ CALLS = {
 
 @pytest.mark.parametrize("stages", [0, 1])
 @pytest.mark.parametrize("form", CALLS)
-def test_every_form_is_the_reference_stacked_and_by_layer(form: str, stages: int) -> None:
+def test_every_form_is_the_reference_stacked_and_by_layer(form: Form, stages: int) -> None:
     model = lowered(form, stages)
     for length, occupied, kv_budget in CALLS[form]:
         named = feeds(length, occupied, kv_budget, stages)

@@ -202,6 +202,19 @@ def test_append_and_a_ranking_afterwards_keep_what_the_general_body_keeps(
         assert (target[row, head] >= 0).sum() <= s
 
 
+@settings(max_examples=150, deadline=None)
+@given(calls, st.integers(1, 20), st.integers(-6, 9), KINDS, SCORE_NAMES)
+def test_either_body_appends_where_there_is_room_and_ranks_where_there_is_none(
+    call: dict[str, Any], s: int, room: int, attributes: int, score: str
+) -> None:
+    capacity = max(6, call["occupied"], call["occupied"] + s + room)
+    inputs = packed(case(**call, s=s, capacity=capacity, budget=capacity))
+    chosen: body.Form = "append" if capacity >= call["occupied"] + s else "general"
+    either = run("either", inputs, attributes, score)
+    same(either, tuple(run(chosen, inputs, attributes, score)))
+    same(either, expect(inputs, attributes, score))
+
+
 def packed(inputs: dict[str, Any]) -> dict[str, Any]:
     """The same slots, the occupied ones first, as whoever owns them keeps them."""
     order = np.argsort(inputs["slot_position"] < 0, axis=-1, kind="stable")

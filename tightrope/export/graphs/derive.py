@@ -17,6 +17,7 @@ from tightrope.export.graphs.passes.widen import widen
 from tightrope.export.tracing.trace import axes_of, quiet
 from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
 from tightrope.interface.tensors import KV_BUDGET
+from tightrope.plugins.slot_attention.body import Form
 
 
 def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
@@ -50,7 +51,7 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
     return graph
 
 
-def _lowered(model: ir.Model, form: str) -> ir.Model:
+def _lowered(model: ir.Model, form: Form) -> ir.Model:
     model = model.clone()
     lower(model, form)
     tidy(model)

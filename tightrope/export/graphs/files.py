@@ -10,9 +10,8 @@ from tightrope.export.recipe import Recipe
 from tightrope.interface.names import GraphName, Role, Variant
 from tightrope.plugins.slot_attention.body import Form
 
-GraphForm = Form | Literal["either", "both"]
-"""How SlotAttention is lowered in a whole graph. either: append where every new token finds an
-empty slot, else general; both: step for one token a call, else either."""
+GraphForm = Form | Literal["both"]
+"""How SlotAttention is lowered in a whole graph; both: step for one token a call, else either."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightrope.arrays import Floats, Indices
-from tightrope.interface.onnx import FLOAT, OWN_DOMAIN
+from tightrope.interface.onnx import END, FLOAT, OWN_DOMAIN
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tightrope.plugins.builder import OpBuilder
 
 SHORTEST = np.float32(1e-12)
-END = np.iinfo(np.int64).max
 
 
 def unit(rows: Floats) -> Floats:

@@ -1,11 +1,12 @@
 """`SlotAttention` in standard ONNX operators, cut as the reference is: attend, score, leave, place.
 
-Three forms of one rule:
+Four forms of one rule:
 
 general   any S: what leaves is found by ranking slots and new tokens together
 step      S = 1: at most one slot is given up
 append    any S for which every row has enough empty slots: nothing leaves inside the call, and
           whoever owns the slots trims them afterwards, with the same ranking
+either    any S: append where there are enough empty slots, else general, decided in the call
 
 Values never decide a shape: what leaves is found by rank, and rows are placed by scattering. The
 operators are those that TensorRT 10.3 parses; its TopK bounds C + S of the general form.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from tightrope.interface.onnx import FLOAT, INT32, INT64
+from tightrope.interface.onnx import END, FLOAT, INT32, INT64
 from tightrope.interface.tensors import POLICY_NUMBERS
 from tightrope.plugins.slot_attention.reference import ABSENT, PROTECTED
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE, SCORES, Evidence, PolicyNumbers
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 
     from tightrope.plugins.builder import OpBuilder
 
-Form = Literal["general", "step", "append"]
+Form = Literal["general", "step", "append", "either"]
 MASKED = np.float32(-1e30)
-END = np.iinfo(np.int64).max
 
 
 class Fixed(NamedTuple):
@@ -358,11 +358,31 @@ def _place_behind(
     return target, score, position
 
 
-_Place = Callable[..., "tuple[ir.Value, ir.Value, ir.Value]"]
+def _place_by_room(
+    op: OpBuilder,
+    old: ir.Value,
+    new: ir.Value,
+    slot_position: ir.Value,
+    kv_budget: ir.Value,
+    common: Common,
+) -> tuple[ir.Value, ...]:
+    """Any S: behind the occupied slots if C has room for all of both, else ranked."""
+    occupied = _count(op, op.GreaterOrEqual(slot_position, np.int32(0)))
+    most = op.ReduceMax(occupied, keepdims=0)
+    free = op.Sub(op.Cast(op.scalar_dim(slot_position, -1), to=FLOAT), most)
+    fits = op.GreaterOrEqual(free, op.Cast(op.scalar_dim(new, -1), to=FLOAT))
+    call = (old, new, slot_position, kv_budget, common)
+    then, otherwise = op.inner("then"), op.inner("else")
+    behind, ranked = _place_behind(then, *call), _place_ranked(otherwise, *call)
+    return op.branch(fits, then, behind, otherwise, ranked)
+
+
+_Place = Callable[..., "tuple[ir.Value, ...]"]
 _PLACE: dict[Form, _Place] = {
     "general": _place_ranked,
     "step": _place_one,
     "append": _place_behind,
+    "either": _place_by_room,
 }
 
 

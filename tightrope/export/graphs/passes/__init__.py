@@ -1,1 +1,1 @@
-"""Passes over a traced graph; each file is one idea, `variants` puts them in order."""
+"""Passes over a traced graph; each file is one idea, `graphs/derive.py` puts them in order."""

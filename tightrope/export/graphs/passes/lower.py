@@ -13,15 +13,16 @@ from tightrope.plugins import int4_matmul, select_tokens, slot_attention
 from tightrope.plugins.builder import OpBuilder
 from tightrope.plugins.int4_matmul import body as int4_body
 from tightrope.plugins.select_tokens import body as select_body
+from tightrope.plugins.slot_attention.body import Form
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE
 
 Body = Callable[[OpBuilder, ir.Node], Sequence[ir.Value]]
 
 
-def lower(model: ir.Model, form: str, score: str = DEFAULT_SCORE) -> None:
+def lower(model: ir.Model, form: Form, score: str = DEFAULT_SCORE) -> None:
     """Replace every own op of `model`.
 
-    form: of SlotAttention, see `graphs.files.GraphForm`. score: what a slot is worth, a name in
+    form: of SlotAttention, see its body. score: what a slot is worth, a name in
     `slot_attention.scores`.
     """
     nodes = [node for node in model.graph if node.domain == OWN_DOMAIN]
