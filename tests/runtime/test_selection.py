@@ -16,7 +16,6 @@ from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
 from tightrope.interface.calls import Call, Selection
 from tightrope.runtime.cancel import Cancel
-from tightrope.runtime.embeddings import Embeddings
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
@@ -168,11 +167,11 @@ def test_keeping_everything_changes_no_token(method: str, keep: int | str, recor
 
 @pytest.mark.parametrize("method", ["divprune", "flashvlm"])
 def test_a_selectors_graph_asked_for_everything_returns_it_in_order(
-    method: str, loaded: Load
+    method: str, loaded: Load, parts_of: Callable[[Model], Loaded]
 ) -> None:
     model = loaded("llava")
     tokens = model.backend.vision(prepared(model, [picture(4), picture(5)]))
-    text = Embeddings(model.bundle, 1.0)(model.token_ids(QUESTION))
+    text = parts_of(model).embeddings(model.token_ids(QUESTION))
     index, embeds = model.backend.select(method, tokens, text, 16)
     np.testing.assert_array_equal(index, np.tile(np.arange(16), (2, 1)))
     np.testing.assert_array_equal(embeds, tokens.embeds)

@@ -26,6 +26,7 @@ from tightrope.errors import UnsupportedModel
 from tightrope.export.checkpoint import parameters_of
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
+from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.layout import ImageTokens, Stream, assemble, visual_tokens
 from tightrope.inputs.positions import Rule, find_rule
 from tightrope.interface.calls import Call, Update, feeds, update_of
@@ -47,7 +48,7 @@ def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Pa
     rounded = recipe.precision.storage != "float32"
     original = _logits(model, token_ids)
     _replace_weights(model, weights)
-    ours, theirs = _Prompts(recipe, model, folder).both(token_ids.tolist(), rng)
+    ours, theirs = _prompts(recipe, model, folder, token_ids.tolist(), rng)
     figures = _compare(recipe, model, ours, theirs, folder)
     if rounded:
         distance = _relative(original, _logits(model, token_ids))
@@ -55,58 +56,52 @@ def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Pa
     return figures
 
 
-class _Prompts:
-    """A seeded prompt, text or text around one image, embedded by the bundle and by HF."""
-
-    def __init__(self, recipe: Recipe, model: Any, folder: Path) -> None:
-        self._recipe, self._model, self._folder = recipe, model, folder
-        dims = recipe.dims
-        shape = (dims.vocab_size, dims.hidden_size)
-        self.table = np.memmap(folder / EMBEDDINGS, recipe.precision.storage, "r", shape=shape)
-
-    def embed(self, token_ids: Sequence[int]) -> Floats:
-        """[S,E] as the bundle's host gathers them."""
-        scale = np.float32(self._recipe.checkpoint.family.embedding_scale)
-        rows: Floats = self.table[np.asarray(token_ids)].astype(np.float32) * scale
-        return rows
-
-    def both(self, token_ids: list[int], rng: np.random.Generator) -> tuple[_Prompt, torch.Tensor]:
-        """The prompt as the bundle's graphs take it, and Hugging Face's embeddings [1,S,E]."""
-        embedding = self._model.get_input_embeddings()
-
-        def reference(ids: Sequence[int]) -> Floats:
-            rows: Floats = embedding(torch.tensor(list(ids))).float().numpy()
-            return rows
-
-        vision = self._recipe.vision
-        if vision is None:
-            stream = assemble(token_ids, None, (), self.embed)
-            theirs = assemble(token_ids, None, (), reference)
-        else:
-            side, marker = vision.info.resolutions[0], vision.info.image_token_id
-            token_ids = [token for token in token_ids if token != marker]
-            token_ids.insert(_IMAGE_AT, marker)
-            picture = PIL.Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
-            tables = vision.model.tables(self._model, vision.info)
-            inputs = vision.host.prepare(self._recipe.preprocessor, tables)([picture], side)
-            graph = session(self._folder / GraphName("host", "vision").file)
-            (seen,) = graph.run([VISUAL_EMBEDS], inputs)
-            self._model.set_attn_implementation("eager")
-            with torch.no_grad():
-                expected = vision.model.reference_embeds(self._model, inputs).float().numpy()
-            layout = vision.host.layout(side)
-            index = np.arange(visual_tokens(layout))
-            ours, wanted = ((ImageTokens(layout, index, embeds[0]),) for embeds in (seen, expected))
-            stream = assemble(token_ids, marker, ours, self.embed)
-            theirs = assemble(token_ids, marker, wanted, reference)
-        return _Prompt(stream, self.embed), torch.from_numpy(theirs.embeds)[None]
-
-
 @dataclass(frozen=True, slots=True)
 class _Prompt:
+    """A seeded prompt, text or text around one image, as the bundle's graphs take it."""
+
     stream: Stream
-    embed: Any
-    """Token ids to [S,E]."""
+    embed: Embeddings
+
+
+def _prompts(
+    recipe: Recipe, model: Any, folder: Path, token_ids: list[int], rng: np.random.Generator
+) -> tuple[_Prompt, torch.Tensor]:
+    """The prompt of the bundle in `folder`, and Hugging Face's embeddings of it, [1,S,E]."""
+    embed = Embeddings(
+        folder / EMBEDDINGS,
+        recipe.precision.storage,
+        recipe.dims,
+        recipe.checkpoint.family.embedding_scale,
+    )
+    table = model.get_input_embeddings()
+
+    def reference(ids: Sequence[int]) -> Floats:
+        rows: Floats = table(torch.tensor(list(ids))).float().numpy()
+        return rows
+
+    vision = recipe.vision
+    if vision is None:
+        stream = assemble(token_ids, None, (), embed)
+        theirs = assemble(token_ids, None, (), reference)
+    else:
+        side, marker = vision.info.resolutions[0], vision.info.image_token_id
+        token_ids = [token for token in token_ids if token != marker]
+        token_ids.insert(_IMAGE_AT, marker)
+        picture = PIL.Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
+        tables = vision.model.tables(model, vision.info)
+        inputs = vision.host.prepare(recipe.preprocessor, tables)([picture], side)
+        graph = session(folder / GraphName("host", "vision").file)
+        (seen,) = graph.run([VISUAL_EMBEDS], inputs)
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            expected = vision.model.reference_embeds(model, inputs).float().numpy()
+        layout = vision.host.layout(side)
+        index = np.arange(visual_tokens(layout))
+        ours, wanted = ((ImageTokens(layout, index, embeds[0]),) for embeds in (seen, expected))
+        stream = assemble(token_ids, marker, ours, embed)
+        theirs = assemble(token_ids, marker, wanted, reference)
+    return _Prompt(stream, embed), torch.from_numpy(theirs.embeds)[None]
 
 
 def _logits(model: Any, token_ids: Array) -> Floats:

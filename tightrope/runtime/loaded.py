@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tightrope.bundle import Bundle, Manifest
+from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
 from tightrope.errors import BundleError
+from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.positions import Rule, find_rule
 from tightrope.interface.tensors import decoder_inputs, decoder_outputs
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.baselines import BASELINES, Baselines
-from tightrope.runtime.embeddings import Embeddings
 from tightrope.runtime.engine import engine_of
 from tightrope.runtime.language import Language
 from tightrope.runtime.stopwatch import Clock
@@ -32,7 +32,12 @@ class Loaded:
         self.manifest: Manifest = bundle.manifest
         _check_decoder(bundle, backend)
         self.language = Language(bundle)
-        self.embeddings = Embeddings(bundle, self.language.embedding_scale)
+        self.embeddings = Embeddings(
+            bundle.file(EMBEDDINGS),
+            self.manifest.embeddings,
+            self.manifest.dims,
+            self.language.embedding_scale,
+        )
         self.rope: Rule = find_rule(self.manifest.positions)
         self.vision: Vision | None = None
         if (tower := self.manifest.tower) is not None:
