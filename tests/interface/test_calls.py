@@ -9,23 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tightrope
-from tightrope.bundle import FORMAT, Manifest, Source, Stage
-from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.calls import Call, Selection, feeds, new_tokens, small_feeds, update_of
-from tightrope.interface.names import GraphName
-from tightrope.interface.onnx import OWN_OPSET
-from tightrope.interface.tensors import (
-    Dims,
-    decoder_inputs,
-    decoder_outputs,
-    select_inputs,
-    select_outputs,
-    vision_outputs,
-)
+from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
 from tightrope.runtime.storage import NumpyStorage
 
-SIGNALS = ("cls_attention", "tower_keys", "tower_states")
 dims_of_all_kinds = st.builds(
     Dims,
     num_hidden_layers=st.integers(1, 4),
@@ -115,89 +102,3 @@ def test_an_update_holds_every_output_stacked_or_by_layer(stages: int, dims: Dim
         ]
     else:
         assert update.target is outputs["target"]
-
-
-def manifest(vision: bool) -> Manifest:
-    """Of a model of three layers, that sees or not."""
-    info = VisionInfo(
-        kind="clip",
-        image_token_id=1,
-        image_token="<image>",
-        resolutions=(56, 28, 84),
-        signals=SIGNALS,
-        sizes={"patch_size": 14, "hidden_size": 8, "head_dim": 4},
-    )
-    return Manifest(
-        format=FORMAT,
-        family="test",
-        dims=Dims(
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=4,
-            hidden_size=16,
-            vocab_size=32,
-        ),
-        positions="ordinal",
-        opset_version=OWN_OPSET,
-        precision="fp16",
-        activations="float16",
-        embeddings="float16",
-        slots=256,
-        prefill_chunk=64,
-        minimum_onnxruntime="1.23",
-        source=Source(name="x", revision="y", licence="z"),
-        vision=info if vision else None,
-        schedules={"two": (Stage(layer=1, share=2.0), Stage(layer=2, share=1.0))} if vision else {},
-    )
-
-
-def rows_of(name: GraphName, told: Manifest) -> tuple[Any, ...]:
-    """All rows of a graph's inputs and outputs."""
-    stages = len(told.schedules.get(name.method, ()))
-    if name.role in ("prefill", "decode"):
-        return (*decoder_inputs(told.dims, stages), *decoder_outputs(told.dims, stages))
-    tower = told.tower
-    assert tower is not None
-    if name.role == "vision":
-        return (*tower.input_rows(), *tower.output_rows(16))
-    return (*select_inputs(tower.output_rows(16), True), *select_outputs(16))
-
-
-GRAPHS = ("prefill", "prefill-two", "decode", "vision", "select-any")
-
-
-@pytest.mark.parametrize(
-    ("graph", "vision"),
-    [*((graph, True) for graph in GRAPHS), ("prefill", False), ("decode", False)],
-)
-def test_every_free_axis_of_a_graphs_inputs_has_a_range(graph: str, vision: bool) -> None:
-    name, told = GraphName.parse(f"standard.{graph}"), manifest(vision)
-    ranges = told.ranges(name)
-    for least, usual, most in ranges.values():
-        assert 0 <= least <= usual <= most
-    inputs = rows_of(name, told)[: -len(select_outputs(16))] if name.role == "select" else None
-    for row in inputs or rows_of(name, told):
-        free = [
-            axis for axis in row.axes if (isinstance(axis, str) and axis[0] != "S") or axis == "S"
-        ]
-        assert [axis for axis in free if axis not in ranges] == [], row.name
-
-
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_no_graph_names_two_tensors_alike(graph: str) -> None:
-    rows = rows_of(GraphName.parse(f"standard.{graph}"), manifest(True))
-    names = [row.name for row in rows]
-    assert len(set(names)) == len(names)
-
-
-def test_every_axis_letter_is_in_the_legend() -> None:
-    told = manifest(True)
-    rows = [row for graph in GRAPHS for row in rows_of(GraphName.parse(f"standard.{graph}"), told)]
-    rows += vision_outputs(8, 4, 16, SIGNALS)
-    letters = {
-        axis.rstrip("0123456789") for row in rows for axis in row.axes if isinstance(axis, str)
-    }
-    assert tightrope.__doc__ is not None
-    legend = tightrope.__doc__.partition("Axes")[2].replace(",", " ").split()
-    assert letters <= set(legend)

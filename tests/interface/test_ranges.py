@@ -1,9 +1,10 @@
-"""Every axis of every graph has a range, whose three lengths are ordered."""
+"""The rows of every graph of a bundle, and the range of each of their axes."""
 
 from collections.abc import Iterator
 
 import pytest
 
+import tightrope
 from tightrope.bundle import FORMAT, Manifest, Source, Stage
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.names import GraphName, Role
@@ -101,6 +102,24 @@ def test_every_axis_has_an_ordered_range(described: Manifest, name: GraphName, r
     # S of one layer follows from S and K: no input has it.
     asked = {axis for axis in axes if not (axis[0] == "S" and axis[1:].isdigit())}
     assert asked - set(ranges) == set()
+
+
+@pytest.mark.parametrize(("described", "name", "rows"), CASES)
+def test_no_graph_names_two_tensors_alike(described: Manifest, name: GraphName, rows: Rows) -> None:
+    names = [row.name for row in rows]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("described", "name", "rows"), CASES)
+def test_every_axis_letter_is_in_the_legend(
+    described: Manifest, name: GraphName, rows: Rows
+) -> None:
+    letters = {
+        axis.rstrip("0123456789") for row in rows for axis in row.axes if isinstance(axis, str)
+    }
+    assert tightrope.__doc__ is not None
+    legend = tightrope.__doc__.partition("Axes")[2].replace(",", " ").split()
+    assert letters <= set(legend)
 
 
 def lengths(ranges: Ranges, place: int) -> dict[str, int]:
