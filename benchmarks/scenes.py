@@ -115,9 +115,10 @@ def measure(condition: Condition) -> tuple[dict[str, Any], dict[str, float]]:
     right = {}
     point = tr.OperatingPoint(selector="oracle", keep=condition.oracle)
     config = replace(condition.config, point=point)
-    for ORACLE.item in condition.items:
-        report = score_task(model, Task(folder=Path(), items=(ORACLE.item,)), config)
-        right[ORACLE.item.id] = report.overall.right
+    for item in condition.items:
+        ORACLE.item = item
+        report = score_task(model, Task(folder=Path(), items=(item,)), config)
+        right[item.id] = report.overall.right
     return {"overall": Tally(n=len(right), right=sum(right.values())).to_dict()}, right
 
 

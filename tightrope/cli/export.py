@@ -56,7 +56,6 @@ def export(
     if output.exists() and not force:
         raise InputError(f"{output} exists; choose another name, or replace it with --force")
 
-    from tightrope.export.config import ExportConfig
     from tightrope.export.export import export as export_checkpoint
 
     config = ExportConfig(

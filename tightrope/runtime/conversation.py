@@ -12,7 +12,7 @@ from tightrope.arrays import Counts, Floats, Indices
 from tightrope.errors import InputError
 from tightrope.inputs.layout import Stream
 from tightrope.interface.calls import Call, Selection, new_tokens
-from tightrope.plugins.slot_attention.policies import SCORING
+from tightrope.plugins.slot_attention.policies import SCORING, unprotected
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.settings import Settings
@@ -60,7 +60,7 @@ class Conversation:
         Scores of two policies cannot be ranked together, and an image is known by how it was read.
         """
         if self._policy is not None and not settings.evicts:
-            settings = replace(settings, policy=_unprotected(self._policy))
+            settings = replace(settings, policy=unprotected(self._policy))
         note, known = None, len(self.keys)
         if keys[:known] != self.keys or len(keys) == known:
             note = "its earlier turns are not written the way the slots hold them"
@@ -110,14 +110,14 @@ class Conversation:
         self.keys += token_ids
         self.next_ordinal += len(token_ids)
 
-    def _most(self, new_tokens: Counts, settings: Settings) -> Counts:
-        """Slots that each layer may have in a prefill call, [L].
+    def _most(self, seen: Counts, settings: Settings) -> Counts:
+        """Slots that each layer may have in a prefill call of which it sees `seen` [L] tokens.
 
         Where all new tokens find an empty slot the graph ranks nothing, and what is too much is
         trimmed afterwards; only where the bundle's slots do not suffice it ranks inside the call.
         """
         slots = self.loaded.manifest.slots
-        fits = self.slots.occupied.max((1, 2)) + new_tokens <= slots
+        fits = self.slots.occupied.max((1, 2)) + seen <= slots
         return np.where(fits, slots, settings.kv_budget.max(1))
 
     def check_fits(
@@ -160,10 +160,3 @@ def _scoring(policy: Floats) -> list[list[float]]:
     """The numbers that scores depend on; protecting more or fewer tokens changes none."""
     scoring: list[list[float]] = policy[:, :SCORING].tolist()
     return scoring
-
-
-def _unprotected(policy: Floats) -> Floats:
-    """The same scores, where nothing leaves and so nothing needs protection."""
-    unprotected: Floats = policy.copy()
-    unprotected[:, SCORING:] = 0, 1
-    return unprotected

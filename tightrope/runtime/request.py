@@ -6,6 +6,7 @@ thread.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -175,9 +176,8 @@ class Request:
             return self._loaded.embeddings([token for token in ids if token != placeholder])
 
         tokens = vision.see(images, self._prepared, settings.resolution, self._watch)
-        if settings.link("tower") is None:
-            return vision.select(tokens, settings, text_embeds, self._options.seed)
-        with self._watch("select_ms"):
+        selecting = settings.link("tower") is not None
+        with self._watch("select_ms") if selecting else contextlib.nullcontext():
             return vision.select(tokens, settings, text_embeds, self._options.seed)
 
     def _assemble(self, ids: list[int], images: list[ImageTokens], start: int) -> Stream:

@@ -55,9 +55,10 @@ def resolve(
     check_type("point", point, OperatingPoint, "an OperatingPoint, or None")
     resolution = _resolution(point.resolution, manifest)
     links = _links(point, manifest, baselines)
-    if resolution is not None and manifest.tower is not None:
+    if resolution is not None and (tower := manifest.tower) is not None:
+        available = visual_tokens(tower.layout(resolution))
         for link in links:
-            keep_count(link.keep, visual_tokens(manifest.tower.layout(resolution)))
+            keep_count(link.keep, available)
     chosen, kv_budget = replace(point, resolution=resolution), _kv_budget(point, manifest)
     policy = unbudgeted(len(kv_budget))
     if point.kv_budget is not None:

@@ -11,21 +11,9 @@ from tightrope.arrays import Array, Floats
 from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.tracing.attention import TOWER, TOWER_ATTENTION, TowerState, attending
 from tightrope.inputs.prepare.clip import PIXEL_VALUES
+from tightrope.inputs.prepare.pixels import CONFIG_KEYS
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.tensors import CLS_ATTENTION, TOWER_KEYS, TOWER_STATES
-
-_PROCESSOR_KEYS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 class Llava:
@@ -110,12 +98,12 @@ class Llava:
         return torch.stack(list(output.pooler_output))
 
     def preprocessor(self, processor: dict[str, Any]) -> dict[str, Any]:
-        if missing := [key for key in _PROCESSOR_KEYS if key not in processor]:
+        if missing := [key for key in CONFIG_KEYS if key not in processor]:
             raise UnsupportedModel(
                 f"the checkpoint's image processor has no {', '.join(missing)}; take its "
                 "processor_config.json or preprocessor_config.json from where it was published"
             )
-        config = {key: processor[key] for key in _PROCESSOR_KEYS}
+        config = {key: processor[key] for key in CONFIG_KEYS}
         # Early configs give one number: of the shorter edge, and of both sides of the crop.
         if isinstance(config.get("size"), int):
             config["size"] = {"shortest_edge": config["size"]}

@@ -32,7 +32,20 @@ _REQUIRED = {
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
 }
-_KEYS = {"do_convert_rgb", "size", "resample", *_REQUIRED, *sum(_REQUIRED.values(), ())}
+CONFIG_KEYS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+"""What a checkpoint's processor has to say, in the order in which it acts."""
+_KEYS = {"do_convert_rgb", *CONFIG_KEYS}
 
 
 class SquarePixels:

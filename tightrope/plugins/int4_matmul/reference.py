@@ -13,7 +13,7 @@ def quantize(weight: Floats, block_size: int) -> tuple[Codes, Halves]:
     """Codes int8 [K,N] in -8..7 and scale float16 [K/block_size,N] of weight [K,N].
 
     Of a few scales, from the one that clips nothing downwards, each block takes the one with the
-    least squared error. Halves are positive, also of a block of zeros: TensorRT 10.3 refuses
+    least squared error. Scales are positive, also of a block of zeros: TensorRT 10.3 refuses
     others. K must be whole blocks.
     """
     blocks = weight.reshape(-1, block_size, weight.shape[1])

@@ -111,4 +111,11 @@ def unbudgeted(layers: int) -> Floats:
 
     Attention is accumulated all the same, so that a later turn may set a budget.
     """
-    return np.tile(POLICIES[DEFAULT_POLICY].vector(sinks=0, recent=1), (layers, 1))
+    return unprotected(np.tile(POLICIES[DEFAULT_POLICY].vector(0, 0), (layers, 1)))
+
+
+def unprotected(policy: Floats) -> Floats:
+    """`policy` [L,8] with the same scores, where nothing leaves and so nothing needs protection."""
+    free: Floats = policy.copy()
+    free[:, SCORING:] = 0, 1
+    return free

@@ -30,7 +30,6 @@ class NullBackend:
         """make_storage: None keeps no keys and values."""
         self._dims, self._script, self._make_storage = dims, script, make_storage
         self._calls = 0
-        self._logits = np.zeros((1, dims.vocab_size), np.float32)
 
     def decoder_shapes(self) -> dict[str, list[int | str]]:
         rows = (*decoder_inputs(self._dims), *decoder_outputs(self._dims))

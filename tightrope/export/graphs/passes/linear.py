@@ -22,13 +22,8 @@ def store_transposed(model: ir.Model) -> None:
         if not weight.is_initializer() or tuple(permutation) != (1, 0):
             continue
         assert weight.shape is not None and weight.name is not None
-        name = f"{weight.name}.transposed"
-        stored = model.graph.initializers.get(name)
-        if stored is None:
-            stored = _initializer(
-                name, weight.dtype, [weight.shape[1], weight.shape[0]], weight.name, "transposed"
-            )
-            model.graph.initializers.add(stored)
+        shape = [weight.shape[1], weight.shape[0]]
+        stored = _stored(model, weight.name, "transposed", weight.dtype, shape)
         ir.convenience.replace_all_uses_with(node.outputs[0], stored)
         model.graph.remove(node, safe=True)
 
@@ -54,12 +49,7 @@ def to_int4(model: ir.Model, block_size: int) -> list[str]:
             ("codes", ir.DataType.INT4, [rows, columns]),
             ("scale", weight.dtype, [rows // block_size, columns]),
         ):
-            name = f"{parameter}.{layout}"
-            stored = model.graph.initializers.get(name)
-            if stored is None:
-                stored = _initializer(name, dtype, shape, parameter, layout)
-                model.graph.initializers.add(stored)
-            parts.append(stored)
+            parts.append(_stored(model, parameter, layout, dtype, shape))
         product = ir.Node(
             OWN_DOMAIN,
             int4_matmul.SCHEMA.name,
@@ -72,11 +62,15 @@ def to_int4(model: ir.Model, block_size: int) -> list[str]:
     return left
 
 
-def _initializer(
-    name: str, dtype: ir.DataType | None, shape: list[int], parameter: str, layout: str
+def _stored(
+    model: ir.Model, parameter: str, layout: str, dtype: ir.DataType | None, shape: list[int]
 ) -> ir.Value:
-    assert dtype is not None
-    value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
-    value.metadata_props[PARAMETER] = parameter
-    value.metadata_props[LAYOUT] = layout
-    return value
+    """The initializer of a parameter in one layout; equal ones are one."""
+    name = f"{parameter}.{layout}"
+    if name not in model.graph.initializers:
+        assert dtype is not None
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        value.metadata_props[PARAMETER] = parameter
+        value.metadata_props[LAYOUT] = layout
+        model.graph.initializers.add(value)
+    return model.graph.initializers[name]
