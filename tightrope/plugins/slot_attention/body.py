@@ -70,6 +70,19 @@ class Common:
     """float32 [N,S] or [L,N,S]: 1 where the query's attention counts for the scores"""
 
 
+class _Scored(NamedTuple):
+    """What placing works from."""
+
+    old: ir.Value
+    """Scores of the slots, [..,N,Hkv,C]"""
+    new: ir.Value
+    """Scores of the new tokens, [..,N,Hkv,S]"""
+    slot_position: ir.Value
+    kv_budget: ir.Value
+    """To be compared with [..,N,Hkv,1]"""
+    common: Common
+
+
 def body(
     op: OpBuilder, operands: list[ir.Value], fixed: Fixed, form: Form, score: str = DEFAULT_SCORE
 ) -> tuple[ir.Value, ...]:
@@ -229,24 +242,19 @@ def settle(
     compared with [..,N,Hkv,1].
     """
     slot_score, slot_position, kv_budget = slots
-    target, score, position = _PLACE[form](op, old, new, slot_position, kv_budget, common)
+    call = _Scored(old, new, slot_position, kv_budget, common)
+    target, score, position = _PLACE[form](op, call)
     # A row without a valid token changes nothing, not even by decay.
     alive = op.GreaterOrEqual(common.newest, np.int32(0))
     return target, op.Where(alive, score, slot_score), position
 
 
-def _place_ranked(
-    op: OpBuilder,
-    old: ir.Value,
-    new: ir.Value,
-    slot_position: ir.Value,
-    kv_budget: ir.Value,
-    common: Common,
-) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _place_ranked(op: OpBuilder, call: _Scored) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Any S: survivors among the new take the slots given up first, then empty ones, ascending.
 
     Since no call starts above its budget, all that is given up is taken again.
     """
+    old, new, slot_position, kv_budget, common = call
     s, capacity = op.dim(new, -1), op.dim(slot_position, -1)
     lanes = op.Shape(slot_position, end=-1)  # [..,N,Hkv]
     new_position = op.Expand(common.position, op.Concat(lanes, s, axis=0))
@@ -301,18 +309,12 @@ def _leave(
     return op.ScatterElements(op.ConstantOfShape(op.Shape(order)), order, lowest, axis=-1)
 
 
-def _place_one(
-    op: OpBuilder,
-    old: ir.Value,
-    new: ir.Value,
-    slot_position: ir.Value,
-    kv_budget: ir.Value,
-    common: Common,
-) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _place_one(op: OpBuilder, call: _Scored) -> tuple[ir.Value, ir.Value, ir.Value]:
     """S = 1: while there is room the first empty slot is lowest, else the lowest score.
 
     Empty slots hold score 0, as every face of the op leaves them.
     """
+    old, new, slot_position, kv_budget, common = call
     alive = op.GreaterOrEqual(common.newest, np.int32(0))
     empty = op.Less(slot_position, np.int32(0))
     room = op.Less(_count(op, op.Not(empty)), op.Cast(kv_budget, to=FLOAT))  # [..,N,Hkv,1]
@@ -328,15 +330,9 @@ def _place_one(
     )
 
 
-def _place_behind(
-    op: OpBuilder,
-    old: ir.Value,
-    new: ir.Value,
-    slot_position: ir.Value,
-    kv_budget: ir.Value,
-    common: Common,
-) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _place_behind(op: OpBuilder, call: _Scored) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Any S: the new tokens, whose padding stands last, go behind the occupied slots."""
+    old, new, slot_position, _, common = call
     s, capacity = op.dim(new, -1), op.dim(slot_position, -1)
     occupied = _count(op, op.GreaterOrEqual(slot_position, np.int32(0)))  # [..,N,Hkv,1]
     nth = op.Cast(op.iota(op.Squeeze(s)), to=FLOAT)
@@ -358,26 +354,18 @@ def _place_behind(
     return target, score, position
 
 
-def _place_by_room(
-    op: OpBuilder,
-    old: ir.Value,
-    new: ir.Value,
-    slot_position: ir.Value,
-    kv_budget: ir.Value,
-    common: Common,
-) -> tuple[ir.Value, ...]:
+def _place_by_room(op: OpBuilder, call: _Scored) -> tuple[ir.Value, ...]:
     """Any S: behind the occupied slots if C has room for all of both, else ranked."""
-    occupied = _count(op, op.GreaterOrEqual(slot_position, np.int32(0)))
+    occupied = _count(op, op.GreaterOrEqual(call.slot_position, np.int32(0)))
     most = op.ReduceMax(occupied, keepdims=0)
-    free = op.Sub(op.Cast(op.scalar_dim(slot_position, -1), to=FLOAT), most)
-    fits = op.GreaterOrEqual(free, op.Cast(op.scalar_dim(new, -1), to=FLOAT))
-    call = (old, new, slot_position, kv_budget, common)
+    free = op.Sub(op.Cast(op.scalar_dim(call.slot_position, -1), to=FLOAT), most)
+    fits = op.GreaterOrEqual(free, op.Cast(op.scalar_dim(call.new, -1), to=FLOAT))
     then, otherwise = op.inner("then"), op.inner("else")
-    behind, ranked = _place_behind(then, *call), _place_ranked(otherwise, *call)
+    behind, ranked = _place_behind(then, call), _place_ranked(otherwise, call)
     return op.branch(fits, then, behind, otherwise, ranked)
 
 
-_Place = Callable[..., "tuple[ir.Value, ...]"]
+_Place = Callable[["OpBuilder", _Scored], "tuple[ir.Value, ...]"]
 _PLACE: dict[Form, _Place] = {
     "general": _place_ranked,
     "step": _place_one,
