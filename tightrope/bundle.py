@@ -8,6 +8,7 @@
       embeddings.data         [vocab, hidden] float16 or float32, gathered by the host
       positions.npz           the tower's position table for each resolution
       tokenizer.json  chat_template.jinja  preprocessor.json  generation.json
+      selftest.npz            what it answered where it was exported
 
 Opening checks the format, each file's size and its hash before anything is allocated. Hashing
 is remembered in a stamp (size, mtime, inode) in the state folder beside the bundle.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # what it needs is not loaded before a bundle is opened
 FORMAT = 2
 MANIFEST = "bundle.json"
 EMBEDDINGS = "embeddings.data"
+SELFTEST = "selftest.npz"
 _EXPORT_AGAIN = "export the checkpoint again"
 
 
