@@ -121,6 +121,12 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
+def module_of() -> Callable[[Path], ModuleType]:
+    """`module_of(file)`: a file of shared test code as a module."""
+    return load_module
+
+
+@pytest.fixture(scope="session")
 def eager() -> ModuleType:
     """The decoder of `runtime/eager.py`, which holds its cache in lists."""
     return load_module(HERE / "runtime" / "eager.py")

@@ -37,7 +37,6 @@ class Language:
                     f"generation.json has {name} {rules.get(name)!r}; accepted: a "
                     f"{kind.__name__}; export the bundle again"
                 )
-        self.end_ids = frozenset(rules["eos_token_ids"])
         self.embedding_scale: float = rules["embedding_scale"]
         self._vocab = bundle.manifest.dims.vocab_size
         self._vision = bundle.manifest.vision
@@ -45,6 +44,10 @@ class Language:
         self._tokenizer = Tokenizer(
             bundle.file("tokenizer.json"), special, rules["add_special_tokens"]
         )
+        self.ends = {
+            number: self._tokenizer.token(number) or "" for number in rules["eos_token_ids"]
+        }
+        """Text of each token that ends an answer, by id."""
         self._template: ChatTemplate | None = None
         self._thinks = False
         if "chat_template.jinja" in bundle.manifest.files:
@@ -64,7 +67,7 @@ class Language:
 
     def decoder(self, stop: Sequence[str] | None, ignore_eos: bool) -> StreamDecoder:
         """Text of one answer, piece by piece; raises InputError for stop strings that are none."""
-        hidden = frozenset[int]() if ignore_eos else self.end_ids
+        hidden = frozenset[int]() if ignore_eos else frozenset(self.ends)
         return StreamDecoder(self._tokenizer, () if stop is None else stop, hidden)
 
     def token_ids(self, prompt: Prompt, num_images: int, thinking: bool | None) -> list[int]:

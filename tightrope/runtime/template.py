@@ -15,6 +15,7 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 import jinja2.utils
+from jinja2 import nodes
 
 from tightrope.errors import BundleError, InputError
 
@@ -50,7 +51,9 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._forms: dict[tuple[str, bool], bool] = {}
         try:
-            self._template = _environment().from_string(source)
+            environment = _environment()
+            self._template = environment.from_string(source)
+            self._sought = _sought(environment.parse(source))
         except (jinja2.TemplateError, RecursionError) as error:
             raise BundleError(
                 f"chat_template.jinja is not a valid template ({error}); export the bundle again"
@@ -77,6 +80,10 @@ class ChatTemplate:
                 f"chat_template.jinja fails on these messages "
                 f"({type(error).__name__}: {error}); check their form, or the bundle's template"
             ) from error
+
+    def looks_for(self, text: str) -> bool:
+        """Whether the template looks for a text in what it is given, rather than writing it."""
+        return any(text in sought for sought in self._sought)
 
     def takes_text(self, role: str) -> bool:
         """Whether the content of a message of this role may be a string."""
@@ -119,6 +126,24 @@ def takes_parts(source: str) -> bool:
     # Their spelling does not matter here, but adding to an undefined name fails.
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
     return ChatTemplate(source, dict.fromkeys(names, "")).takes_parts("user")
+
+
+def _sought(tree: nodes.Template) -> frozenset[str]:
+    """Constants that a template compares with, splits by, or hands to a method, filter or test."""
+    places: list[nodes.Node] = []
+    for compare in tree.find_all(nodes.Compare):
+        places += [compare.expr, *(operand.expr for operand in compare.ops)]
+    calls: list[nodes.Call | nodes.Filter | nodes.Test] = []
+    calls += [*tree.find_all(nodes.Call), *tree.find_all(nodes.Filter), *tree.find_all(nodes.Test)]
+    for call in calls:
+        places += call.args
+    # A name for a marker is for looking for it, too.
+    places += [assigned.node for assigned in tree.find_all(nodes.Assign)]
+    return frozenset(
+        place.value
+        for place in places
+        if isinstance(place, nodes.Const) and isinstance(place.value, str)
+    )
 
 
 def _content(text: str, parts: bool) -> str | list[dict[str, str]]:
