@@ -10,6 +10,7 @@ import jinja2
 from tightrope.bundle import Stage
 from tightrope.checks import check_one_of
 from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.accounting import notes
 from tightrope.export.checkpoint import Checkpoint
 from tightrope.export.config import PRECISIONS, ExportConfig, Precision
 from tightrope.export.families.tower import TowerModel
@@ -51,13 +52,14 @@ class Recipe:
     prefill_chunk: int
 
     def notes(self) -> list[str]:
-        """Sentences for the summary about what the recipe costs."""
+        """Sentences for the summary: what the recipe costs, and what has no effect."""
+        found = notes(self.checkpoint.without_effect)
         if not self.checkpoint.gguf:
-            return []
+            return found
         text = "GGUF weights were dequantised"
         if self.precision.quantized:
             text += " and quantised again: symmetric int4 is not the file's own code"
-        return [text]
+        return [text, *found]
 
 
 def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
