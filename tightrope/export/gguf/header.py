@@ -153,7 +153,8 @@ class _Walk:
                     else "it cannot hold"
                 )
             )
-        return elements // block * int(block_bytes)
+        num_bytes: int = elements // block * block_bytes
+        return num_bytes
 
     def _spans(self, spans: list[tuple[int, int, bytes]]) -> None:
         start = -(-self._at // self._alignment) * self._alignment

@@ -17,6 +17,13 @@ _DIGIT = r"\p{N}"
 _SYMBOLS = r" ?[^\s\p{L}\p{N}]+"
 _GPT2 = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+|{_SYMBOLS}|\s+(?!\S)|\s+"
 _CJK = r"[一-龥぀-ゟ゠-ヿ]+"
+_EAST_ASIAN = r"[[ࠀ-一一-龥가-퟿]&&[^\s]]+"
+_CASED_LETTERS = (
+    r"[[\p{Lu}\p{Ll}\p{Lt}]&&"
+    "[^\u0560-\u0588\u10c7-\u10ff\u1c80-\u1c88\u2d00-\u2d2d\ua790-\ua7fa\uab30-\uab68"
+    "\U00010570-\U000105bc\U00016e40-\U00016e7f\U0001d400-\U0001df1e]]"
+)
+"""Letters that have cases, but those of some alphabets."""
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 
 
@@ -58,7 +65,7 @@ _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 _GROUPS: tuple[tuple[str, Pretokenizer], ...] = (
     ("default", Pretokenizer(_DEFAULT)),
     (
-        "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
+        "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2",
         Pretokenizer(_LLAMA3, ignore_merges=True, add_bos=True),
     ),
     ("dbrx smaug-bpe chatglm-bpe", Pretokenizer(_LLAMA3)),
@@ -70,8 +77,7 @@ _GROUPS: tuple[tuple[str, Pretokenizer], ...] = (
     ("qwen35", Pretokenizer((_words(_DIGIT, letters=r"[\p{L}\p{M}]"),))),
     ("ufakzeka", Pretokenizer((_words(_DIGIT, english=""),))),
     (
-        "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert "
-        "exaone4 mpt olmo jais trillion granite-docling",
+        "gpt-2 phi-2 gigachat a.x-4.0 mellum exaone4 mpt olmo jais trillion granite-docling",
         Pretokenizer((_GPT2,)),
     ),
     (
@@ -81,7 +87,56 @@ _GROUPS: tuple[tuple[str, Pretokenizer], ...] = (
     ("falcon", Pretokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]"))),
     (
         "deepseek-coder",
-        Pretokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", _DIGIT)),
+        Pretokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _EAST_ASIAN, _DIGIT)),
+    ),
+    (
+        "deepseek-llm",
+        Pretokenizer(
+            (
+                r"[\r\n]",
+                rf"\s?{_CASED_LETTERS}+",
+                r"\s?[!-/:-~！-／：-～‘-‟、-。]+",
+                r"\s+$",
+                _EAST_ASIAN,
+                r"\p{N}+",
+            )
+        ),
+    ),
+    (
+        "spark2_5",
+        Pretokenizer(
+            (r"\p{N}{1,3}", _CJK, _MARKED.replace(r"[\r\n]*|\s*[\r\n]+|", r"|[\r\n]|"), _DIGIT)
+        ),
+    ),
+    (
+        "youtu",
+        Pretokenizer(
+            (
+                rf"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|{_CJK}",
+                rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+(?:{_ENGLISH})?|{_DIGIT}|"
+                rf"{_SYMBOLS}[\r\n/]*|{_BREAKS}",
+            ),
+            ignore_merges=True,
+        ),
+    ),
+    (
+        "jais-2",
+        Pretokenizer(
+            (
+                _LLAMA3[0].removesuffix(r"\s+(?!\S)|\s+")
+                + "|".join(rf"\s{{{2**power}}}(?!\S)" for power in range(9, 1, -1))
+                + r"|\s{1,2}(?!\S)|\s",
+            )
+        ),
+    ),
+    (
+        "exaone-moe",
+        Pretokenizer(
+            (
+                rf"{_ENGLISH}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|"
+                rf"\p{{N}}|{_SYMBOLS}[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
+            )
+        ),
     ),
     ("deepseek-v3 hunyuan-dense joyai-llm hy_v4", Pretokenizer((r"\p{N}{1,3}", _CJK, _MARKED))),
     ("tekken", Pretokenizer((_cased(_DIGIT),), ignore_merges=True, add_bos=True)),
