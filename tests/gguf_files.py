@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ CORPUS = (
 CONTROL, USER_DEFINED, BYTE, NORMAL = 3, 4, 6, 1
 Kind = gguf.GGMLQuantizationType
 F32 = Kind.F32
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A matrix that is quantised already: uint8 [rows, bytes]."""
+
+    codes: np.ndarray
+    kind: Any
 
 
 def byte_level(specials: Iterable[str] = (), size: int = 500, split: str | None = None) -> Any:
@@ -168,7 +177,7 @@ def tensors_of(model: Any, architecture: str) -> dict[str, np.ndarray]:
 def write(
     file: Path,
     metadata: Mapping[str, Any],
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, Any],
     architecture: str = "llama",
     kind: Any = F32,
 ) -> Path:
@@ -177,7 +186,9 @@ def write(
     for key, value in metadata.items():
         _add(writer, key, value)
     for name, value in tensors.items():
-        if kind == F32 or value.ndim < 2:
+        if isinstance(value, Coded):
+            writer.add_tensor(name, value.codes, raw_dtype=value.kind)
+        elif kind == F32 or value.ndim < 2:
             writer.add_tensor(name, np.ascontiguousarray(value, np.float32))
         elif kind == Kind.F16:
             writer.add_tensor(name, value.astype(np.float16))
@@ -213,3 +224,19 @@ def file_of(
     """The file of a model, with a tokenizer's metadata."""
     keys = keys_of(model, architecture) | dict(metadata)
     return write(file, keys, tensors_of(model, architecture), architecture, kind)
+
+
+def place(model: Any, name: str, value: np.ndarray) -> None:
+    """Put a tensor of a llama file back into its model; undoes `tensors_of`, row by row."""
+    config = model.config
+    for own, parameter in model.named_parameters():
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+        if names.get_name(own, (".weight", ".bias")) != name:
+            continue
+        if "q_proj" in own or "k_proj" in own:
+            heads = config.num_attention_heads if "q_proj" in own else config.num_key_value_heads
+            half = value.shape[0] // heads // 2
+            rows = np.arange(value.shape[0]).reshape(heads, half, 2)
+            value = value[np.concatenate([rows[..., 0], rows[..., 1]], 1).reshape(-1)]
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))

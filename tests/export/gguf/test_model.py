@@ -1,0 +1,356 @@
+"""Logits of GGUF files against the Hugging Face models that they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="exporting needs torch")
+gguf = pytest.importorskip("gguf", reason="exporting needs gguf")
+
+import transformers  # noqa: E402
+
+from tightrope.errors import UnsupportedModel  # noqa: E402
+from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
+
+VOCABULARY = 300
+TOKENS = 320
+ROPE: dict[str, dict[str, Any]] = {
+    "linear": {"rope_type": "linear", "factor": 3.0},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
+    "yarn, own bounds": {
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 16.0,
+        "beta_slow": 2.0,
+    },
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("llama", {}),
+    "one KV head": ("llama", {"num_key_value_heads": 1}),
+    "a head each": ("llama", {"num_key_value_heads": 4}),
+    "wide heads": ("llama", {"head_dim": 24}),
+    "narrow heads": ("llama", {"head_dim": 6}),
+    "odd widths": (
+        "llama",
+        {
+            "hidden_size": 60,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "intermediate_size": 77,
+        },
+    ),
+    "three query heads a KV head": (
+        "llama",
+        {"hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2},
+    ),
+    "tied": ("llama", {"tie_word_embeddings": True}),
+    "attention biases": ("llama", {"attention_bias": True}),
+    "all biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "another base": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
+    "another epsilon": ("llama", {"rms_norm_eps": 0.01}),
+    **{
+        f"llama, {name}": ("llama", {"rope_parameters": {"rope_theta": 1e4, **rope}})
+        for name, rope in ROPE.items()
+    },
+    "llama3, wide heads": (
+        "llama",
+        {"head_dim": 32, "rope_parameters": {"rope_theta": 1e4, **ROPE["llama3"]}},
+    ),
+    "qwen2": ("qwen2", {}),
+    "qwen2, tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2, wide heads": ("qwen2", {"head_dim": 24}),
+    "qwen2, yarn": ("qwen2", {"rope_parameters": {"rope_theta": 1e6, **ROPE["yarn"]}}),
+    "qwen2, linear": ("qwen2", {"rope_parameters": {"rope_theta": 1e6, **ROPE["linear"]}}),
+}
+
+
+def config_of(architecture: str, **changes: Any) -> Any:
+    values: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
+    return transformers.AutoConfig.for_model(architecture, **(values | changes))
+
+
+@pytest.fixture(scope="session")
+def vocabulary(gguf_files: ModuleType) -> dict[str, Any]:
+    """Keys of a tokenizer with fewer tokens than the models have rows."""
+    keys: dict[str, Any] = gguf_files.metadata_of(gguf_files.byte_level(["<|end|>"], 280))
+    return keys | {"tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.eos_token_id": 0}
+
+
+Make = Callable[..., tuple[Any, Path]]
+
+
+@pytest.fixture
+def make(gguf_files: ModuleType, vocabulary: dict[str, Any], tmp_path: Path) -> Make:
+    """`make("llama", head_dim=24)`: a random model, and its file."""
+
+    def build(
+        architecture: str,
+        *,
+        kind: Any = gguf.GGMLQuantizationType.F32,
+        metadata: dict[str, Any] | None = None,
+        edit: Callable[[dict[str, Any]], object] = lambda _: None,
+        **changes: Any,
+    ) -> tuple[Any, Path]:
+        model = gguf_files.model_of(config_of(architecture, **changes))
+        tensors = gguf_files.tensors_of(model, architecture)
+        edit(tensors)
+        keys = gguf_files.keys_of(model, architecture) | vocabulary | (metadata or {})
+        keys = {key: value for key, value in keys.items() if value is not None}
+        file = gguf_files.write(tmp_path / "m.gguf", keys, tensors, architecture, kind)
+        return model, file
+
+    return build
+
+
+def logits(model: Any) -> Any:
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, VOCABULARY, TOKENS))[None]
+    with torch.no_grad():
+        return model(ids, use_cache=False).logits[0].numpy()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_file_is_the_model_that_it_was_made_of(make: Make, variant: str) -> None:
+    architecture, changes = VARIANTS[variant]
+    model, file = make(architecture, **changes)
+    read = open_checkpoint(file).load_model()
+    wanted = logits(model)
+    np.testing.assert_allclose(logits(read), wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_a_variant_changes_the_logits(make: Make) -> None:
+    """The comparison above would see a rotary rule, a bias or a width that is lost."""
+    plain = logits(make("llama")[0])
+    for rope in ROPE.values():
+        model, _ = make("llama", rope_parameters={"rope_theta": 1e4, **rope})
+        assert np.abs(logits(model) - plain).max() > 0.1
+    assert np.abs(logits(make("llama", attention_bias=True)[0]) - plain).max() > 0.1
+
+
+def test_windows_are_the_layers_that_the_pattern_names(make: Make) -> None:
+    model, file = make(
+        "qwen2",
+        metadata={
+            "qwen2.attention.sliding_window": 16,
+            "qwen2.attention.sliding_window_pattern": [False, True],
+        },
+        use_sliding_window=True,
+        sliding_window=16,
+        layer_types=["full_attention", "sliding_attention"],
+    )
+    read = open_checkpoint(file).load_model()
+    np.testing.assert_allclose(logits(read), logits(model), atol=1e-4)
+    assert np.abs(logits(make("qwen2")[0]) - logits(model)).max() > 0.1
+
+
+def test_a_window_as_long_as_the_context_is_none(make: Make) -> None:
+    model, file = make("llama", metadata={"llama.attention.sliding_window": 512})
+    np.testing.assert_allclose(logits(open_checkpoint(file).load_model()), logits(model), atol=1e-4)
+
+
+def test_biases_that_the_file_leaves_out_are_zero(make: Make) -> None:
+    model, file = make(
+        "llama",
+        attention_bias=True,
+        edit=lambda tensors: [tensors.pop(f"blk.{i}.attn_output.bias") for i in range(2)],
+    )
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.bias.zero_()
+    read = open_checkpoint(file).load_model()
+    np.testing.assert_allclose(logits(read), logits(model), atol=1e-4)
+
+
+WRITABLE = [
+    kind
+    for kind in gguf.GGMLQuantizationType
+    if kind.name in {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}
+    or kind.name in {"TQ1_0", "TQ2_0", "MXFP4"}
+]
+
+
+@pytest.mark.parametrize("kind", WRITABLE, ids=lambda kind: kind.name)
+def test_each_quantisation_is_undone(gguf_files: ModuleType, make: Make, kind: Any) -> None:
+    widths = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}
+    model, file = make("llama", kind=kind, **widths)
+    read = open_checkpoint(file).load_model()
+    # The model's own matrices, there and back through the package's codes.
+    with torch.no_grad():
+        for name, tensor in gguf_files.tensors_of(model, "llama").items():
+            if tensor.ndim == 2:
+                tensor = gguf.dequantize(gguf.quantize(tensor, kind), kind)
+            gguf_files.place(model, name, tensor)
+    np.testing.assert_array_equal(logits(read), logits(model))
+
+
+READABLE = (
+    "Q2_K Q3_K Q4_K Q5_K Q6_K IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ1_S IQ1_M IQ4_NL IQ4_XS NVFP4"
+)
+
+
+@pytest.mark.parametrize("name", READABLE.split())
+def test_quantisations_that_only_llama_cpp_writes_are_undone(
+    gguf_files: ModuleType, vocabulary: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    kind = gguf.GGMLQuantizationType[name]
+    model = gguf_files.model_of(config_of("llama", hidden_size=256, intermediate_size=512))
+    tensors = gguf_files.tensors_of(model, "llama")
+    down = "blk.1.ffn_down.weight"
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    # Bytes below 60 make every float16 scale a finite one.
+    codes = np.random.default_rng(1).integers(0, 60, (256, 512 // block * block_bytes), np.uint8)
+    keys = gguf_files.keys_of(model, "llama") | vocabulary
+    tensors[down] = gguf_files.Coded(codes, kind)
+    file = gguf_files.write(tmp_path / "m.gguf", keys, tensors)
+    read = open_checkpoint(file).load_model().model.layers[1].mlp.down_proj.weight
+    np.testing.assert_array_equal(read.numpy(), gguf.dequantize(codes, kind))
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a mixture of experts": ({"llama.expert_count": 8}, "expert_count is 8.*mixtures of experts"),
+    "a scaling unheard of": ({"llama.rope.scaling.type": "longrope"}, "type is 'longrope'"),
+    "a scaling by nothing": (
+        {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": -1.0},
+        "factor is -1.0",
+    ),
+    "part of a head rotated": ({"llama.rope.dimension_count": 8}, "dimension_count is 8; acc.*16"),
+    "values of another length": ({"llama.attention.value_length": 8}, "value_length is 8"),
+    "a window": ({"llama.attention.sliding_window": 64}, "sliding_window is 64"),
+    "attention both ways": ({"llama.attention.causal": False}, "causal is False"),
+    "another vocabulary": ({"llama.vocab_size": 299}, "vocab_size is 299; accepted: 300"),
+    "heads that differ": (
+        {"llama.attention.head_count": [4, 2]},
+        r"head_count is \[4, 2\]; accepted: the same in every layer",
+    ),
+    "no heads": ({"llama.attention.head_count": 0}, "head_count is 0"),
+    "no width": ({"llama.embedding_length": None}, "embedding_length is missing"),
+    "an epsilon of words": (
+        {"llama.attention.layer_norm_rms_epsilon": "small"},
+        "epsilon is 'small'; accepted: a number",
+    ),
+    "too many layers": ({"llama.block_count": 10**9}, "block_count 1000000000 and tensors of 2"),
+    "a wider model": ({"llama.feed_forward_length": 1 << 30}, "misshapen tensors"),
+    "keys unheard of": (
+        {"llama.attention.scale": 0.5, "llama.logit_scale": 2.0, "some.thing": "x"},
+        "nothing here reads.*: llama.attention.scale, llama.logit_scale, some.thing; export",
+    ),
+    "the tokens that are never said": (
+        {"tokenizer.ggml.suppress_tokens": [1]},
+        "nothing here reads.*suppress_tokens",
+    ),
+    "yarn with half of it": (
+        {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_ext_factor": 0.5},
+        "yarn_ext_factor is 0.5",
+    ),
+    "attention scaled": ({"llama.rope.scaling.attn_factor": 2.0}, "attn_factor is 2.0"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_metadata_that_cannot_be_followed_is_refused_by_name(make: Make, what: str) -> None:
+    metadata, said = REFUSED[what]
+    _, file = make("llama", metadata=metadata)
+    with pytest.raises(UnsupportedModel, match=said) as raised:
+        open_checkpoint(file).load_model()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_pattern_of_windows_that_is_missing_is_asked_for(make: Make) -> None:
+    _, file = make("qwen2", metadata={"qwen2.attention.sliding_window": 16})
+    with pytest.raises(UnsupportedModel, match=r"sliding_window_pattern is missing.*of the 2"):
+        open_checkpoint(file)
+
+
+VALUE = np.ones((64, 64), np.float32)
+TENSORS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "norms of queries": (
+        lambda t: t.update(
+            {f"blk.{i}.attn_{p}_norm.weight": VALUE[0] for i in (0, 1) for p in "qk"}
+        ),
+        "nothing here reads.*: blk.0.attn_q_norm.weight, blk.0.attn_k_norm",
+    ),
+    "a layer too many": (
+        lambda t: t.update({"blk.2.attn_q.weight": VALUE}),
+        "block_count 2 and tensors of 3 layers",
+    ),
+    "scales": (lambda t: t.update({"blk.0.attn_q.scale": VALUE[0]}), "blk.0.attn_q.scale"),
+    "a bias of the head": (lambda t: t.update({"output.bias": VALUE[0]}), "output.bias"),
+    "several, of which five are named": (
+        lambda t: t.update({f"extra.{i}": VALUE[0] for i in range(9)}),
+        "extra.0, extra.1, extra.2, extra.3, extra.4 and 4 more",
+    ),
+    "one missing": (
+        lambda t: t.pop("blk.1.ffn_up.weight"),
+        "no tensors for model.layers.1.mlp.up_proj.weight",
+    ),
+    "no embeddings": (lambda t: t.pop("token_embd.weight"), "no tensor token_embd.weight"),
+    "one misshapen": (
+        lambda t: t.update({"blk.0.attn_k.weight": VALUE}),
+        r"misshapen tensors: blk.0.attn_k.weight \[64, 64\] instead of \[32, 64\]",
+    ),
+    "rotary factors of another length": (
+        lambda t: t.update({"rope_freqs.weight": VALUE[0]}),
+        r"rope_freqs.weight of shape \[64\]; accepted: \[8\]",
+    ),
+    "rotary factors of zero": (
+        lambda t: t.update({"rope_freqs.weight": np.zeros(8, np.float32)}),
+        "numbers above 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TENSORS)
+def test_tensors_without_a_place_or_missing_are_named(make: Make, what: str) -> None:
+    edit, said = TENSORS[what]
+    _, file = make("llama", edit=edit)
+    with pytest.raises(UnsupportedModel, match=said) as raised:
+        open_checkpoint(file).load_model()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_bias_that_the_architecture_lacks_is_refused(make: Make) -> None:
+    name = "blk.0.attn_output.bias"
+    _, file = make("qwen2", edit=lambda tensors: tensors.update({name: VALUE[0]}))
+    with pytest.raises(UnsupportedModel, match=f"nothing here reads.*{name}"):
+        open_checkpoint(file).load_model()
+
+
+def test_what_is_without_effect_is_counted(make: Make) -> None:
+    _, file = make(
+        "llama",
+        metadata={
+            "general.name": "x",
+            "general.file_type": 0,
+            "quantize.imatrix.file": "x",
+            "llama.rope.scaling.finetuned": True,
+        },
+    )
+    found = open_checkpoint(file).without_effect
+    assert {entry.name for entry in found} == {
+        "general.name",
+        "general.file_type",
+        "quantize.imatrix.file",
+        "llama.rope.scaling.finetuned",
+    }
