@@ -96,6 +96,21 @@ def sentencepiece(pieces: Iterable[str], user_defined: Iterable[str] = ()) -> di
     }
 
 
+def config_of(architecture: str, **changes: Any) -> Any:
+    """A small config with odd changes."""
+    values: dict[str, Any] = {
+        "vocab_size": 300,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
+    return transformers.AutoConfig.for_model(architecture, **(values | changes))
+
+
 def model_of(config: Any, seed: int = 0) -> Any:
     """A random model whose biases and norms are no zeros and ones either."""
     torch.manual_seed(seed)

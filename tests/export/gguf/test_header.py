@@ -12,11 +12,11 @@ import pytest
 pytest.importorskip("torch", reason="exporting needs torch")
 pytest.importorskip("gguf", reason="exporting needs gguf")
 
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tightrope.errors import UnsupportedModel  # noqa: E402
-from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
+from tightrope.errors import UnsupportedModel
+from tightrope.export.checkpoint import open_checkpoint
 
 UINT32, STRING, ARRAY, UINT64 = 4, 8, 9, 10
 

@@ -13,13 +13,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="exporting needs torch")
 gguf = pytest.importorskip("gguf", reason="exporting needs gguf")
 
-import transformers  # noqa: E402
-
 from tightrope.errors import UnsupportedModel  # noqa: E402
+from tightrope.export import parity  # noqa: E402
 from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
 
-VOCABULARY = 300
-TOKENS = 320
+VOCABULARY, TOKENS = 300, 320
+Make = Callable[..., tuple[Any, Path]]
 ROPE: dict[str, dict[str, Any]] = {
     "linear": {"rope_type": "linear", "factor": 3.0},
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
@@ -78,53 +77,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def config_of(architecture: str, **changes: Any) -> Any:
-    values: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.2,
-    }
-    return transformers.AutoConfig.for_model(architecture, **(values | changes))
-
-
-@pytest.fixture(scope="session")
-def vocabulary(gguf_files: ModuleType) -> dict[str, Any]:
-    """Keys of a tokenizer with fewer tokens than the models have rows."""
-    keys: dict[str, Any] = gguf_files.metadata_of(gguf_files.byte_level(["<|end|>"], 280))
-    return keys | {"tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.eos_token_id": 0}
-
-
-Make = Callable[..., tuple[Any, Path]]
-
-
-@pytest.fixture
-def make(gguf_files: ModuleType, vocabulary: dict[str, Any], tmp_path: Path) -> Make:
-    """`make("llama", head_dim=24)`: a random model, and its file."""
-
-    def build(
-        architecture: str,
-        *,
-        kind: Any = gguf.GGMLQuantizationType.F32,
-        metadata: dict[str, Any] | None = None,
-        edit: Callable[[dict[str, Any]], object] = lambda _: None,
-        **changes: Any,
-    ) -> tuple[Any, Path]:
-        model = gguf_files.model_of(config_of(architecture, **changes))
-        tensors = gguf_files.tensors_of(model, architecture)
-        edit(tensors)
-        keys = gguf_files.keys_of(model, architecture) | vocabulary | (metadata or {})
-        keys = {key: value for key, value in keys.items() if value is not None}
-        file = gguf_files.write(tmp_path / "m.gguf", keys, tensors, architecture, kind)
-        return model, file
-
-    return build
-
-
 def logits(model: Any) -> Any:
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, VOCABULARY, TOKENS))[None]
     with torch.no_grad():
@@ -138,6 +90,58 @@ def test_a_file_is_the_model_that_it_was_made_of(make: Make, variant: str) -> No
     read = open_checkpoint(file).load_model()
     wanted = logits(model)
     np.testing.assert_allclose(logits(read), wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_files_own_tensors_give_the_same_logits_without_the_reader(
+    make: Make, variant: str
+) -> None:
+    architecture, changes = VARIANTS[variant]
+    model, file = make(architecture, **changes)
+    opened = open_checkpoint(file).gguf
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, 40)
+    # Against the model that the file was made of: the reader gave nothing but the file's parts.
+    distance = parity.held_against_file(opened, model, ids)
+    assert distance is not None and distance < 2e-5
+
+
+LOST: dict[str, tuple[str, dict[str, Any], Callable[[Any], object]]] = {
+    "a bias": (
+        "llama",
+        {"attention_bias": True},
+        lambda model: model.model.layers[1].self_attn.k_proj.bias.data.zero_(),
+    ),
+    "a norm": ("llama", {}, lambda model: model.model.norm.weight.data.fill_(1)),
+    "the pairs of queries": (
+        "llama",
+        {},
+        lambda model: model.model.layers[0].self_attn.q_proj.weight.data.copy_(
+            model.model.layers[0].self_attn.q_proj.weight.data.flip(0)
+        ),
+    ),
+    **{
+        f"the rotary rule {name}": (
+            "llama",
+            {"rope_parameters": {"rope_theta": 1e4, **rope}},
+            lambda model: model.model.rotary_emb.inv_freq.copy_(
+                1e4 ** (-torch.arange(0, 16, 2) / 16)
+            ),
+        )
+        for name, rope in ROPE.items()
+    },
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_what_a_reader_would_lose_is_told(make: Make, what: str) -> None:
+    architecture, changes, lose = LOST[what]
+    _, file = make(architecture, **changes)
+    checkpoint = open_checkpoint(file)
+    model = checkpoint.load_model()
+    lose(model)
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, 40)
+    with pytest.raises(UnsupportedModel, match="was not read as it stands"):
+        parity.held_against_file(checkpoint.gguf, model, ids)
 
 
 def test_a_variant_changes_the_logits(make: Make) -> None:
@@ -215,7 +219,9 @@ def test_quantisations_that_only_llama_cpp_writes_are_undone(
     gguf_files: ModuleType, vocabulary: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
     kind = gguf.GGMLQuantizationType[name]
-    model = gguf_files.model_of(config_of("llama", hidden_size=256, intermediate_size=512))
+    model = gguf_files.model_of(
+        gguf_files.config_of("llama", hidden_size=256, intermediate_size=512)
+    )
     tensors = gguf_files.tensors_of(model, "llama")
     down = "blk.1.ffn_down.weight"
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
