@@ -38,6 +38,7 @@ def test_a_summary_is_json_with_a_schema_number() -> None:
         "tokens": 9,
         "int8_activations": None,
         "stored_weights": None,
+        "read_weights": None,
     }
 
 

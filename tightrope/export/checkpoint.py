@@ -23,7 +23,7 @@ from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import WithoutEffect, listed
 from tightrope.export.ends import end_ids
 from tightrope.export.families import Family, family_called, find_family
-from tightrope.export.folder import account_tensors, check_config, refuse_code
+from tightrope.export.folder import account_tensors, check_config, check_tied, refuse_code
 from tightrope.export.foreign import reading, words
 from tightrope.export.gguf.file import is_gguf
 from tightrope.export.gguf.model import GgufModel, open_model
@@ -87,6 +87,7 @@ class Checkpoint:
                 )
         unexpected = set(map(str, report.get("unexpected_keys") or ()))
         self.without_effect.extend(account_tensors(model, stored, unexpected))
+        check_tied(model)
         return model
 
     def tokenizer(self) -> Any:

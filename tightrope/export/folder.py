@@ -123,3 +123,13 @@ def account_tensors(
             "take a checkpoint that is not quantised"
         )
     return without_effect
+
+
+def check_tied(model: Any) -> None:
+    """Raises UnsupportedModel where config.json ties a head that is stored with other values."""
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.tie_word_embeddings and head.weight is not table.weight:
+        raise UnsupportedModel(
+            "lm_head.weight is not the embeddings, though config.json ties the two: set "
+            "tie_word_embeddings to false there"
+        )

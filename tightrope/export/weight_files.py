@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ def _check_spans(file: Path, spans: list[tuple[int, int, str]], room: int) -> No
 
 def _pickled(file: Path) -> dict[str, str]:
     way_out = "a .bin file may hold tensors alone; take the safetensors files"
-    with reading(f"{file} cannot be loaded", way_out):
+    with reading(f"{file} cannot be loaded", way_out), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         content = torch.load(
             file, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(file)
         )

@@ -94,7 +94,8 @@ def _turns(source: _File, positions: Array, width: int) -> tuple[torch.Tensor, f
 
     def pair_that_turns(times: float) -> float:
         """The pair that turns so many times over the trained context."""
-        return dimension * math.log(trained / (times * 2 * math.pi)) / (2 * math.log(base))
+        turned = math.log(trained / (times * 2 * math.pi)) / (2 * math.log(base))
+        return float(dimension * turned)
 
     first = max(0.0, math.floor(pair_that_turns(source.key("rope.scaling.yarn_beta_fast", 32.0))))
     last = min(
@@ -104,7 +105,7 @@ def _turns(source: _File, positions: Array, width: int) -> tuple[torch.Tensor, f
     kept = 1 - np.clip((pairs - first) / max(0.001, last - first), 0, 1)
     mixed = interpolated * (1 - kept) + extrapolated * kept
     stretch = math.log(factor) if factor > 1 else 0.0
-    length: float = source.key("rope.scaling.attn_factor", 1.0) * (1 + 0.1 * stretch)
+    length = float(source.key("rope.scaling.attn_factor", 1.0)) * (1 + 0.1 * stretch)
     length /= 1 + 0.1 * stretch * source.key("rope.scaling.yarn_log_multiplier", 0.0)
     return torch.from_numpy(mixed.astype(np.float32)), length
 
