@@ -28,9 +28,7 @@ def test_what_is_left_and_harmless_is_handed_back_with_its_reason() -> None:
         ("keys", "general.x", "describes the file"),
         ("keys", "name", "a remark"),
     ]
-    assert notes(left) == [
-        "2 keys are known to be without effect: describes the file; a remark",
-    ]
+    assert notes(left) == ["keys that have no effect: 2 (describes the file; a remark)"]
 
 
 def test_a_rule_is_of_whole_names() -> None:

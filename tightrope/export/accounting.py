@@ -98,5 +98,5 @@ def notes(entries: Sequence[WithoutEffect]) -> list[str]:
     for what in dict.fromkeys(entry.what for entry in entries):
         mine = [entry for entry in entries if entry.what == what]
         reasons = dict.fromkeys(entry.reason for entry in mine)
-        sentences.append(f"{len(mine)} {what} are known to be without effect: {'; '.join(reasons)}")
+        sentences.append(f"{what} that have no effect: {len(mine)} ({'; '.join(reasons)})")
     return sentences

@@ -185,7 +185,7 @@ def _add_ends(
         return
     tokenizer.post_processor = processors.TemplateProcessing(
         single=[*before, "$A", *after],
-        pair=[*before, "$A", *after, *(f"{name}:1" for name in before), "$B:1"],
+        pair=[*before, "$A", *after, *before, "$B:1", *after],
         special_tokens=[
             {
                 "id": f"<{name}>",
