@@ -114,7 +114,8 @@ def config_of(architecture: str, **changes: Any) -> Any:
 def model_of(config: Any, seed: int = 0) -> Any:
     """A random model whose biases and norms are no zeros and ones either."""
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = model.eval().requires_grad_(False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):

@@ -21,7 +21,6 @@ from huggingface_hub import constants as hub_constants
 
 from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import WithoutEffect, listed
-from tightrope.export.ends import end_ids
 from tightrope.export.families import Family, family_called, find_family
 from tightrope.export.folder import account_tensors, check_config, check_tied, refuse_code
 from tightrope.export.foreign import reading, words
@@ -104,12 +103,16 @@ class Checkpoint:
             )
         return tokenizer
 
-    def end_ids(self, model: Any, tokenizer: Any) -> frozenset[int]:
-        """Token ids that end an answer: transformers' of a folder, llama.cpp's of a GGUF file."""
+    def end_ids(self, model: Any) -> frozenset[int]:
+        """Token ids that end an answer: transformers' of a folder, llama.cpp's of a GGUF file.
+
+        Of a folder they are what `generate` stops at: generation_config.json decides, config.json
+        speaks where there is none; neither the tokenizer nor a default of a class adds to it.
+        """
         if self.gguf:
             return self.gguf.end_ids
-        texts = self.json("generation_config.json"), self.json("config.json")
-        return end_ids(model.generation_config, texts, tokenizer.eos_token_id)
+        found = model.generation_config.eos_token_id
+        return frozenset([found] if isinstance(found, int) else found or ())
 
     def json(self, *names: str) -> dict[str, Any]:
         """The first of the checkpoint's files `names` that exists, else an empty object."""

@@ -91,4 +91,4 @@ def _write(
     manifest = describe(recipe, operators, figures, folder)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
-    return manifest, recipe.notes() + left
+    return manifest, recipe.notes(model) + left

@@ -37,7 +37,7 @@ def _generation(recipe: Recipe, model: Any) -> dict[str, Any]:
         if isinstance(token, str)
     }
     return {
-        "eos_token_ids": sorted(recipe.checkpoint.end_ids(model, tokenizer)),
+        "eos_token_ids": sorted(recipe.checkpoint.end_ids(model)),
         # Hugging Face's processors add what the post-processor adds, its tokenizers do not.
         "add_special_tokens": family.tower is not None,
         "special_tokens": special,

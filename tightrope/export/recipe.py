@@ -51,15 +51,17 @@ class Recipe:
     chat_template: str | None
     prefill_chunk: int
 
-    def notes(self) -> list[str]:
+    def notes(self, model: Any) -> list[str]:
         """Sentences for the summary: what the recipe costs, and what has no effect."""
-        found = notes(self.checkpoint.without_effect)
-        if not self.checkpoint.gguf:
-            return found
-        text = "GGUF weights were dequantised"
-        if self.precision.quantized:
-            text += " and quantised again: symmetric int4 is not the file's own code"
-        return [text, *found]
+        said = notes(self.checkpoint.without_effect)
+        if not self.checkpoint.end_ids(model):
+            said.append("the checkpoint names no end of an answer: answers end at max_tokens")
+        if self.checkpoint.gguf:
+            text = "GGUF weights were dequantised"
+            if self.precision.quantized:
+                text += " and quantised again: symmetric int4 is not the file's own code"
+            said.insert(0, text)
+        return said
 
 
 def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:

@@ -157,7 +157,7 @@ def facts(file: Path) -> Any:
         tokenizer.backend_tokenizer.to_str(),
         tokenizer.special_tokens_map,
         opened.chat_template(tokenizer),
-        opened.end_ids(model, tokenizer),
+        opened.end_ids(model),
         opened.config.to_dict(),
         opened.licence(),
         opened.revision(),

@@ -73,7 +73,7 @@ def test_an_answer_ends_where_llama_cpp_ends_it(
     control, words, keys, wanted = ENDS[what]
     _, file = make("llama", metadata=tokens(control, words, keys))
     opened = open_checkpoint(file)
-    found = opened.end_ids(None, None)
+    found = opened.end_ids(None)
     texts = opened.tokenizer().convert_ids_to_tokens(sorted(found))
     assert set(texts) == wanted
 
@@ -83,9 +83,9 @@ def test_a_default_that_is_a_word_ends_nothing(
 ) -> None:
     """llama.cpp's default for byte-level vocabularies is token 11, whatever it is."""
     _, file = make("llama", metadata=tokens([], [], {}))
-    assert open_checkpoint(file).end_ids(None, None) == frozenset()
+    assert open_checkpoint(file).end_ids(None) == frozenset()
     _, file = make("llama", metadata=tokens([f"<{i}>" for i in range(20)], [], {}))
-    assert open_checkpoint(file).end_ids(None, None) == {11}
+    assert open_checkpoint(file).end_ids(None) == {11}
 
 
 FLAGS: dict[str, tuple[dict[str, Any], list[int], list[int]]] = {
