@@ -5,6 +5,7 @@ Written with the package gguf, and from its own table of names: nothing of the r
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,26 @@ def metadata_of(
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.merges": [" ".join(pair) for pair in state["model"]["merges"]],
     }
+
+
+def digest(ids: Iterable[int]) -> str:
+    """Token ids in few letters."""
+    return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:10]
+
+
+def pieces(size: int) -> list[str]:
+    """Pieces of a trained vocabulary in the order in which they are merged, characters last."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False)
+    tokenizer.train_from_iterator([CORPUS.replace("\n", " ")], trainer)
+    vocabulary = tokenizer.get_vocab()
+    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+    return [
+        *(piece for piece in ordered if len(piece) > 1),
+        *("▁▁", "▁▁▁▁"),
+        *(piece for piece in ordered if len(piece) == 1),
+    ]
 
 
 def sentencepiece(pieces: Iterable[str], user_defined: Iterable[str] = ()) -> dict[str, Any]:
@@ -154,6 +175,8 @@ def keys_of(model: Any, architecture: str) -> dict[str, Any]:
         for name in ("beta_fast", "beta_slow"):
             if name in rope:
                 keys[f"rope.scaling.yarn_{name}"] = float(rope[name])
+        if "attention_factor" in rope:
+            keys["rope.scaling.yarn_attn_factor"] = float(rope["attention_factor"])
     return {f"{architecture}.{name}": value for name, value in keys.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,12 @@ ROPE: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 64,
         "beta_fast": 16.0,
         "beta_slow": 2.0,
+    },
+    "yarn, own length": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 128,
+        "attention_factor": 1.5,
     },
     "llama3": {
         "rope_type": "llama3",
@@ -360,3 +367,37 @@ def test_what_is_without_effect_is_counted(make: Make) -> None:
         "quantize.imatrix.file",
         "llama.rope.scaling.finetuned",
     }
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Any:
+    """`llama_cpp(jobs)`: what llama.cpp answers, as benchmarks/llama_cpp_peer.py says."""
+    here = Path(__file__).parents[3] / "benchmarks" / "llama_cpp_environment.py"
+    specification = importlib.util.spec_from_file_location("llama_cpp_environment", here)
+    assert specification is not None and specification.loader is not None
+    peer = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(peer)
+    if not peer.PYTHON.exists():
+        pytest.skip("llama.cpp is not here: benchmarks/gguf_tokens.py makes its environment")
+    return peer.ask
+
+
+@pytest.mark.slow
+def test_llama_cpp_computes_the_same(gguf_files: ModuleType, make: Make, llama_cpp: Any) -> None:
+    # llama.cpp takes no embeddings of rows that are no tokens.
+    keys = gguf_files.metadata_of(gguf_files.byte_level(["<|end|>"], VOCABULARY))
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, TOKENS).tolist()
+    ours, jobs = {}, []
+    for number, (variant, (architecture, changes)) in enumerate(VARIANTS.items()):
+        # llama.cpp's qwen2 has queries as wide as the model; of yarn it passes over the
+        # checkpoint's own bounds and length for these architectures.
+        if variant == "qwen2, wide heads" or "own" in variant:
+            continue
+        _, file = make(architecture, name=f"{number}.gguf", metadata=keys, **changes)
+        jobs.append({"file": str(file), "texts": [], "ids": ids})
+        with torch.no_grad():
+            read = open_checkpoint(file).load_model()
+            ours[variant] = read(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    for (variant, values), answer in zip(ours.items(), llama_cpp(jobs), strict=True):
+        scale = np.abs(values).max()
+        assert np.abs(values - answer["logits"]).max() / scale < 2e-3, variant

@@ -148,10 +148,15 @@ def _rope(keys: _Keys, context: int) -> dict[str, Any]:
         raise keys.wrong("rope.scaling.type", kind, "none, linear, yarn")
     if theta <= 0 or factor <= 0:
         raise keys.wrong("rope.scaling.factor", factor, "more than 0")
-    for name, usual in (("ext_factor", float(kind == "yarn")), ("attn_factor", 1.0)):
-        if yarn[name] not in (-1.0, usual):
-            raise keys.wrong(f"rope.scaling.yarn_{name}", yarn[name], f"{usual}")
+    usual = float(kind == "yarn")
+    if yarn["ext_factor"] not in (-1.0, usual):
+        raise keys.wrong("rope.scaling.yarn_ext_factor", yarn["ext_factor"], f"{usual}")
     if kind == "yarn":
+        # The converter writes the checkpoint's attention_factor and bounds, which llama.cpp then
+        # passes over for these architectures: the checkpoint is right.
+        length = yarn["attn_factor"]
+        if length == -1.0:
+            length = scale * _magnitude(factor) / _magnitude(factor, yarn["log_multiplier"])
         return {
             "rope_type": "yarn",
             "rope_theta": theta,
@@ -159,18 +164,18 @@ def _rope(keys: _Keys, context: int) -> dict[str, Any]:
             "original_max_position_embeddings": original,
             "beta_fast": yarn["beta_fast"],
             "beta_slow": yarn["beta_slow"],
-            "attention_factor": scale * _magnitude(factor) / _magnitude(factor, yarn),
+            "attention_factor": length,
         }
-    if scale != 1.0:
-        raise keys.wrong("rope.scaling.attn_factor", scale, "1.0, but for the type yarn")
+    for name, value in (("attn_factor", scale), ("yarn_attn_factor", yarn["attn_factor"])):
+        if value not in (-1.0, 1.0):
+            raise keys.wrong(f"rope.scaling.{name}", value, "1.0, but for the type yarn")
     if kind == "none" or factor == 1.0:
         return {"rope_type": "default", "rope_theta": theta}
     return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
 
 
-def _magnitude(factor: float, yarn: dict[str, float] | None = None) -> float:
+def _magnitude(factor: float, weight: float = 1.0) -> float:
     """By how much yarn lengthens queries and keys: 0.1 ln(factor) + 1, arXiv:2309.00071."""
-    weight = 1.0 if yarn is None else yarn["log_multiplier"]
     return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
 

@@ -107,6 +107,8 @@ def _turns(source: _File, positions: Array, width: int) -> tuple[torch.Tensor, f
     stretch = math.log(factor) if factor > 1 else 0.0
     length = float(source.key("rope.scaling.attn_factor", 1.0)) * (1 + 0.1 * stretch)
     length /= 1 + 0.1 * stretch * source.key("rope.scaling.yarn_log_multiplier", 0.0)
+    if (given := source.key("rope.scaling.yarn_attn_factor", -1.0)) != -1.0:
+        length = given
     return torch.from_numpy(mixed.astype(np.float32)), length
 
 
