@@ -8,6 +8,7 @@
       embeddings.data         [vocab, hidden] float16 or float32, gathered by the host
       positions.npz           the tower's position table for each resolution
       tokenizer.json  chat_template.jinja  preprocessor.json  generation.json
+      selftest.npz            what it answered where it was exported
 
 Opening checks the format, each file's size and its hash before anything is allocated. Hashing
 is remembered in a stamp (size, mtime, inode) in the state folder beside the bundle.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # what it needs is not loaded before a bundle is opened
 FORMAT = 2
 MANIFEST = "bundle.json"
 EMBEDDINGS = "embeddings.data"
+SELFTEST = "selftest.npz"
 _EXPORT_AGAIN = "export the checkpoint again"
 
 
@@ -96,6 +98,9 @@ class Parity:
     read_weights: float | None = None
     """GGUF: relative difference of logits between Hugging Face's model as read from the file and
     the file's own tensors, computed without the reader."""
+    tolerance: float | None = None
+    """By how much a likely token's logit may differ on another backend: twice what rounding changed
+    when the standard graphs, and int8 activations, were tried at export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,13 +261,13 @@ class Bundle:
         return content
 
     def read_arrays(self, name: str) -> dict[str, Array]:
-        """One of the bundle's .npz files, float32."""
+        """One of the bundle's .npz files."""
         import numpy as np
 
         file = self.file(name)
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return {key: arrays[key].astype(np.float32) for key in arrays}
+                return {key: arrays[key] for key in arrays}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
 

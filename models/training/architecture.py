@@ -39,7 +39,7 @@ def config() -> LlavaConfig:
         num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS,
         head_dim=HEAD,
-        max_position_embeddings=2048,
+        max_position_embeddings=4096,
         rms_norm_eps=1e-5,
         bos_token_id=IDS[BOS],
         eos_token_id=IDS[EOS],

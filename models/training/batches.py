@@ -8,6 +8,7 @@ a prompt of its own, at a fraction of the cost.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from models.training.architecture import NAMES_LAYER, PROMPT_LAYER
 from models.training.labels import ATTRIBUTES, patch_labels
+from models.training.subjects import SEVERAL, SUBJECTS, Subject, trained_level
 from models.training.vocabulary import (
     BOS,
     EOS,
@@ -26,14 +28,15 @@ from models.training.vocabulary import (
 )
 from tightrope.arrays import Array, Doubles, Flags, Floats, Indices, Pixels
 from tightrope.profiles.scenes.draw import draw
-from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
+from tightrope.profiles.scenes.grounds import GROUND_TYPES
+from tightrope.profiles.scenes.questions import QUESTIONS, Question
 from tightrope.profiles.scenes.recall import asking, story
-from tightrope.profiles.scenes.sample import sample_scene, sample_written, scene_rng
+from tightrope.profiles.scenes.sample import scene_rng
 from tightrope.profiles.scenes.scene import Level, Scene
 from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS
 from tightrope.profiles.task.thought import BEGIN_THOUGHT, END_THOUGHT
 
-TYPES = (*QUESTIONS, "recall")
+TYPES = (*QUESTIONS, *GROUND_TYPES, "recall")
 EMPTY_THOUGHT = {"count": 0.15, "comparison": 0.15}
 """How often a question with a thought is asked without it; others: see _OTHERS."""
 _OTHERS = 0.1
@@ -99,16 +102,19 @@ class Sequence:
 
 @dataclass(slots=True)
 class Batch:
-    """Arrays of one step. B pictures, N patches, T tokens (padded), V visual tokens in all."""
+    """Arrays of one step.
+
+    P pictures, B sequences, N patches, A attributes, T tokens (padded), V visual tokens in all.
+    """
 
     pixels: Pixels | None
-    """[B,px,px,3]; None where nothing is drawn."""
+    """[P,px,px,3]; None where nothing is drawn."""
     values: Indices
-    """[B,N,8] what each patch shows."""
+    """[P,N,A] what each patch shows."""
     owner: Indices
-    """[B,N] which thing, or -1."""
+    """[P,N] which of the boxes of its scene, or -1."""
     present: Floats
-    """[B,K] what the whole picture holds: targets of CLS."""
+    """[P,K] what the whole picture holds: targets of CLS."""
     ids: Indices
     positions: Indices
     block: Indices
@@ -132,7 +138,7 @@ class Diet:
     """What a stage is fed with."""
 
     pictures: int
-    """In a step, over all processes."""
+    """In a step, over all processes; a few more or less where they are shown together."""
     text: int
     """Tokens of questions and answers about each picture; 0: it is only looked at."""
     levels: dict[Level, float]
@@ -144,8 +150,8 @@ class Diet:
     texts: float = 0.1
     """Share of steps that are texts without a picture."""
     text_words: int = 150
-    written: float = 0.0
-    """Share of pictures with nothing but plates and signs."""
+    kinds: dict[str, float] = field(default_factory=lambda: {"scenes": 1.0})
+    """Shares of SUBJECTS."""
     weights: dict[str, float] = field(default_factory=dict)
     """Types that are asked more or less often than the rest."""
 
@@ -158,8 +164,13 @@ def make_batch(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch
     sides = list(diet.pixels)
     pixels = sides[int(rng.choice(len(sides), p=_shares(diet.pixels)))]
     whole = rng.random_sample() < diet.all_patches
-    own = range(rank, diet.pictures, world)
-    return _pictures(diet, seed, [step * diet.pictures + at for at in own], pixels, whole)
+    kinds = dict(diet.kinds)
+    together = rng.random_sample() * sum(kinds.values()) < kinds.pop(SEVERAL, 0.0)
+    if together:
+        kinds = {SEVERAL: 1.0}
+    sequences = diet.pictures // 4 if together else diet.pictures
+    own = [step * diet.pictures + at for at in range(rank, sequences, world)]
+    return _pictures(diet, kinds, seed, own, pixels, whole)
 
 
 def _shares(weights: Mapping[Any, float]) -> Doubles:
@@ -168,64 +179,98 @@ def _shares(weights: Mapping[Any, float]) -> Doubles:
     return shares
 
 
+@dataclass(slots=True)
+class Seen:
+    """The pictures of one sequence, their patches counted through."""
+
+    values: Indices
+    """[p,N,A]"""
+    owner: Indices
+    """[p,N] which of the boxes of its own scene, or -1."""
+    present: Floats
+    """[p,K]"""
+    asked: Indices
+    """[p*N] which of the boxes of all scenes, or -1."""
+
+
+def seen(scenes: Many[Scene], pixels: int) -> Seen:
+    """What pictures of `pixels` show, patch by patch."""
+    labels = [patch_labels(scene, pixels) for scene in scenes]
+    owner = np.stack([own for _, own in labels])
+    before = np.cumsum([0, *(len(scene.boxes) for scene in scenes)])[:-1]
+    return Seen(
+        values=np.stack([values for values, _ in labels]),
+        owner=owner,
+        present=np.stack([_present(scene) for scene in scenes]),
+        asked=np.where(owner >= 0, owner + before[:, None], -1).reshape(-1),
+    )
+
+
 def pack(
-    scene: Scene,
+    pictures: Pixels,
+    shown: Seen,
     questions: list[Question],
     chosen: Indices,
-    values: Indices,
-    owner: Indices,
-    picture: Pixels,
     empty_thought: bool,
 ) -> Batch:
-    """Questions about one picture [px,px,3] of which the decoder sees the patches `chosen`."""
+    """Questions about pictures [p,px,px,3] of which the decoder sees the patches `chosen`."""
     sequence = Sequence()
     start = sequence.add([IDS[BOS], IDS["USER:"]], 0, 0)
     sequence.add([IDS[IMAGE]] * len(chosen), start, 0)
     sequence.positions[start:] = [start + int(at) for at in chosen]
     for block, question in enumerate(questions, 1):
-        sequence.ask(question, start + len(owner), block, empty_thought)
-    return _padded(
-        [sequence],
-        pixels=picture[None],
-        values=values[None],
-        owner=owner[None],
-        present=_present(scene)[None],
-        visual=np.array([(0, int(at), 0, start + n) for n, at in enumerate(chosen)], np.int64),
-        shown=[(start, owner[chosen])],
-    )
+        sequence.ask(question, start + len(shown.asked), block, empty_thought)
+    return _batch([sequence], [pictures], [shown], [(start, chosen)])
 
 
-def _pictures(diet: Diet, seed: int, indices: list[int], pixels: int, whole: bool) -> Batch:
-    sequences, visual, drawn, values, owners, present = [], [], [], [], [], []
-    places = []
-    levels = list(diet.levels)
-    for place, index in enumerate(indices):
+def _pictures(
+    diet: Diet, kinds: dict[str, float], seed: int, indices: list[int], pixels: int, whole: bool
+) -> Batch:
+    sequences, drawn, shown, places = [], [], [], []
+    levels, names = list(diet.levels), list(kinds)
+    for index in indices:
         rng = scene_rng("train", seed, index)
         level = levels[int(rng.choice(len(levels), p=_shares(diet.levels)))]
-        sample = sample_scene
-        if diet.written and rng.random_sample() < diet.written:
-            sample = sample_written
-        scene = sample(rng, "train", level)
-        questions = _questions(rng, scene, diet)
-        shown, owner = patch_labels(scene, pixels)
+        kind = names[int(rng.choice(len(names), p=_shares(kinds)))]
+        subject = SUBJECTS[kind](rng, "train", trained_level(rng, kind, level, pixels))
+        questions = _questions(rng, subject, diet)
+        found = seen(subject.scenes, pixels)
         if diet.drawn:
-            drawn.append(draw(scene, "train", pixels))
-        chosen = _chosen(rng, owner, whole)
-        sequence, first = _sequence(rng, questions, chosen, len(owner))
-        visual += [(place, int(at), place, first + n) for n, at in enumerate(chosen)]
+            drawn.append(np.stack([draw(scene, "train", pixels) for scene in subject.scenes]))
+        chosen = _chosen(rng, found.asked, whole)
+        sequence, first = _sequence(rng, questions, chosen, len(found.asked))
         sequences.append(sequence)
-        places.append((first, owner[chosen]))
-        values.append(shown)
-        owners.append(owner)
-        present.append(_present(scene))
+        shown.append(found)
+        places.append((first, chosen))
+    return _batch(sequences, drawn, shown, places)
+
+
+def _batch(
+    sequences: list[Sequence],
+    drawn: list[Pixels],
+    shown: list[Seen],
+    places: list[tuple[int, Indices]],
+) -> Batch:
+    """`places`: for each sequence where its visual tokens start, and which patches they are."""
+    visual, before = [], 0
+    for row, (found, (first, chosen)) in enumerate(zip(shown, places, strict=True)):
+        count, patches = found.owner.shape
+        visual += [
+            (before + at // patches, at % patches, row, first + place)
+            for place, at in enumerate(map(int, chosen))
+        ]
+        before += count
     return _padded(
         sequences,
-        pixels=np.stack(drawn) if drawn else None,
-        values=np.stack(values),
-        owner=np.stack(owners),
-        present=np.stack(present),
+        pixels=np.concatenate(drawn) if drawn else None,
+        values=np.concatenate([found.values for found in shown]),
+        owner=np.concatenate([found.owner for found in shown]),
+        present=np.concatenate([found.present for found in shown]),
         visual=np.array(visual, np.int64),
-        shown=places,
+        shown=[
+            (first, found.asked[chosen])
+            for found, (first, chosen) in zip(shown, places, strict=True)
+        ],
     )
 
 
@@ -276,13 +321,13 @@ def _names(question: Question) -> list[tuple[int, tuple[int, ...]]]:
     return [(first, question.about[:1]), (len(words) - 2, question.about[1:])]
 
 
-def _questions(rng: np.random.RandomState, scene: Scene, diet: Diet) -> list[Question]:
-    names = list(QUESTIONS)
+def _questions(rng: np.random.RandomState, subject: Subject, diet: Diet) -> list[Question]:
+    names = subject.types
     shares = _shares({name: diet.weights.get(name, 1.0) for name in names})
     found: list[Question] = []
     left = diet.text
     while left >= 12:  # the shortest question with its answer
-        question = ask(rng, scene, names[int(rng.choice(len(names), p=shares))])
+        question = subject.ask(rng, names[int(rng.choice(len(names), p=shares))])
         if question is None or question in found:
             left -= 1
         elif question.words <= left:

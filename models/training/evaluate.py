@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,54 +19,59 @@ import torch
 from transformers import LlavaForConditionalGeneration as Model
 
 from models.training.architecture import LAYERS, create
-from models.training.batches import TYPES, pack
-from models.training.labels import patch_labels
+from models.training.batches import TYPES, pack, seen
 from models.training.losses import answers, to_tensors, visual_tokens
+from models.training.subjects import SUBJECTS, Subject
 from tightrope.profiles.scenes.draw import draw
-from tightrope.profiles.scenes.kinds import LEVEL_SHARES
-from tightrope.profiles.scenes.questions import QUESTIONS, Question, ask
-from tightrope.profiles.scenes.sample import LEVELS, sample_scene, scene_rng
-from tightrope.profiles.scenes.scene import Scene
+from tightrope.profiles.scenes.kinds import KINDS
+from tightrope.profiles.scenes.questions import Question
+from tightrope.profiles.scenes.sample import scene_rng
+
+_CPU = torch.device("cpu")
 
 
-def scenes(number: int, seed: int = 0) -> Iterator[tuple[Scene, list[Question]]]:
+def subjects(kind: str, level: int | None, number: int) -> Iterator[tuple[Subject, list[Question]]]:
+    """Subjects of split dev, each with a question of every type that it has room for."""
+    levels = KINDS[kind].levels
     for index in range(number):
-        rng = scene_rng("dev", seed, index)
-        level = LEVELS[
-            int(rng.choice(len(LEVELS), p=[LEVEL_SHARES[name] / 100 for name in LEVELS]))
-        ]
-        scene = sample_scene(rng, "dev", level)
-        yield scene, [q for name in QUESTIONS if (q := ask(rng, scene, name))]
+        rng = scene_rng("dev", 0, index)
+        subject = SUBJECTS[kind](rng, "dev", levels.pick(rng, level))
+        yield subject, [q for type in subject.types if (q := subject.ask(rng, type))]
 
 
 def measure(
-    model: Model, number: int, pixels: int, condition: str, empty_thought: bool, whole: bool
+    model: Model,
+    asked: Iterable[tuple[Subject, list[Question]]],
+    pixels: int,
+    condition: str,
+    empty_thought: bool,
+    whole: bool,
 ) -> dict[str, list[bool]]:
-    """Share right by type, with the number of questions, under a condition:
+    """What was answered rightly, by type, under a condition:
     all | grey | random:12.5 | oracle:12.5 | hide:4"""
     kind, _, value = condition.partition(":")
     right: dict[str, list[bool]] = defaultdict(list)
-    for at, (scene, questions) in enumerate(scenes(number)):
+    for at, (subject, questions) in enumerate(asked):
         rng = np.random.RandomState([11, at])
-        labels, owner = patch_labels(scene, pixels)
-        picture = draw(scene, "dev", pixels)
+        shown = seen(subject.scenes, pixels)
+        pictures = np.stack([draw(scene, "dev", pixels) for scene in subject.scenes])
         if kind == "grey":
-            picture[:] = 128
+            pictures[:] = 128
         groups = [questions]
         if kind == "oracle":
             groups = [[question] for question in questions]
         for group in groups:
-            chosen = np.arange(len(owner))
-            keep = -(-len(owner) * float(value or 100) // 100)
+            count = len(shown.asked)
+            chosen = np.arange(count)
+            keep = -(-count * float(value or 100) // 100)
             if kind == "random":
-                chosen = np.sort(rng.permutation(len(owner))[: int(keep)])
+                chosen = np.sort(rng.permutation(count)[: int(keep)])
             elif kind == "oracle":
-                named = np.isin(owner, group[0].about)
-                order = rng.permutation(len(owner))
+                named = np.isin(shown.asked, group[0].about)
+                order = rng.permutation(count)
                 order = order[np.argsort(~named[order], kind="stable")]
                 chosen = np.sort(order[: int(keep)])
-            batch = pack(scene, group, chosen, labels, owner, picture, empty_thought)
-            data = to_tensors(batch, torch.device("cpu"))
+            data = to_tensors(pack(pictures, shown, group, chosen, empty_thought), _CPU)
             assert data.pixels is not None
             with torch.no_grad():
                 tokens = visual_tokens(model, data.pixels)
@@ -85,6 +91,13 @@ def summary(right: dict[str, list[bool]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument(
+        "--kind",
+        nargs="+",
+        choices=[name for name in KINDS if name in SUBJECTS],
+        default=["scenes"],
+    )
+    parser.add_argument("--level", type=int, nargs="+", help="of the kinds that count")
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--pixels", type=int, nargs="+", default=[336])
     parser.add_argument("--condition", nargs="+", default=["all"])
@@ -96,17 +109,13 @@ def main() -> None:
     model = create(0).eval()
     state = torch.load(given.checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
-    for pixels in given.pixels:
-        for condition in given.condition:
-            right = measure(
-                model,
-                given.scenes,
-                pixels,
-                condition,
-                given.empty_thought,
-                not given.working_layers,
-            )
-            print(json.dumps({"pixels": pixels, "condition": condition, **summary(right)}))
+    ways = product(given.kind, given.level or [None], given.pixels, given.condition)
+    for kind, level, pixels, condition in ways:
+        asked = subjects(kind, level, given.scenes)
+        whole = not given.working_layers
+        right = measure(model, asked, pixels, condition, given.empty_thought, whole)
+        told = {"kind": kind, "level": level, "pixels": pixels, "condition": condition}
+        print(json.dumps(told | summary(right)), flush=True)
 
 
 if __name__ == "__main__":

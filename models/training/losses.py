@@ -14,7 +14,7 @@ from transformers import LlavaForConditionalGeneration as Model
 from models.training.architecture import LAYERS, TOWER_WIDTH, WIDTH, WORKING_LAYERS
 from models.training.batches import NUM_PRESENT, Batch
 from models.training.forward import additive, decoder, packed_mask, tower
-from models.training.labels import ATTRIBUTES, NUM_VALUES, one_hot, value_names
+from models.training.labels import ATTRIBUTES, NUM_VALUES, PLACES, one_hot, value_names
 from models.training.vocabulary import IDS
 from tightrope.arrays import Array
 
@@ -25,11 +25,16 @@ _PATCH_WEIGHTS = {
     "size": 0.2,
     "digit": 0.7,
     "word": 0.7,
+    "ground": 0.5,
+    "light": 0.3,
+    "vacancy": 0.3,
     "row": 0.15,
     "column": 0.15,
+    "file": 0.15,
+    "rank": 0.15,
 }
 _BACKGROUND_WEIGHT = 0.5
-_EVERYWHERE = ("kind", "row", "column")
+_EVERYWHERE = ("kind", *PLACES)
 """Attributes that every thing has."""
 _DEEP = (2, 3)
 """Tower layers with heads of their own, so that the first layers learn early."""

@@ -7,7 +7,15 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from tightrope.profiles.scenes.words import COLOURS, COLUMNS, ROWS, SHAPES, SIGN_WORDS
+from tightrope.profiles.scenes.words import (
+    COLOURS,
+    COLUMNS,
+    LIGHTS,
+    ROWS,
+    SHAPES,
+    SIGN_WORDS,
+    TEXTURES,
+)
 from tightrope.profiles.task.thought import BEGIN_THOUGHT, END_THOUGHT
 
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
@@ -18,7 +26,9 @@ SYSTEMS = ("you look at pictures and answer .", "answer with few words .")
 _QUESTIONS = (
     "what colour is the ? shape object objects where at there a an how many are more than "
     "left of right above below which digit on plate word sign list everything it has . , ; none "
-    "yes no large small striped plain"
+    "yes no large small striped plain "
+    "texture or empty taken board a b c d 10 11 12 13 14 15 16 "
+    "in which frame does appear way move up down now was first last view nearer"
 )
 WORDS = (
     *SPECIAL,
@@ -35,6 +45,8 @@ WORDS = (
             *map(str, range(10)),
             *SIGN_WORDS,
             *_QUESTIONS.split(),
+            *TEXTURES,
+            *LIGHTS,
             *" ".join(SYSTEMS).split(),
         ]
     ),

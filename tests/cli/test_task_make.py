@@ -53,7 +53,7 @@ def test_the_command_on_the_card_makes_the_task_again(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--kind", "films"), "scenes, tiled, clips, views"),
+        (("--kind", "films"), "board, tiled, clips, views, mix"),
         (("--split", "all"), "train, dev, test"),
         (("--seed", "-1"), "seed is -1"),
         (("--images", "0"), "images is 0"),
@@ -135,3 +135,11 @@ def test_show_refuses_what_is_not_there(
 def test_show_refuses_what_is_no_task(command: Command, tmp_path: Path) -> None:
     result = command("task", "show", str(tmp_path))
     assert result.returncode == 2 and "task.jsonl" in result.stderr
+
+
+@pytest.mark.parametrize("share", ["crowded", "crowded=", "crowded=half", "=40"])
+def test_a_share_that_is_none_is_refused(command: Command, tmp_path: Path, share: str) -> None:
+    options = ("--kind", "mix", "--share", share)
+    result = command("task", "make", "-o", str(tmp_path / "task"), *options)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "share" in result.stderr or "kind in a mix" in result.stderr

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 transformers = pytest.importorskip("transformers", reason="training needs transformers")
 
 from models.training import architecture, release, vocabulary  # noqa: E402
-from models.training.batches import Batch, make_batch, pack  # noqa: E402
+from models.training.batches import Batch, make_batch, pack, seen  # noqa: E402
 from models.training.checkpoints import TrainingError  # noqa: E402
 from models.training.forward import additive, decoder, packed_mask  # noqa: E402
 from models.training.labels import ATTRIBUTES, one_hot, patch_labels  # noqa: E402
@@ -32,7 +32,8 @@ from tightrope.profiles.scenes.recall import recall  # noqa: E402
 from tightrope.profiles.scenes.sample import sample_scene, sample_written, scene_rng  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-EVERY_ARRAY = ("pixels", "values", "owner", "present", "ids", "positions", "block", "target")
+OF_PICTURES = ("pixels", "values", "owner", "present")
+EVERY_ARRAY = (*OF_PICTURES, "ids", "positions", "block", "target")
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +62,8 @@ def test_packed_questions_are_single_prompts_to_hugging_face(
     scene = sample_scene(rng, "dev", "hard")
     questions = [q for name in QUESTIONS if (q := ask(rng, scene, name)) is not None]
     assert len(questions) >= 8
-    labels, owner = patch_labels(scene, pixels)
-    picture = draw(scene, "dev", pixels)
-    batch = pack(scene, questions, np.arange(len(owner)), labels, owner, picture, False)
+    shown, picture = seen([scene], pixels), draw(scene, "dev", pixels)[None]
+    batch = pack(picture, shown, questions, np.arange(len(shown.asked)), False)
     data = to_tensors(batch, torch.device("cpu"))
     assert data.pixels is not None
     tokens = visual_tokens(model, data.pixels)
@@ -79,11 +79,11 @@ def test_packed_questions_are_single_prompts_to_hugging_face(
     torch.testing.assert_close(after, packed[:, prefix:], atol=2e-5, rtol=0)
 
     words = transformers.AutoTokenizer.from_pretrained(released)
-    seen = model.model.get_image_features(data.pixels, interpolate_pos_encoding=True).pooler_output
+    vision = model.model.get_image_features(data.pixels, interpolate_pos_encoding=True)
 
     def embeds(ids: list[int]) -> Any:
         found = model.get_input_embeddings()(torch.tensor([ids]))
-        found[0, torch.tensor(ids) == vocabulary.IDS["<image>"]] = seen[0]
+        found[0, torch.tensor(ids) == vocabulary.IDS["<image>"]] = vision.pooler_output[0]
         return found
 
     for block, question in enumerate(questions, 1):
@@ -96,7 +96,7 @@ def test_packed_questions_are_single_prompts_to_hugging_face(
         thought = f"<think> {question.thought} </think>" if question.thought else ""
         ids = words(f"{prompt} {thought} {question.answer}").input_ids
         at = ids.index(vocabulary.IDS["<image>"])
-        ids[at : at + 1] = [vocabulary.IDS["<image>"]] * len(owner)
+        ids[at : at + 1] = [vocabulary.IDS["<image>"]] * len(shown.asked)
         own = batch.block[0] == block
         assert list(batch.ids[0][(batch.block[0] == 0) | own]) == ids
         expected = model(inputs_embeds=embeds(ids)).logits[0, -int(own.sum()) :]
@@ -127,21 +127,32 @@ def test_every_word_of_every_question_is_a_token_of_its_own() -> None:
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_the_data_of_a_step_do_not_depend_on_the_number_of_processes(stage: Stage) -> None:
-    diet = replace(stage.diet, pictures=4, pixels={168: 1.0})
-    for step in range(3):
+    diet = replace(stage.diet, pictures=8, pixels={168: 1.0})
+    for step in range(4):
         whole = make_batch(diet, 1, step, 0, 1)
         halves = [make_batch(diet, 1, step, rank, 2) for rank in range(2)]
-        for name in EVERY_ARRAY:
-            expected = getattr(whole, name)
-            for place in range(4):
-                found = getattr(halves[place % 2], name)
+        assert len(whole.ids) == sum(len(half.ids) for half in halves)
+        for place in range(len(whole.ids)):
+            half, there = halves[place % 2], place // 2
+            for name in EVERY_ARRAY:
+                expected, found = getattr(whole, name), getattr(half, name)
                 if expected is None:
                     assert found is None
                     continue
-                width = min(expected.shape[1], found.shape[1])
-                np.testing.assert_array_equal(
-                    expected[place, :width], found[place // 2, :width], err_msg=name
-                )
+                if name in OF_PICTURES:
+                    expected, found = expected[shows(whole, place)], found[shows(half, there)]
+                else:
+                    expected, found = expected[place], found[there]
+                    width = min(len(expected), len(found))
+                    expected, found = expected[:width], found[:width]
+                np.testing.assert_array_equal(expected, found, err_msg=name)
+
+
+def shows(batch: Batch, sequence: int) -> Any:
+    """Pictures of a sequence; a text has a row without patches."""
+    if not len(batch.visual):
+        return [sequence]
+    return np.unique(batch.visual[batch.visual[:, 2] == sequence, 0])
 
 
 def test_each_thing_owns_the_patches_that_show_it() -> None:
@@ -294,21 +305,20 @@ def test_questions_look_for_what_they_name() -> None:
         rng = scene_rng("dev", 6, index)
         scene = sample_scene(rng, "dev", "hard")
         questions = [q for name in ("colour", "relation", "count") if (q := ask(rng, scene, name))]
-        labels, owner = patch_labels(scene, 224)
-        picture = draw(scene, "dev", 224)
-        batch = pack(scene, questions, np.arange(len(owner)), labels, owner, picture, False)
+        shown, picture = seen([scene], 224), draw(scene, "dev", 224)[None]
+        batch = pack(picture, shown, questions, np.arange(len(shown.asked)), False)
         for (_, place, layer), there in zip(batch.named, batch.ground, strict=True):
             question = questions[batch.block[0, place] - 1]
-            seen = {int(at) for at in owner[np.flatnonzero(there) - 2]}
+            found = {int(at) for at in shown.asked[np.flatnonzero(there) - 2]}
             word = vocabulary.WORDS[batch.ids[0, place]]
             if question.type == "relation":
                 relations += 1
-                assert layer == architecture.NAMES_LAYER and len(seen) == 1
-                thing = scene.things[seen.pop()]
+                assert layer == architecture.NAMES_LAYER and len(found) == 1
+                thing = scene.things[found.pop()]
                 assert word in (thing.shape, "object")
             else:
                 assert layer == architecture.PROMPT_LAYER and word == "ASSISTANT:"
-                assert seen == set(question.about)
+                assert found == set(question.about)
     assert relations >= 6
 
 

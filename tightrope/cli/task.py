@@ -104,13 +104,13 @@ def score(
 @app.command("import")
 def import_(
     layout: Annotated[
-        str, typer.Argument(metavar="LAYOUT", help="vqav2, textvqa, pope or mmbench.")
+        str, typer.Argument(metavar="LAYOUT", help="vqav2, textvqa, pope, mmbench or easy-vqa.")
     ],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The file with the questions.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder with the pictures; MMBench has its own."),
+        typer.Option(metavar="DIR", help="Folder with the pictures, where the layout has none."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -10,12 +10,13 @@ import typer
 from tightrope.cli.options import Json, option
 from tightrope.cli.output import print_json, print_pairs, progress_on_terminal
 from tightrope.configs import default_of
+from tightrope.errors import InputError
 from tightrope.profiles.scenes.make_config import MakeConfig
 from tightrope.schemas import versioned
 
 if TYPE_CHECKING:
     from tightrope.profiles.scenes.card import MakeSummary
-    from tightrope.profiles.scenes.scene import Level, Split
+    from tightrope.profiles.scenes.scene import Split
 
 
 def make(
@@ -37,6 +38,9 @@ def make(
     type: Annotated[
         list[str] | None, option(MakeConfig, "types", metavar="T", repeated=True)
     ] = None,
+    share: Annotated[
+        list[str] | None, option(MakeConfig, "shares", metavar="KIND=N", repeated=True)
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", metavar="", help="Replace an existing task.")
     ] = False,
@@ -51,8 +55,9 @@ def make(
         seed=seed,
         images=images,
         pixels=pixels,
-        level=cast("Level | None", level),
+        level=int(level) if level is not None and level.isdecimal() else level,
         types=None if type is None else tuple(type),
+        shares=None if share is None else dict(map(_share, share)),
     )
     with progress_on_terminal() as progress:
         summary = make_task(config, output, force=force, progress=progress)
@@ -62,8 +67,19 @@ def make(
         print_pairs("Made", _rows(summary))
 
 
+def _share(text: str) -> tuple[str, int]:
+    kind, sign, percent = text.partition("=")
+    if not sign or not percent.isdecimal():
+        raise InputError(f"--share is {text!r}; accepted: a kind and its percents, crowded=40")
+    return kind, int(percent)
+
+
 def _rows(summary: MakeSummary) -> list[tuple[str, str]]:
-    counts = [("types", summary.by_type), ("levels", summary.by_level)]
+    counts = [
+        ("types", summary.by_type),
+        ("kinds", summary.by_kind),
+        ("levels", summary.by_level),
+    ]
     rows = [
         ("task", summary.task),
         ("questions", f"{summary.questions:,}"),

@@ -10,7 +10,7 @@ from tightrope import bundle as bundles
 from tightrope.bundle import Manifest
 from tightrope.checks import check_type
 from tightrope.errors import BundleError, InputError
-from tightrope.export import parity
+from tightrope.export import parity, selftest
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.config import ExportConfig, ExportSummary
 from tightrope.export.graphs.traces import trace_all
@@ -89,6 +89,9 @@ def _write(
     figures = parity.measure(recipe, model, weights, folder)
     progress("hashing", 0.97)
     manifest = describe(recipe, operators, figures, folder)
+    write_json(folder / bundles.MANIFEST, manifest.to_dict())
+    progress("opening what was written", 0.98)
+    manifest = selftest.record(folder, manifest)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
     return manifest, recipe.notes(model) + left

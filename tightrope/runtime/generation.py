@@ -20,7 +20,8 @@ from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 
 Embed = Callable[[npt.ArrayLike], Floats]
-Sample = Callable[[Floats], Indices]
+Choose = Callable[[Floats], Indices]
+"""Token ids [n] of logits [n,vocab], or of [1,vocab] that all rows share."""
 
 
 class Row:
@@ -78,13 +79,13 @@ class Generation:
         slots: Slots,
         start: Start,
         rows: Sequence[Row],
-        sample: Sample,
+        choose: Choose,
         embed: Embed,
         controls: Sequence[Control],
         settings: Settings,
     ) -> None:
         self._backend, self._slots, self._settings = backend, slots, settings
-        self._rows, self._sample, self._embed = rows, sample, embed
+        self._rows, self._choose, self._embed = rows, choose, embed
         self._controls, self._logits = controls, start.logits
         self._ordinal, self._delta = start.ordinal, start.rope_delta
         self._one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
@@ -107,7 +108,7 @@ class Generation:
 
     def _take(self) -> str:
         """Give every row that goes on its next token; returns what the first row shows."""
-        tokens = self._sample(self._logits)
+        tokens = self._choose(self._logits)
         shown = ""
         for i, row in enumerate(self._rows):
             if row.finish_reason is None:

@@ -22,7 +22,7 @@ from tightrope.runtime.controls import (
     stop_strings,
 )
 from tightrope.runtime.conversation import Conversation, Key
-from tightrope.runtime.generation import Generation, Row, Start
+from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.sampling import Sampler
@@ -53,13 +53,18 @@ class Request:
         images: Sequence[ImageSource],
         options: Options,
         conversation: Conversation | None = None,
+        choose: Choose | None = None,
     ) -> None:
-        """Raises InputError for what cannot be answered, before anything runs."""
+        """choose: picks tokens instead of what `options` say.
+
+        Raises InputError for what cannot be answered, before anything runs.
+        """
         self.cancel = Cancel()
         self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
         self._settings = resolve(options.point, loaded.manifest, loaded.baselines)
         self._conversation = conversation or Conversation(loaded)
-        self._sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
+        sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
+        self._choose = choose or sampler
         decoders = (
             loaded.language.decoder(options.stop, options.ignore_eos) for _ in range(options.n)
         )
@@ -200,7 +205,7 @@ class Request:
                 rope_delta=conversation.rope_delta,
             ),
             self._rows,
-            self._sampler,
+            self._choose,
             self._loaded.embeddings,
             controls,
             settings,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tightrope.runtime.answer import Answer, FinishReason, Piece
 from tightrope.runtime.engine import Engine, Ticket
+from tightrope.runtime.generation import Choose
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.request import Request
@@ -58,7 +59,14 @@ class Stream:
 
 
 def start(
-    loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options
+    loaded: Loaded,
+    prompt: Prompt,
+    images: Sequence[ImageSource],
+    options: Options,
+    choose: Choose | None = None,
 ) -> Stream:
-    """A request of its own, submitted; raises InputError for what cannot be answered."""
-    return Stream(loaded.engine, Request(loaded, prompt, images, options))
+    """A request of its own, submitted; raises InputError for what cannot be answered.
+
+    choose: picks tokens instead of what `options` say.
+    """
+    return Stream(loaded.engine, Request(loaded, prompt, images, options, choose=choose))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tightrope.profiles.scenes.questions import Question
-from tightrope.profiles.scenes.scene import Scene, Thing
+from tightrope.profiles.scenes.scene import Ground, Scene, Thing
 
 Answer = Callable[[Question, Scene, int], str]
 
@@ -46,12 +46,27 @@ def _to_text(text: str, scene: Scene, side: int, it: list[Thing]) -> str:
         (found,) = it if name == "it" else _referents(name, scene)
         return found
 
+    if found := re.fullmatch(r"where is the (.+) on the board \?", text):
+        return _square(one(found[1]), side)
     if found := re.fullmatch(r"what colour is (?:the (.+)|(it)) \?", text):
         return one(found[1] or found[2]).colour
     if found := re.fullmatch(r"what shape is (?:the (.+)|(it)) \?", text):
         return one(found[1] or found[2]).shape
     if found := re.fullmatch(r"where is (?:the (.+)|(it)) \?", text):
         return _place(one(found[1] or found[2]), side)
+    if found := re.fullmatch(r"what is on ([a-d] [1-4]) \?", text):
+        (thing,) = (thing for thing in scene.things if _square(thing, side) == found[1])
+        return _described(thing)
+    if found := re.fullmatch(r"is the (.+) plain or striped \?", text):
+        return "striped" if one(found[1]).striped else "plain"
+    if found := re.fullmatch(r"what texture is at the (\w+ \w+) \?", text):
+        return _ground(found[1], scene, side).texture
+    if found := re.fullmatch(r"is it bright or dark at the (\w+ \w+) \?", text):
+        return _ground(found[1], scene, side).light
+    if text == "where is it empty ?":
+        every = {f"{row} {column}" for row in ROWS for column in COLUMNS}
+        (place,) = every - {_place(thing, side) for thing in scene.things}
+        return place
     if found := re.fullmatch(r"what is at the (\w+ \w+) \?", text):
         (thing,) = (thing for thing in scene.things if _place(thing, side) == found[1])
         return _described(thing)
@@ -59,9 +74,9 @@ def _to_text(text: str, scene: Scene, side: int, it: list[Thing]) -> str:
         assert (found[1] == "an") == (found[2][0] in "aeiou")
         matching = _referents(f"{found[2]} {found[3]}", scene)
         return "yes" if matching else "no"
-    if found := re.fullmatch(r"how many (.+) are there \?", text):
+    if found := re.fullmatch(r"how many (.+) are (?:there|on the board) \?", text):
         return str(len(_of_kind(found[1], scene)))
-    if found := re.fullmatch(r"are there more (.+) than (.+) \?", text):
+    if found := re.fullmatch(r"are there more (.+) than (.+?)(?: on the board)? \?", text):
         one_kind, other_kind = (_of_kind(found[at], scene) for at in (1, 2))
         return "yes" if len(one_kind) > len(other_kind) else "no"
     if found := re.fullmatch(r"is the (.+) (left of|right of|above|below) the (.+) \?", text):
@@ -82,6 +97,10 @@ def _to_text(text: str, scene: Scene, side: int, it: list[Thing]) -> str:
     if text == "list everything .":
         order = sorted(scene.things, key=lambda thing: (thing.y * 3 // side, thing.x * 3 // side))
         parts = (f"{_place(thing, side)} {_described(thing)}" for thing in order)
+        return " , ".join(parts) + " ."
+    if text == "list the board .":
+        order = sorted(scene.things, key=lambda thing: (thing.y * 4 // side, thing.x * 4 // side))
+        parts = (f"{_square(thing, side)} {_described(thing)}" for thing in order)
         return " , ".join(parts) + " ."
     raise AssertionError(f"nobody taught this question: {text}")
 
@@ -126,6 +145,20 @@ def _of_kind(kind: str, scene: Scene) -> list[Thing]:
 
 def _place(thing: Thing, side: int) -> str:
     return f"{ROWS[thing.y * 3 // side]} {COLUMNS[thing.x * 3 // side]}"
+
+
+def _square(thing: Thing, side: int) -> str:
+    return f"{'abcd'[thing.x * 4 // side]} {thing.y * 4 // side + 1}"
+
+
+def _ground(name: str, scene: Scene, side: int) -> Ground:
+    """The one whose middle has a place of that name."""
+    places = {}
+    for ground in scene.grounds:
+        left, top, right, bottom = ground.box
+        x, y = int(left + right) // 2, int(top + bottom) // 2
+        places[f"{ROWS[y * 3 // side]} {COLUMNS[x * 3 // side]}"] = ground
+    return places[name]
 
 
 def _described(thing: Thing) -> str:

@@ -122,6 +122,10 @@ def check(found: Clip, asked: Asked) -> None:
         ways = {"left": -across, "right": across, "up": -down, "down": down}
         assert max(ways, key=ways.__getitem__) == answer
         assert ways[answer] >= CLEAR_WAY
+    elif match := re.fullmatch(r"what colour is the (\w+) \?", text):
+        shown = {at for at in range(1, last + 1) if named(found, match[1], at)}
+        assert {thing.colour for at in shown for thing in named(found, match[1], at)} == {answer}
+        assert (last + 1) // 2 not in shown and {spot.image + 1 for spot in asked.spots} == shown
     else:
         assert text == "how many objects are there in the last frame ?"
         assert int(answer) == len(found.scene(last).things) == len(boxes)

@@ -24,6 +24,12 @@ from tightrope.profiles.task.task import read_task
 SMALL_TASKS: dict[str, dict[str, Any]] = {
     "scenes": {"images": 4, "pixels": 168},
     "tiled": {"images": 1},
+    "crowded": {"images": 2, "pixels": 168},
+    "fine": {"images": 2, "pixels": 224},
+    "background": {"images": 2, "pixels": 168},
+    "several": {"images": 2, "pixels": 168},
+    "board": {"images": 2, "pixels": 168},
+    "mix": {"images": 12},
     "clips": {"images": 2, "pixels": 168},
     "views": {"images": 2, "pixels": 168},
 }
@@ -183,7 +189,7 @@ def test_the_card_tells_counts_command_hash_and_licence(made: dict[str, Path], k
     assert f"tightrope task make -o {kind} --kind {kind} --split test --seed 0" in text
     assert pixel_hash(made[kind]) in text
     assert "Apache-2.0" in text
-    assert ("Alpaydin" in text) == (kind in ("scenes", "tiled"))
+    assert ("Alpaydin" in text) == (kind in ("scenes", "several", "tiled", "mix"))
     assert "under 45 units" in text
     assert text.startswith("---\nlicense: apache-2.0\n")
 
@@ -266,7 +272,7 @@ def wordless() -> int:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"kind": "photographs"}, "scenes, tiled, clips, views"),
+        ({"kind": "photographs"}, "board, tiled, clips, views, mix"),
         ({"split": "validation"}, "train, dev, test"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**32}, "seed is 4294967296"),
@@ -285,6 +291,24 @@ def wordless() -> int:
         ({"kind": "views", "level": "hard"}, "leave it out"),
         ({"types": ("colour", "smell")}, "'smell'"),
         ({"types": ()}, "types is empty"),
+        ({"kind": "crowded", "level": 41}, "12 to 40: more cannot be drawn without hiding"),
+        ({"kind": "crowded", "level": 11}, "level of crowded is 11"),
+        ({"kind": "crowded", "level": "hard"}, "level of crowded is 'hard'"),
+        ({"kind": "fine", "level": 6}, "7 to 14: in smaller print, strokes are thinner"),
+        ({"kind": "fine", "level": 9.0}, "level of fine is 9.0"),
+        ({"kind": "background", "level": 5}, "6 to 40: a fainter texture"),
+        ({"kind": "several", "level": 5}, "2 to 4"),
+        ({"kind": "board", "level": 17}, "4 to 16: a board has no more squares"),
+        ({"kind": "board", "level": True}, "level of board is True"),
+        ({"kind": "mix", "level": "hard"}, "leave it out"),
+        ({"shares": {"scenes": 100}}, "accepted: for a mix alone"),
+        ({"kind": "mix", "shares": {"scenes": 60, "fine": 30}}, "add up to 90 percent"),
+        ({"kind": "mix", "shares": {"scenes": 60, "fine": 50}}, "add up to 110 percent"),
+        ({"kind": "mix", "shares": {"films": 100}}, "kind in a mix is 'films'"),
+        ({"kind": "mix", "shares": {"mix": 100}}, "kind in a mix is 'mix'"),
+        ({"kind": "mix", "shares": {"scenes": 100, "fine": 0}}, "share of fine is 0"),
+        ({"kind": "mix", "shares": {"scenes": 99.5, "fine": 0.5}}, "share of scenes is 99.5"),
+        ({"kind": "mix", "shares": {}}, "add up to 0 percent"),
         ({"kind": "views", "types": ("recall",)}, "nearer"),
     ],
 )

@@ -66,6 +66,19 @@ class Source:
         ]
         self.mmbench[1] |= {"A": "a dog", "B": "a cup"}
 
+        self.easy_vqa: Any = [
+            ["what is the red shape?", "triangle", 0],
+            ["what color is it?", "teal", 12],
+            ["is there no circle?", "yes", 0],
+        ]
+
+    def easy_vqa_file(self) -> Path:
+        for number in (0, 12):
+            self.paint(self.images / f"{number}.png")
+        file = self.folder / "questions.json"
+        file.write_text(json.dumps(self.easy_vqa))
+        return file
+
     def vqav2_file(self) -> Path:
         self.paint(self.images / "COCO_val2014_000000000042.jpg")
         (self.images / "readme.txt").touch()
@@ -96,7 +109,7 @@ class Source:
         return file
 
     def convert(self, layout: str) -> tuple[Item, ...]:
-        file: Path = getattr(self, f"{layout}_file")()
+        file: Path = getattr(self, f"{layout.replace('-', '_')}_file")()
         images = None if layout == "mmbench" else self.images
         return convert(layout, file, images, self.out).items
 
@@ -133,6 +146,21 @@ def test_pope(source: Source) -> None:
     assert [item.answers for item in items] == [("yes",), ("no",)]
     assert {item.type for item in items} == {"popular"}
     assert asked(items[0]) == f"Is there a cup?\n{SHORT_ANSWER}"
+
+
+def test_easy_vqa(source: Source) -> None:
+    items = source.convert("easy-vqa")
+    assert [item.type for item in items] == ["shape", "colour", "yes/no"]
+    assert [item.answers for item in items] == [("triangle",), ("teal",), ("yes",)]
+    assert asked(items[0]) == f"what is the red shape?\n{SHORT_ANSWER}"
+    assert items[0].images == items[2].images != items[1].images
+    assert items[1].info == {"image_id": 12}
+
+
+def test_easy_vqa_finds_the_pictures_that_lie_beside_its_questions(source: Source) -> None:
+    file = source.easy_vqa_file()
+    source.images.rename(source.folder / "images")
+    assert len(convert("easy-vqa", file, None, source.out).items) == 3
 
 
 def test_mmbench(source: Source) -> None:
@@ -222,6 +250,12 @@ WRONG: list[tuple[str, Callable[[Source], object], str]] = [
     ("pope", lambda s: cut(s.pope, 0, "text"), "line 1, is of another layout: it has no text"),
     ("pope", lambda s: [line.update(image=f"{line['text']}.jpg") for line in s.pope], "and 1 more"),
     ("pope", lambda s: s.pope[1].update(question_id=1), "id '1' is already that of line 1"),
+    ("easy-vqa", lambda s: setattr(s, "easy_vqa", {}), "another layout: it is no list"),
+    ("easy-vqa", lambda s: s.easy_vqa.append(["what?", "red"]), r"\[3\], is of another layout"),
+    ("easy-vqa", lambda s: s.easy_vqa[1].__setitem__(2, "1"), r"\[1\], is of another layout"),
+    ("easy-vqa", lambda s: s.easy_vqa[1].__setitem__(2, True), r"\[1\], is of another layout"),
+    ("easy-vqa", lambda s: s.easy_vqa[1].__setitem__(2, 7), r"which lacks 7\.png"),
+    ("easy-vqa", lambda s: s.easy_vqa[0].__setitem__(0, ""), "a question is ''"),
     ("mmbench", lambda s: [row.pop("image") for row in s.mmbench], "another layout.* no image"),
     ("mmbench", lambda s: s.mmbench[1].update(index="5"), "has index '5' again"),
     ("mmbench", lambda s: s.mmbench[1].update(image="6"), "has image '6'; accepted: base64"),

@@ -19,6 +19,28 @@ Drawn pictures of {side} x {side} pixels with two to nine things, at most one in
 3 x 3 arrangement: objects (circle, square, triangle, star, cross, ring in eight colours, plain or
 striped), plates with a handwritten digit, signs with a word. Type `recall` has no picture: a fact
 early in a text of some 60 to 400 words.""",
+    "crowded": """\
+Drawn pictures of {side} x {side} pixels with many objects close together, which reach over each
+other's edges by 4 units at most. A question names one or two of them; all others are distractors
+that share a word or two with what it names. The level is the number of objects.""",
+    "fine": """\
+Drawn pictures of {side} x {side} pixels with two to four large shapes, and in small print a word
+and one to three digits. The level is the height of the print in 336ths of the picture's width.""",
+    "background": """\
+Drawn pictures of {side} x {side} pixels whose nine ninths have grounds of their own: plain, noisy
+or lined, bright or dark. Questions are about the ground, or about the one ninth without an object.
+The level is the contrast of the textures in grey levels.""",
+    "several": """\
+Sets of pictures of {side} x {side} pixels with two to four objects each; one has a plate with a
+handwritten digit, one a sign with a word. A question names something that one of them shows. The
+level is the number of pictures.""",
+    "board": """\
+Drawn pictures of {side} x {side} pixels of a board with 4 x 4 squares, named a 1 to d 4 from the
+top left, with objects on them: more to count and to list than a scene has. The level is the largest
+number of objects; how many share a shape or a colour is drawn evenly.""",
+    "mix": """\
+Scenes of all kinds in stated shares ({shares}), with up to four questions each, every kind at its
+usual level. Clips have four frames. `info.kind` says of which kind a question is.""",
     "tiled": """\
 Drawn pictures of {side} x {side} pixels with things of the size that they have in a picture of 336:
 scaled down to that, they are too small to tell apart. A place such as `top left` is a ninth of the
@@ -35,7 +57,7 @@ world, 4 x 4, metres; x right, y down, z ahead) and its `intrinsics` (3 x 3). Th
 and row v is the ray through (u + 0.5, v + 0.5).""",
 }
 
-_WITH_DIGITS = ("scenes", "tiled")
+_WITH_DIGITS = ("scenes", "several", "tiled", "mix")
 _DIGITS = """ The handwritten digits come from scikit-learn's copy of the UCI data set "Optical
 Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak), CC BY 4.0; they are enlarged and placed
 on a plate. No digit is in two of the splits train, dev and test."""
@@ -50,8 +72,10 @@ class MakeSummary:
     images: int
     """Picture files; depth images are not counted."""
     by_type: dict[str, int]
+    by_kind: dict[str, int]
+    """Questions of each kind in a mix; empty for a single kind."""
     by_level: dict[str, int]
-    """Questions about pictures of each level; empty for a kind without levels."""
+    """Questions about pictures of each level; empty for a mix, and for a kind without levels."""
     placed: int
     """Questions that say where what they are about is to be seen."""
     small: int
@@ -66,9 +90,10 @@ def card(config: MakeConfig, summary: MakeSummary, name: str) -> str:
     """The README of a task folder called `name`, with the metadata block that hubs read."""
     size = next((text for limit, text in _SIZES if summary.questions < limit), "n>1M")
     tables = [_table("type", summary.by_type)]
-    if summary.by_level:
-        tables.append(_table("level", summary.by_level))
-    counts = "\n".join(tables)
+    for head, counts in (("kind", summary.by_kind), ("level", summary.by_level)):
+        if counts:
+            tables.append(_table(head, counts))
+    numbers = "\n".join(tables)
     return f"""\
 ---
 license: apache-2.0
@@ -80,9 +105,9 @@ size_categories: [{size}]
 
 {summary.questions} questions about {summary.images} pictures, drawn by `tightrope`.
 
-{_KINDS[config.kind].format(side=config.side)}
+{_KINDS[config.kind].format(side=config.side, shares=_shares(config))}
 
-{counts}
+{numbers}
 {_small(summary)}
 `task.jsonl` has one JSON object a line: `id`, `images` (paths relative to this folder),
 `question`, or `messages` where a question has an earlier turn, `answer`, `type`, and `info`: split
@@ -114,10 +139,16 @@ def command(config: MakeConfig, name: str) -> str:
     words += ["--split", config.split, "--seed", str(config.seed)]
     words += ["--images", str(config.images), "--pixels", str(config.side)]
     if config.level is not None:
-        words += ["--level", config.level]
+        words += ["--level", str(config.level)]
     for type in config.types or ():
         words += ["--type", type]
+    for kind, share in (config.shares or {}).items():
+        words += ["--share", f"{kind}={share}"]
     return shlex.join(words)
+
+
+def _shares(config: MakeConfig) -> str:
+    return ", ".join(f"{kind} {share} %" for kind, share in config.shares_of_mix.items())
 
 
 def _table(head: str, counts: dict[str, int]) -> str:

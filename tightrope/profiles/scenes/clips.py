@@ -86,7 +86,9 @@ class Clip:
         )
 
 
-def sample_clip(rng: np.random.RandomState, split: Split, level: Level) -> Clip:
+def sample_clip(
+    rng: np.random.RandomState, split: Split, level: Level, most_frames: int = MOST_FRAMES
+) -> Clip:
     """A clip of 4 to 16 frames with 3 to 5 objects, of which the last has a shape of its own."""
     while True:
         start = sample_scene(rng, split, level)
@@ -96,7 +98,7 @@ def sample_clip(rng: np.random.RandomState, split: Split, level: Level) -> Clip:
         if len(things) >= 3 and alone:
             break
     things.append(things.pop(alone[rng.randint(len(alone))]))
-    frames = int(rng.randint(FEWEST_FRAMES, MOST_FRAMES + 1))
+    frames = int(rng.randint(FEWEST_FRAMES, most_frames + 1))
     others = [colour for colour in COLOURS if colour != things[-1].colour]
     return Clip(
         movers=_moving(rng, things, frames),
@@ -230,11 +232,28 @@ def _asked(
     )
 
 
+def _glimpse(rng: np.random.RandomState, clip: Clip) -> Asked | None:
+    """Of something that the frame in the middle does not show."""
+    last = len(clip.movers) - 1
+    frames = [at for at in range(1, clip.frames + 1) if clip.seen(last, at) is not None]
+    if (clip.frames + 1) // 2 in frames:
+        return None
+    thing = clip.movers[last].thing
+    return _asked(
+        clip,
+        "glimpse",
+        f"what colour is the {thing.shape} ?",
+        thing.colour,
+        [(last, frame) for frame in frames],
+    )
+
+
 CLIP_TYPES: dict[str, Callable[[np.random.RandomState, Clip], Asked | None]] = {
     "colour-now": _colour_now,
     "colour-first": _colour_first,
     "appearance": _appearance,
     "direction": _direction,
     "count": _count,
+    "glimpse": _glimpse,
 }
 """Every type of question about a clip."""

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from tightrope.arrays import Doubles, Pixels
 from tightrope.checks import check_whole
 from tightrope.profiles.scenes.glyphs import digit_glyphs, word_bitmap
-from tightrope.profiles.scenes.scene import SIDE, Scene, Split, Thing
-from tightrope.profiles.scenes.words import COLOURS
+from tightrope.profiles.scenes.scene import SIDE, Ground, Scene, Split, Thing
+from tightrope.profiles.scenes.words import BOARD, COLOURS
 
 Field = Callable[[Doubles, Doubles], Doubles]
 """A value at points x and y, which may have any shape; a colour adds an axis of three."""
@@ -38,18 +38,23 @@ def render(scene: Scene, split: Split, pixels: int, side: int) -> Pixels:
     rng = np.random.RandomState(scene.pixel_seed)
     scale = pixels / side
     canvas = _background(scene, rng, pixels, side)
+    if scene.board:
+        _checker(canvas)
+    for ground in scene.grounds:
+        _lay(canvas, scale, ground, rng)
     for thing in scene.things:
         tint = rng.randint(-10, 11, 3)
         if thing.kind == "object":
             outer, inner, paint = look(thing, tint)
             _blend(canvas, scale, thing.box, outer, lambda px, py: INK)
             _blend(canvas, scale, thing.box, inner, paint)
-        elif thing.kind == "plate":
+        elif thing.kind == "plate" and thing.glyph >= 0:
             varied = split == "train"
             ink = _digit(rng, split, thing.glyph, varied)
             _draw_bitmap(canvas, scale, thing, ink, _slant(rng, varied))
         else:
-            _draw_bitmap(canvas, scale, thing, word_bitmap(thing.word).astype(np.float64), _UPRIGHT)
+            ink = word_bitmap(thing.word or str(thing.digit)).astype(np.float64)
+            _draw_bitmap(canvas, scale, thing, ink, _UPRIGHT)
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
@@ -92,6 +97,31 @@ def _background(scene: Scene, rng: np.random.RandomState, pixels: int, side: int
         for _ in range(rng.randint(8, 17) * (side // SIDE) ** 2):
             _stroke(canvas, side, rng, base)
     return canvas
+
+
+def _checker(canvas: Doubles) -> None:
+    """Every other square of a board lighter."""
+    squares = np.arange(len(canvas)) * BOARD // len(canvas)
+    canvas[(squares[:, None] + squares) % 2 == 1] += 26
+
+
+def _lay(canvas: Doubles, scale: float, ground: Ground, rng: np.random.RandomState) -> None:
+    """The ground of a ninth of the picture."""
+    base = {"dark": 60, "bright": 150}[ground.light] + rng.randint(41) + rng.randint(-6, 7, 3)
+    grains = SIDE // 3 // _GRAIN
+    noise = rng.randint(-100, 101, (grains, grains)) / 100.0
+    at = (np.arange(len(canvas)) + 0.5) / scale
+    left, top, right, bottom = ground.box
+    columns, rows = ((at >= low) & (at < high) for low, high in ((left, right), (top, bottom)))
+    x, y = at[columns] - left, at[rows] - top
+    shade = np.zeros((len(y), len(x)))
+    if ground.texture == "noisy":
+        # No grain ends outside, though rounding may put a pixel's centre there.
+        column, row = (np.minimum(part / _GRAIN, grains - 1).astype(int) for part in (x, y))
+        shade = noise[row][:, column]
+    elif ground.texture == "lined":
+        shade[:] = np.where(y // (2 * _GRAIN) % 2 == 0, 1.0, -1.0)[:, None]
+    canvas[np.ix_(rows, columns)] = base + ground.contrast * shade[..., None]
 
 
 def _stroke(

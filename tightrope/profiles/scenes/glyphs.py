@@ -49,22 +49,37 @@ _LETTERS = {
 }
 
 
+_DIGITS = {
+    "0": (0x0E, 0x11, 0x13, 0x15, 0x19, 0x11, 0x0E),
+    "1": (0x04, 0x0C, 0x04, 0x04, 0x04, 0x04, 0x0E),
+    "2": (0x0E, 0x11, 0x01, 0x06, 0x08, 0x10, 0x1F),
+    "3": (0x1E, 0x01, 0x01, 0x0E, 0x01, 0x01, 0x1E),
+    "4": (0x02, 0x06, 0x0A, 0x12, 0x1F, 0x02, 0x02),
+    "5": (0x1F, 0x10, 0x1E, 0x01, 0x01, 0x11, 0x0E),
+    "6": (0x06, 0x08, 0x10, 0x1E, 0x11, 0x11, 0x0E),
+    "7": (0x1F, 0x01, 0x02, 0x02, 0x04, 0x04, 0x04),
+    "8": (0x0E, 0x11, 0x11, 0x0E, 0x11, 0x11, 0x0E),
+    "9": (0x0E, 0x11, 0x11, 0x0F, 0x01, 0x02, 0x0C),
+}
+_PRINT = _LETTERS | _DIGITS
+
+
 def word_bitmap(word: str) -> npt.NDArray[np.uint8]:
-    """Ink of a word with its margin: 0 or 1, [11, 6 n + 3]."""
+    """Ink of a word or a number with its margin: 0 or 1, [11, 6 n + 3]."""
     columns = (LETTER_WIDTH + 1) * len(word) - 1
     ink = np.zeros((LETTER_HEIGHT, columns), np.uint8)
     for place, letter in enumerate(word):
-        for row, bits in enumerate(_LETTERS[letter]):
+        for row, bits in enumerate(_PRINT[letter]):
             for column in range(LETTER_WIDTH):
                 at = place * (LETTER_WIDTH + 1) + column
                 ink[row, at] = bits >> (LETTER_WIDTH - 1 - column) & 1
     return np.pad(ink, SIGN_MARGIN)
 
 
-def sign_size(word: str, scale: int) -> tuple[int, int]:
-    """Width and height in units of a sign whose letter pixels are `scale` units wide."""
+def sign_size(word: str, scale: float) -> tuple[int, int]:
+    """Width and height in whole units of a sign whose letter pixels are `scale` units wide."""
     height, width = word_bitmap(word).shape
-    return width * scale, height * scale
+    return round(width * scale), round(height * scale)
 
 
 @cache

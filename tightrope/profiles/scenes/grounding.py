@@ -1,4 +1,4 @@
-"""What clips and views share: things that words can name, and in which image they are seen."""
+"""What questions about several images share: things, and in which image they are seen."""
 
 from __future__ import annotations
 

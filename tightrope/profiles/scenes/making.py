@@ -16,7 +16,8 @@ from tightrope.arrays import Array
 from tightrope.errors import InputError
 from tightrope.folders import finished_folder
 from tightrope.profiles.scenes.card import SMALL, MakeSummary, card
-from tightrope.profiles.scenes.kinds import Order, make_one
+from tightrope.profiles.scenes.kinds import make_one
+from tightrope.profiles.scenes.lines import Order
 from tightrope.profiles.scenes.make_config import MakeConfig
 from tightrope.profiles.task.task import FILE, write_task
 from tightrope.progress import Progress, silent
@@ -86,6 +87,7 @@ def _write_scene(config: MakeConfig, index: int, folder: Path) -> list[dict[str,
         index=index,
         pixels=config.side,
         level=config.level,
+        shares=config.shares_of_mix,
     )
     made = make_one(config.kind, order)
     lines = [line for line in made.lines if config.types is None or line["type"] in config.types]
@@ -98,13 +100,15 @@ def _write_scene(config: MakeConfig, index: int, folder: Path) -> list[dict[str,
 
 def _summary(output: Path, lines: Sequence[Mapping[str, Any]], pixel_sha256: str) -> MakeSummary:
     sizes = [line["info"]["smallest"] for line in lines if "smallest" in line["info"]]
-    levels = [line["info"]["level"] for line in lines if "level" in line["info"]]
+    levels = [str(line["info"]["level"]) for line in lines if "level" in line["info"]]
+    kinds = [line["info"]["kind"] for line in lines if "kind" in line["info"]]
     return MakeSummary(
         task=str(output),
         questions=len(lines),
         images=len({name for line in lines for name in line["images"]}),
         by_type=dict(Counter(line["type"] for line in lines)),
-        by_level=dict(Counter(levels)),
+        by_kind=dict(Counter(kinds)),
+        by_level={} if kinds else dict(Counter(levels)),
         placed=len(sizes),
         small=sum(size < SMALL for size in sizes),
         pixel_sha256=pixel_sha256,

@@ -29,7 +29,7 @@ class Question:
     earlier: tuple[tuple[str, str], ...] = ()
     """Turns before this one: what was asked and what was answered."""
     about: tuple[int, ...] = ()
-    """Places in `Scene.things` of what must be seen to answer."""
+    """Places in `Scene.boxes` of what must be seen to answer."""
 
     @property
     def words(self) -> int:
@@ -107,13 +107,14 @@ def _count(rng: np.random.RandomState, scene: Scene) -> Question | None:
     by_number: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
     for name, indices in _kinds(scene):
         by_number.setdefault(len(indices), []).append((name, indices))
-    # Nothing of the kind is the easiest answer and nearly always on offer.
-    weights = {number: 0.4 if number == 0 else 1.0 + 0.25 * number for number in by_number}
+    # Nothing of the kind is the easiest answer and nearly always on offer; boards are for counting.
+    more = 1.0 if scene.board else 0.25
+    weights = {number: 0.4 if number == 0 else 1.0 + more * number for number in by_number}
     number = _pick_weighted(rng, weights)
     name, indices = by_number[number][rng.randint(len(by_number[number]))]
     return Question(
         type="count",
-        question=f"how many {name} are there ?",
+        question=f"how many {name} are {'on the board' if scene.board else 'there'} ?",
         thought=_listed(scene, indices),
         answer=str(number),
         about=indices or _objects(scene),
@@ -139,7 +140,7 @@ def _comparison(rng: np.random.RandomState, scene: Scene) -> Question | None:
         return None
     return Question(
         type="comparison",
-        question=f"are there more {one[0]} than {other[0]} ?",
+        question=f"are there more {one[0]} than {other[0]}{_on_board(scene)} ?",
         thought=f"{_listed(scene, one[1])} ; {_listed(scene, other[1])}",
         answer="yes" if yes else "no",
         about=tuple(sorted({*one[1], *other[1]})),
@@ -151,22 +152,42 @@ def _position(rng: np.random.RandomState, scene: Scene) -> Question | None:
     if not scene.objects:
         return None
     if rng.random_sample() < 0.5:
-        found = _unique(rng, scene)
-        if found is None:
-            return None
-        index, name = found
-        return Question(
-            type="position",
-            question=f"where is the {name} ?",
-            answer=scene.things[index].place,
-            about=(index,),
-        )
+        return where(rng, scene)
     objects = _objects(scene)
     index = objects[rng.randint(len(objects))]
+    place = scene.place(index)
     return Question(
         type="position",
-        question=f"what is at the {scene.things[index].place} ?",
+        question=f"what is on {place} ?" if scene.board else f"what is at the {place} ?",
         answer=scene.things[index].name,
+        about=(index,),
+    )
+
+
+def where(rng: np.random.RandomState, scene: Scene) -> Question | None:
+    """Where something is."""
+    found = _unique(rng, scene)
+    if found is None:
+        return None
+    index, name = found
+    return Question(
+        type="position",
+        question=f"where is the {name}{_on_board(scene)} ?",
+        answer=scene.place(index),
+        about=(index,),
+    )
+
+
+def stripes(rng: np.random.RandomState, scene: Scene) -> Question | None:
+    """Whether something has stripes: they are finer than anything else of it."""
+    found = _unique(rng, scene, without="texture")
+    if found is None:
+        return None
+    index, name = found
+    return Question(
+        type="stripes",
+        question=f"is the {name} plain or striped ?",
+        answer="striped" if scene.things[index].striped else "plain",
         about=(index,),
     )
 
@@ -184,6 +205,8 @@ def _relation(rng: np.random.RandomState, scene: Scene) -> Question | None:
     if one.cell // 3 != other.cell // 3:
         options += [("above", one.cell // 3 < other.cell // 3)]
         options += [("below", one.cell // 3 > other.cell // 3)]
+    if not options:
+        return None
     relation, holds = options[rng.randint(len(options))]
     return Question(
         type="relation",
@@ -218,11 +241,12 @@ def _list(rng: np.random.RandomState, scene: Scene) -> Question | None:
     """Everything in reading order: five tokens a thing, from 20 on."""
     if len(scene.things) < 4:
         return None
+    every = tuple(range(len(scene.things)))
     return Question(
         type="list",
-        question="list everything .",
-        answer=" , ".join(f"{thing.place} {thing.name}" for thing in scene.things) + " .",
-        about=tuple(range(len(scene.things))),
+        question="list the board ." if scene.board else "list everything .",
+        answer=" , ".join(f"{scene.place(at)} {scene.things[at].name}" for at in every) + " .",
+        about=every,
     )
 
 
@@ -267,6 +291,10 @@ QUESTIONS: dict[str, Draw] = {
 """Every type of question about a picture."""
 
 
+def _on_board(scene: Scene) -> str:
+    return " on the board" if scene.board else ""
+
+
 def _which(scene: Scene, test: Callable[[Thing], bool]) -> tuple[int, ...]:
     return tuple(index for index, thing in enumerate(scene.things) if test(thing))
 
@@ -292,9 +320,7 @@ def _listed(scene: Scene, indices: tuple[int, ...]) -> str:
     """The thought of a count: numbered places in reading order."""
     if not indices:
         return "none"
-    return " , ".join(
-        f"{number} {scene.things[index].place}" for number, index in enumerate(indices, 1)
-    )
+    return " , ".join(f"{number} {scene.place(index)}" for number, index in enumerate(indices, 1))
 
 
 def _unique(rng: np.random.RandomState, scene: Scene, without: str = "") -> tuple[int, str] | None:

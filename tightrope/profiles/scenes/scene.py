@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tightrope.profiles.scenes.words import place
+from tightrope.profiles.scenes.words import BOARD, place, square
 
 Kind = Literal["object", "plate", "sign"]
 Level = Literal["easy", "medium", "hard"]
@@ -34,7 +34,7 @@ class Thing:
     striped: bool = False
     digit: int = -1
     glyph: int = -1
-    """Which handwritten digit of the collection."""
+    """Which handwritten digit of the collection; a printed one if negative."""
     word: str = ""
 
     @property
@@ -63,6 +63,23 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What lies behind the things of a ninth of a picture."""
+
+    cell: int
+    texture: str
+    light: str
+    contrast: int
+    """Of the texture, in grey levels from its mean."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        row, column = divmod(self.cell, 3)
+        edge = SIDE / 3
+        return column * edge, row * edge, (column + 1) * edge, (row + 1) * edge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """A picture, described: things in reading order on a background."""
 
@@ -71,6 +88,23 @@ class Scene:
     background: Background
     pixel_seed: int
     """Draws what the description leaves open: the background and small shifts of colour."""
+    grounds: tuple[Ground, ...] = ()
+    """Of every ninth, instead of one background for all."""
+    board: bool = False
+    """Whether it shows a board, on whose squares things have their places."""
+
+    @property
+    def boxes(self) -> tuple[tuple[float, float, float, float], ...]:
+        """Of the things, then of the grounds: what questions are about."""
+        things, grounds = (thing.box for thing in self.things), (g.box for g in self.grounds)
+        return (*things, *grounds)
+
+    def place(self, index: int) -> str:
+        """Where a thing is: a ninth of the picture, or a square of its board."""
+        thing = self.things[index]
+        if not self.board:
+            return thing.place
+        return square(thing.y * BOARD // SIDE * BOARD + thing.x * BOARD // SIDE)
 
     @property
     def objects(self) -> tuple[Thing, ...]:

@@ -14,13 +14,13 @@ import numpy as np
 from tightrope.arrays import Pixels
 from tightrope.checks import check_one_of
 from tightrope.profiles.scenes.draw import render
-from tightrope.profiles.scenes.questions import Question, ask
-from tightrope.profiles.scenes.sample import BACKGROUNDS, sample_scene
+from tightrope.profiles.scenes.questions import Question, ask, stripes
+from tightrope.profiles.scenes.sample import finished, sample_scene
 from tightrope.profiles.scenes.scene import SIDE, Level, Scene, Split, Thing
 
 TILED_SIDES = (2 * SIDE, 3 * SIDE)
 TILED_LEVELS: tuple[Level, ...] = ("medium", "hard")
-TILED_TYPES = ("colour", "shape", "existence", "count", "position", "digit", "word")
+TILED_TYPES = ("colour", "shape", "existence", "count", "position", "digit", "word", "stripes")
 MOST_OF_A_KIND = 9
 """So that a count is one digit."""
 _TRIES = 8
@@ -47,12 +47,7 @@ def sample_tiled(rng: np.random.RandomState, split: Split, level: Level, side: i
     for at in rng.permutation(len(found)):
         if _has_room(kept, found[at], most):
             kept.append(found[at])
-    return Scene(
-        things=tuple(sorted(kept, key=lambda thing: (thing.cell, thing.y, thing.x))),
-        level=level,
-        background=BACKGROUNDS[rng.randint(len(BACKGROUNDS))],
-        pixel_seed=int(rng.randint(2**31 - 1)),
-    )
+    return finished(rng, level, kept)
 
 
 def draw_tiled(scene: Scene, split: Split, side: int) -> Pixels:
@@ -62,6 +57,8 @@ def draw_tiled(scene: Scene, split: Split, side: int) -> Pixels:
 
 def ask_tiled(rng: np.random.RandomState, scene: Scene, type: str) -> Question | None:
     """A question of one of TILED_TYPES, or None where the scene has no room for it."""
+    if type == "stripes":
+        return stripes(rng, scene)
     for _ in range(_TRIES):
         question = ask(rng, scene, type)
         # A cell may hold several things, so that what is there has more than one answer.

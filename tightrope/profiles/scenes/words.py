@@ -26,6 +26,10 @@ SIGN_WORDS = (
     *("cat", "dog", "sun", "box", "key", "map", "pen", "cup", "bus", "hat"),
     *("jam", "leg", "nut", "owl", "pig", "ram", "web", "fox", "gum", "ink"),
 )
+BOARD = 4
+"""Squares along a side of a board."""
+TEXTURES = ("plain", "noisy", "lined")
+LIGHTS = ("dark", "bright")
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "centre", "right")
 
@@ -33,6 +37,11 @@ COLUMNS = ("left", "centre", "right")
 def place(cell: int) -> str:
     """The name of a cell of the 3 x 3 arrangement, counted in reading order from 0."""
     return f"{ROWS[cell // 3]} {COLUMNS[cell % 3]}"
+
+
+def square(at: int) -> str:
+    """The name of a square of a board, counted in reading order from 0: b 3."""
+    return f"{'abcd'[at % BOARD]} {at // BOARD + 1}"
 
 
 def article(word: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tightrope.checks import check_one_of
 from tightrope.errors import InputError
-from tightrope.profiles.task.layouts import mmbench, pope, textvqa, vqav2
+from tightrope.profiles.task.layouts import easy_vqa, mmbench, pope, textvqa, vqav2
 from tightrope.profiles.task.layouts.layout import Entry
 from tightrope.profiles.task.task import FILE, Task, read_task, write_task
 
@@ -18,6 +18,7 @@ LAYOUTS: dict[str, Callable[[Path, Path | None], Iterator[Entry]]] = {
     "textvqa": textvqa.read,
     "pope": pope.read,
     "mmbench": mmbench.read,
+    "easy-vqa": easy_vqa.read,
 }
 
 

@@ -1,0 +1,149 @@
+"""What a bundle answered where it was exported, so that any backend can be held against it.
+
+A fixed prompt, with a tower one drawn picture as well, is read, and 32 tokens are taught one after
+another: the likeliest where it was recorded, those very ones where it is checked. `selftest.npz`:
+
+    prompt      int64 [P], the placeholder standing for the picture
+    picture     uint8 [R,R,3]; none in a text model, and none where the slots cannot hold it
+    tokens      int64 [steps], what is taught
+    top_ids     int64 [steps,8], likeliest first
+    top_logits  float32 [steps,8]
+    tolerance   float32 [], by how much a logit may differ
+
+`python -m tightrope.runtime.selftest BUNDLE` records it in a bundle that has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tightrope.arrays import Array, Floats, Indices, Pixels
+from tightrope.budget import OperatingPoint
+from tightrope.bundle import SELFTEST, Bundle, Manifest
+from tightrope.errors import TightropeError
+from tightrope.inputs.layout import visual_tokens
+from tightrope.runtime.backends import create_backend
+from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.options import Options
+from tightrope.runtime.stream import start
+
+STEPS, TOP, PROMPT_TOKENS = 32, 8, 24
+_BLOCKS = 8
+_TEXT_BEFORE_PICTURE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How a backend's answer differs from the recorded one."""
+
+    worst: float
+    """Largest difference of a recorded logit."""
+    tolerance: float
+    astray: tuple[int, ...]
+    """Steps whose logits differ by more, or whose likeliest token is another by more than a tie."""
+
+    @property
+    def passed(self) -> bool:
+        return not self.astray
+
+
+def recorded(loaded: Loaded, tolerance: float) -> dict[str, Array]:
+    """The arrays of `selftest.npz`; raises what answering raises."""
+    prompt, picture = _prompt(loaded)
+    shown = [] if picture is None else [picture]
+    logits, tokens = _taught(loaded, prompt, shown, None)
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    arrays: dict[str, Array] = {
+        "prompt": np.array(prompt, np.int64),
+        "tokens": tokens,
+        "top_ids": top.astype(np.int64),
+        "top_logits": np.take_along_axis(logits, top, axis=1).astype(np.float32),
+        "tolerance": np.float32(tolerance),
+    }
+    return arrays if picture is None else arrays | {"picture": picture}
+
+
+def compare(loaded: Loaded, arrays: dict[str, Array]) -> Comparison:
+    """The same steps on the backend that is loaded."""
+    shown = [arrays["picture"]] if "picture" in arrays else []
+    logits, _ = _taught(loaded, arrays["prompt"].tolist(), shown, arrays["tokens"])
+    ids, expected, tolerance = arrays["top_ids"], arrays["top_logits"], float(arrays["tolerance"])
+    apart = np.abs(np.take_along_axis(logits, ids, axis=1) - expected).max(1)
+    clear = expected[:, 0] - expected[:, 1] > tolerance
+    wrong = (apart > tolerance) | (clear & (logits.argmax(1) != ids[:, 0]))
+    return Comparison(
+        worst=float(apart.max()),
+        tolerance=tolerance,
+        astray=tuple(np.flatnonzero(wrong).tolist()),
+    )
+
+
+def _prompt(loaded: Loaded) -> tuple[list[int], Pixels | None]:
+    manifest = loaded.manifest
+    rng = np.random.RandomState(0)
+    length = max(1, min(PROMPT_TOKENS, manifest.slots // 2))
+    prompt = rng.randint(0, manifest.dims.vocab_size, length).tolist()
+    if manifest.vision is None:
+        return prompt, None
+    placeholder = manifest.vision.image_token_id
+    prompt = [token for token in prompt if token != placeholder]
+    side = _resolution(manifest)
+    if side is None:
+        return prompt, None
+    prompt.insert(_TEXT_BEFORE_PICTURE, placeholder)
+    blocks = rng.randint(0, 256, (_BLOCKS, _BLOCKS, 3)).astype(np.uint8)
+    at = np.arange(side) * _BLOCKS // side
+    return prompt, blocks[at][:, at]
+
+
+def _resolution(manifest: Manifest) -> int | None:
+    """The first one whose visual tokens leave room in the slots for the rest."""
+    assert manifest.vision is not None and manifest.tower is not None
+    for side in manifest.vision.resolutions:
+        if visual_tokens(manifest.tower.layout(side)) + PROMPT_TOKENS < manifest.slots:
+            return side
+    return None
+
+
+def _taught(
+    loaded: Loaded, prompt: list[int], shown: list[Array], tokens: Indices | None
+) -> tuple[Floats, Indices]:
+    """Logits [steps,vocab] and tokens [steps]; tokens: what is taught, None for the likeliest."""
+    seen: list[Floats] = []
+
+    def choose(logits: Floats) -> Indices:
+        seen.append(logits[0].copy())
+        best = logits.argmax(1) if tokens is None else tokens[len(seen) - 1 : len(seen)]
+        return best.astype(np.int64)
+
+    steps = STEPS if tokens is None else len(tokens)
+    side = shown[0].shape[0] if shown else None
+    options = Options(
+        max_tokens=steps, ignore_eos=True, point=OperatingPoint(resolution=side) if side else None
+    )
+    answer = start(loaded, prompt, shown, options, choose).answer()
+    return np.stack(seen), np.array(answer.token_ids, np.int64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    given = parser.parse_args()
+    try:
+        bundle = Bundle.open(given.bundle)
+        loaded = Loaded(bundle, create_backend("auto", bundle), time.perf_counter)
+        assert bundle.manifest.parity is not None and bundle.manifest.parity.tolerance is not None
+        arrays = recorded(loaded, bundle.manifest.parity.tolerance)
+    except TightropeError as error:
+        sys.exit(str(error))
+    np.savez_compressed(given.bundle / SELFTEST, **arrays)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
