@@ -126,7 +126,8 @@ class Checkpoint:
         """The chat template: the checkpoint's own file first, then the tokenizer's."""
         file = self.folder / "chat_template.jinja"
         if file.is_file() and not self.gguf:
-            return file.read_text(encoding="utf-8")
+            with reading(f"{file} cannot be read"):
+                return file.read_text(encoding="utf-8")
         template = self.json("chat_template.json").get("chat_template")
         template = template or getattr(tokenizer, "chat_template", None)
         if isinstance(template, dict):
@@ -147,7 +148,9 @@ class Checkpoint:
             return str(self.gguf.file.metadata.get("general.license") or "unknown")
         card = self.folder / "README.md"
         if card.is_file():
-            found = re.search(r"^license:\s*(\S+)", card.read_text("utf-8", "replace"), re.M)
+            with reading(f"{card} cannot be read"):
+                text = card.read_text("utf-8", "replace")
+            found = re.search(r"^license:\s*(\S+)", text, re.M)
             if found:
                 return found[1].strip("\"'")
         return "unknown"

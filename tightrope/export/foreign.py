@@ -25,6 +25,23 @@ def reading(what: str, way_out: str = "get the checkpoint again") -> Iterator[No
         raise UnsupportedModel(f"{what}: {words(error)}; {way_out}") from error
 
 
+@contextlib.contextmanager
+def exporting(name: str) -> Iterator[None]:
+    """Inside, what a library raises over a checkpoint that was read well is an UnsupportedModel.
+
+    Errors of the disk pass: they are of the place that is written to. So do failed assertions,
+    which are ours.
+    """
+    try:
+        yield
+    except (TightropeError, MemoryError, OSError, AssertionError):
+        raise
+    except Exception as error:
+        raise UnsupportedModel(
+            f"{name} cannot be exported: {type(error).__name__}: {words(error)}"
+        ) from error
+
+
 def words(error: BaseException) -> str:
     """What an error says, on one line, with its class where it says nothing by itself."""
     text = " ".join(str(error).split()).rstrip(".")
