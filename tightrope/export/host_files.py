@@ -38,8 +38,9 @@ def _generation(recipe: Recipe, model: Any) -> dict[str, Any]:
     }
     return {
         "eos_token_ids": sorted(recipe.checkpoint.end_ids(model)),
-        # Hugging Face's processors add what the post-processor adds, its tokenizers do not.
-        "add_special_tokens": family.tower is not None,
+        # Hugging Face's processors add what the post-processor adds, its tokenizers do not;
+        # llama.cpp adds it to every prompt.
+        "add_special_tokens": family.tower is not None or recipe.checkpoint.gguf is not None,
         "special_tokens": special,
         "embedding_scale": family.embedding_scale,
     }

@@ -58,7 +58,13 @@ def test_a_bundle_of_a_file_is_the_model_that_the_file_was_made_of(
     make: Make, oracle: ModuleType, tmp_path: Path, what: str
 ) -> None:
     architecture, changes = WHOLE[what]
-    model, file = make(architecture, metadata={"general.name": "small"}, **changes)
+    metadata = {
+        "general.name": "small",
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.chat_template": "{{ messages[0]['content'] }}",
+    }
+    model, file = make(architecture, metadata=metadata, **changes)
     summary = export(file, tmp_path / "m.bundle", FP32)
     assert summary.parity is not None and summary.parity.read_weights is not None
     assert summary.parity.read_weights < 1e-4
@@ -68,6 +74,8 @@ def test_a_bundle_of_a_file_is_the_model_that_the_file_was_made_of(
     )
     real = load(tmp_path / "m.bundle", "onnxruntime", 1)
     assert real.bundle.read_json("generation.json")["eos_token_ids"] == [0]
+    asked = real.token_ids("a b")
+    assert asked[0] == 0 and 0 not in asked[1:], "the beginning that the file asks for, once"
     recorded = Model(real.bundle, oracle.Recorder(real.backend))
     prompt = np.random.default_rng(3).integers(1, 300, 150).tolist()
     answer = recorded.generate(prompt, max_tokens=6, ignore_eos=True)
