@@ -24,7 +24,7 @@ from huggingface_hub import constants as hub_constants  # noqa: E402
 
 from tightrope.bundle import MANIFEST, Bundle  # noqa: E402
 from tightrope.errors import BundleError, InputError, UnsupportedModel  # noqa: E402
-from tightrope.export import checkpoint, parity  # noqa: E402
+from tightrope.export import checkpoint, parity, selftest  # noqa: E402
 from tightrope.export import export as exporting  # noqa: E402
 from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
 from tightrope.export.config import PRECISIONS, ExportConfig  # noqa: E402
@@ -57,6 +57,7 @@ def hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "trace_all", lambda *_: ({}, []))
     monkeypatch.setattr(exporting, "write_graphs", lambda *_: {})
     monkeypatch.setattr(parity, "measure", lambda *_: None)
+    monkeypatch.setattr(selftest, "record", lambda _, manifest: manifest)
 
 
 @pytest.fixture
@@ -420,6 +421,7 @@ from tightrope.export.config import ExportConfig
 exporting.trace_all = lambda *_: ({}, [])
 exporting.write_graphs = lambda *_: {}
 exporting.parity.measure = lambda *_: None
+exporting.selftest.record = lambda _, manifest: manifest
 def progress(what, share):
     if what == "hashing":
         os.kill(os.getpid(), signal.SIGKILL)
