@@ -115,6 +115,31 @@ def test_old_buffers_are_counted_as_without_effect(copy: Copy) -> None:
     assert {entry.name for entry in opened.without_effect} == set(old)
 
 
+def test_names_of_2023_are_places_too(copy: Copy, checkpoint: Find) -> None:
+    folder = copy("llava")
+
+    def rename(tensors: dict[str, Any]) -> None:
+        for name in list(tensors):
+            # transformers itself writes language_model.model and so on.
+            old = name.replace("vision_tower.", "vision_tower.vision_model.")
+            tensors[old] = tensors.pop(name)
+        tensors["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+
+    edit_tensors(folder, rename)
+    opened = open_checkpoint(folder)
+    read, wanted = opened.load_model(), open_checkpoint(checkpoint("llava")).load_model()
+    for (name, value), other in zip(
+        read.state_dict().items(), wanted.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    assert [entry.reason for entry in opened.without_effect] == ["position_ids count from 0"]
+    edit_tensors(
+        folder, lambda t: t.update({"language_model.model.layers.0.extra.weight": torch.ones(2)})
+    )
+    with pytest.raises(UnsupportedModel, match=r"layers\.0\.extra\.weight"):
+        open_checkpoint(folder).load_model()
+
+
 def test_a_plain_folder_has_nothing_left(checkpoint: Find) -> None:
     for name in ("llama", "qwen2", "llava", "reference"):
         opened = open_checkpoint(checkpoint(name))
