@@ -157,3 +157,10 @@ def recorded(loaded: Callable[[str], Model], oracle: ModuleType) -> Callable[[st
         return Model(real.bundle, oracle.Recorder(real.backend))
 
     return wrap
+
+
+@pytest.fixture(scope="session")
+def gguf_files() -> ModuleType:
+    """Small GGUF files, written without the reader: `gguf_files.py`."""
+    pytest.importorskip("torch", reason="exporting needs torch")
+    return load_module(HERE / "gguf_files.py")

@@ -95,6 +95,9 @@ class Parity:
     """int4: relative difference of logits computed with int8 and with float32 activations."""
     stored_weights: float | None = None
     """Relative difference of logits between the weights as written and the checkpoint's own."""
+    read_weights: float | None = None
+    """GGUF: relative difference of logits between Hugging Face's model as read from the file and
+    the file's own tensors, computed without the reader."""
     tolerance: float | None = None
     """By how much a likely token's logit may differ on another backend: twice what rounding changed
     when the standard graphs, and int8 activations, were tried at export."""

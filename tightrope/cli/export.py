@@ -104,6 +104,7 @@ def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     for name, value in (
         ("int8 activations against float32 (relative)", parity.int8_activations),
         ("weights as written against the checkpoint (relative)", parity.stored_weights),
+        ("that model against the GGUF file's own tensors (relative)", parity.read_weights),
     ):
         if value is not None:
             rows.append((f"parity: {name}", figure(value)))

@@ -13,6 +13,7 @@ from tightrope.errors import BundleError, InputError
 from tightrope.export import parity, selftest
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.config import ExportConfig, ExportSummary
+from tightrope.export.foreign import exporting
 from tightrope.export.graphs.traces import trace_all
 from tightrope.export.graphs.write import write_graphs
 from tightrope.export.host_files import write_host_files, write_json
@@ -50,7 +51,7 @@ def export(
     opened = open_checkpoint(
         os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
     )
-    with finished_folder(target, BundleError) as folder:
+    with finished_folder(target, BundleError) as folder, exporting(opened.name):
         manifest, notes = _write(opened, config, folder, progress)
     sizes = [entry.bytes for entry in manifest.files.values()]
     return ExportSummary(
@@ -94,4 +95,4 @@ def _write(
     manifest = selftest.record(folder, manifest)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
-    return manifest, recipe.notes() + left
+    return manifest, recipe.notes(model) + left

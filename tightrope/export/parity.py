@@ -5,6 +5,9 @@ is compared with Hugging Face's model carrying the very weights that were writte
 cache. The figure that must hold in float32: logits within max(1e-4, three times the difference
 between Hugging Face's own eager and sdpa attention), and equal greedy tokens unless the top two
 lie closer than that.
+
+Of a GGUF file the model itself is held against the file first: the reader that gave its weights
+cannot vouch for them, so the logits must be those of the file's tensors, computed without it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from tightrope.arrays import Array, Floats, Ordinals
 from tightrope.bundle import EMBEDDINGS, Parity
 from tightrope.errors import UnsupportedModel
 from tightrope.export.checkpoint import parameters_of
+from tightrope.export.gguf import oracle
+from tightrope.export.gguf.model import GgufModel
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 from tightrope.inputs.embeddings import Embeddings
@@ -40,6 +45,9 @@ _STANDARD_STEPS = 2
 _LEAST_TOLERANCE = 1e-3
 _LIKELIEST = 8
 _IMAGE_AT = 4
+_APART = 16
+_READ_ALIKE = 1e-3
+"""float32 leaves 1e-4 at most; a bias or a scaling that is lost makes 1e-2 and more."""
 
 
 def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Parity:
@@ -51,13 +59,41 @@ def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Pa
     token_ids = rng.integers(0, recipe.dims.vocab_size, PROMPT_TOKENS)
     rounded = recipe.precision.storage != "float32"
     original = _logits(model, token_ids)
+    read = held_against_file(recipe.checkpoint.gguf, model, token_ids)
     _replace_weights(model, weights)
     ours, theirs = _prompts(recipe, model, folder, token_ids.tolist(), rng)
     figures = _compare(recipe, model, ours, theirs, folder)
     if rounded:
         distance = _relative(original, _logits(model, token_ids))
         figures = replace(figures, stored_weights=distance)
-    return figures
+    return replace(figures, read_weights=read)
+
+
+def held_against_file(opened: GgufModel | None, model: Any, token_ids: Array) -> float | None:
+    """Relative difference between `model` and the GGUF file that it was read from; None without.
+
+    Positions lie apart, so that a rotary rule that is misread shows in a short prompt. Raises
+    UnsupportedModel where the two are not the same model.
+    """
+    if opened is None:
+        return None
+    positions = np.arange(len(token_ids)) * _APART
+    with torch.no_grad():
+        values = model(
+            input_ids=torch.from_numpy(token_ids)[None],
+            position_ids=torch.from_numpy(positions)[None],
+            # Said, or transformers takes a leap in positions for another text.
+            attention_mask=torch.ones(1, len(token_ids), dtype=torch.int64),
+            use_cache=False,
+        ).logits[0]
+    distance = _relative(oracle.logits(opened.file, token_ids, positions), values.numpy())
+    if not distance < _READ_ALIKE:
+        raise UnsupportedModel(
+            f"{opened.file.path} was not read as it stands: the logits differ by {distance:.1e} of "
+            f"their size from those of the file's own tensors, {_READ_ALIKE:.0e} is allowed; "
+            "export the model's Hugging Face folder instead"
+        )
+    return distance
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import jinja2
 from tightrope.bundle import Stage
 from tightrope.checks import check_one_of
 from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.accounting import notes
 from tightrope.export.checkpoint import Checkpoint
 from tightrope.export.config import PRECISIONS, ExportConfig, Precision
 from tightrope.export.families.tower import TowerModel
@@ -50,14 +51,17 @@ class Recipe:
     chat_template: str | None
     prefill_chunk: int
 
-    def notes(self) -> list[str]:
-        """Sentences for the summary about what the recipe costs."""
-        if not self.checkpoint.gguf:
-            return []
-        text = "GGUF weights were dequantised"
-        if self.precision.quantized:
-            text += " and quantised again: symmetric int4 is not the file's own code"
-        return [text]
+    def notes(self, model: Any) -> list[str]:
+        """Sentences for the summary: what the recipe costs, and what has no effect."""
+        said = notes(self.checkpoint.without_effect)
+        if not self.checkpoint.end_ids(model):
+            said.append("the checkpoint names no end of an answer: answers end at max_tokens")
+        if self.checkpoint.gguf:
+            text = "GGUF weights were dequantised"
+            if self.precision.quantized:
+                text += " and quantised again: symmetric int4 is not the file's own code"
+            said.insert(0, text)
+        return said
 
 
 def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
