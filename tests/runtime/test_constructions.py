@@ -126,10 +126,8 @@ def test_what_a_template_looks_for_is_told_from_what_it_writes() -> None:
         "{{ '<x>' + messages[0].content.split('<b>')[0] | replace('<c>', '') }}{{ close }}"
     )
     template = ChatTemplate(source, SPECIAL)
-    looked_for = [
-        text for text in ("<a>", "<b>", "<c>", "</t>", "<w>", "<x>") if template.looks_for(text)
-    ]
-    assert looked_for == ["<a>", "<b>", "<c>", "</t>"]
+    looked_for = filter(template.looks_for, ["<a>", "<b>", "<c>", "</t>", "<w>", "<x>"])
+    assert list(looked_for) == ["<a>", "<b>", "<c>", "</t>"]
 
 
 def test_a_user_cannot_write_a_marker(both: Both) -> None:

@@ -44,6 +44,7 @@ def export(
     block_size: Annotated[int, option(ExportConfig, "block_size", metavar="N")] = default_of(
         ExportConfig, "block_size"
     ),
+    template: Annotated[str | None, option(ExportConfig, "template", metavar="NAME")] = None,
     seed: Annotated[int, option(ExportConfig, "seed", metavar="N")] = default_of(
         ExportConfig, "seed"
     ),
@@ -66,6 +67,7 @@ def export(
         schedules=tuple(schedule or ()),
         resolutions=None if resolution is None else tuple(resolution),
         block_size=block_size,
+        template=template,
         seed=seed,
     )
     with progress_on_terminal() as progress:

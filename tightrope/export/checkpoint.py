@@ -19,6 +19,7 @@ import torch
 import transformers
 from huggingface_hub import constants as hub_constants
 
+from tightrope.checks import check_one_of
 from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import WithoutEffect, listed
 from tightrope.export.families import Family, family_called, find_family
@@ -28,6 +29,7 @@ from tightrope.export.gguf.file import is_gguf
 from tightrope.export.gguf.model import GgufModel, open_model
 from tightrope.export.weight_files import stored_tensors
 
+DEFAULT_TEMPLATE = "default"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_SECONDS = 5.0
 
@@ -122,17 +124,43 @@ class Checkpoint:
                 return _read_json(file)
         return {}
 
-    def chat_template(self, tokenizer: Any) -> str | None:
-        """The chat template: the checkpoint's own file first, then the tokenizer's."""
-        file = self.folder / "chat_template.jinja"
-        if file.is_file() and not self.gguf:
-            with reading(f"{file} cannot be read"):
-                return file.read_text(encoding="utf-8")
-        template = self.json("chat_template.json").get("chat_template")
-        template = template or getattr(tokenizer, "chat_template", None)
-        if isinstance(template, dict):
-            template = template.get("default")
-        return template if isinstance(template, str) else None
+    def chat_template(self, tokenizer: Any, name: str | None) -> str | None:
+        """The chat template called `name`; without one the default, or None where there is none.
+
+        Raises InputError for a name that there is not, and UnsupportedModel where there are
+        templates and none of them is the default.
+        """
+        named = self._chat_templates(tokenizer)
+        if name is not None:
+            check_one_of("template", name, named)
+            return named[name]
+        if named and DEFAULT_TEMPLATE not in named:
+            raise UnsupportedModel(
+                f"{self.name} has chat templates and no default: choose one of "
+                f"{', '.join(named)} with --template"
+            )
+        return named.get(DEFAULT_TEMPLATE)
+
+    def _chat_templates(self, tokenizer: Any) -> dict[str, str]:
+        """Templates by name; the checkpoint's own files come before the tokenizer's."""
+        found: dict[str, Any] = {}
+        for source in (
+            getattr(tokenizer, "chat_template", None),
+            self.json("chat_template.json").get("chat_template"),
+        ):
+            named = source if isinstance(source, dict) else {DEFAULT_TEMPLATE: source}
+            found |= {name: text for name, text in named.items() if text}
+        if not self.gguf:
+            others = sorted((self.folder / "additional_chat_templates").glob("*.jinja"))
+            files = {DEFAULT_TEMPLATE: self.folder / "chat_template.jinja"}
+            for name, file in (files | {file.stem: file for file in others}).items():
+                if file.is_file():
+                    with reading(f"{file} cannot be read"):
+                        found[name] = file.read_text(encoding="utf-8")
+        # An empty template writes nothing, whatever is asked: it is none.
+        return {
+            name: text for name, text in found.items() if isinstance(text, str) and text.strip()
+        }
 
     def revision(self) -> str:
         """The hub's commit where the files lie in its cache, else a digest of what came first."""
@@ -205,7 +233,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def _download(hub_id: str) -> Path:
-    files = ["*.json", "*.jinja", "*.safetensors", "*.model", "README.md"]
+    files = ["*.json", "*.jinja", "*/*.jinja", "*.safetensors", "*.model", "README.md"]
     with contextlib.suppress(OSError, ValueError):
         return Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
     try:

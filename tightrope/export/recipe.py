@@ -80,7 +80,7 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         selectors=selectors,
         schedules=_schedules(checkpoint, config, dims),
         preprocessor=_preprocessor(checkpoint),
-        chat_template=_chat_template(checkpoint, tokenizer),
+        chat_template=_chat_template(checkpoint, tokenizer, config.template),
         prefill_chunk=config.prefill_chunk or _prefill_chunk(vision),
     )
 
@@ -164,8 +164,8 @@ def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     )
 
 
-def _chat_template(checkpoint: Checkpoint, tokenizer: Any) -> str | None:
-    template = checkpoint.chat_template(tokenizer)
+def _chat_template(checkpoint: Checkpoint, tokenizer: Any, name: str | None) -> str | None:
+    template = checkpoint.chat_template(tokenizer, name)
     if template is None:
         return None
     trial = [{"role": "user", "content": "?"}]
@@ -176,8 +176,8 @@ def _chat_template(checkpoint: Checkpoint, tokenizer: Any) -> str | None:
             f"the chat template of {checkpoint.name} is not valid: {error}, line {error.lineno}; "
             "take it from where the checkpoint was published"
         ) from error
-    except (jinja2.TemplateError, TypeError, ValueError):
-        pass  # it may refuse this one conversation
+    except Exception:  # a template is a program: it may refuse this one conversation in any way
+        pass
     return template
 
 

@@ -156,7 +156,7 @@ def facts(file: Path) -> Any:
     return (
         tokenizer.backend_tokenizer.to_str(),
         tokenizer.special_tokens_map,
-        opened.chat_template(tokenizer),
+        opened.chat_template(tokenizer, None),
         opened.end_ids(model),
         opened.config.to_dict(),
         opened.licence(),

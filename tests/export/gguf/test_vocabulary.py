@@ -159,7 +159,7 @@ def test_a_vocabulary_that_cannot_be_stated_is_refused(make: Make, what: str) ->
 def test_the_template_is_the_files(make: Make, keys: dict[str, Any], template: str | None) -> None:
     _, file = make("llama", metadata=keys)
     opened = open_checkpoint(file)
-    assert opened.chat_template(opened.tokenizer()) == template
+    assert opened.chat_template(opened.tokenizer(), None) == template
 
 
 def test_named_templates_are_handed_on(make: Make) -> None:
