@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 import threading
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import WithoutEffect, listed
 from tightrope.export.families import Family, family_called, find_family
 from tightrope.export.folder import account_tensors, check_config, check_tied, refuse_code
-from tightrope.export.foreign import reading, words
+from tightrope.export.foreign import reading, silence, words
 from tightrope.export.gguf.file import is_gguf
 from tightrope.export.gguf.model import GgufModel, open_model
 from tightrope.export.weight_files import stored_tensors
@@ -69,7 +66,7 @@ class Checkpoint:
     def _load_folder(self) -> Any:
         self.json("generation_config.json")  # transformers passes over a damaged one in silence
         stored = stored_tensors(self.folder)
-        with _silence(), reading(f"{self.name} cannot be loaded"):
+        with silence(), reading(f"{self.name} cannot be loaded"):
             # Mismatched tensors are refused below, by name: the error without this option
             # names none.
             model, report = self.auto_class.from_pretrained(
@@ -97,7 +94,7 @@ class Checkpoint:
             return self.gguf.tokenizer
         refuse_code("tokenizer_config.json", self.json("tokenizer_config.json"))
         way_out = "put the model's own tokenizer.json beside its config.json"
-        with _silence(), reading(f"{self.name} has no tokenizer that can be read", way_out):
+        with silence(), reading(f"{self.name} has no tokenizer that can be read", way_out):
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
         if not getattr(tokenizer, "is_fast", False):
             raise UnsupportedModel(
@@ -221,7 +218,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     content = _read_json(folder / "config.json")
     family_called(content.get("model_type"))
     without_effect = check_config(content)
-    with _silence(), reading(f"{text} has no config that can be read"):
+    with silence(), reading(f"{text} has no config that can be read"):
         config = transformers.AutoConfig.from_pretrained(folder)
     return Checkpoint(
         name=text,
@@ -270,20 +267,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     with reading(f"{file} cannot be read"):
         content = json.loads(file.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """transformers writes progress bars, advice and load reports to the terminal."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers.logging.set_verbosity(level)
 
 
 def parameters_of(model: Any) -> dict[str, torch.Tensor]:

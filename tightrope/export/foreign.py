@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import warnings
 from collections.abc import Iterator
+
+import transformers
 
 from tightrope.errors import TightropeError, UnsupportedModel
 
@@ -48,3 +52,17 @@ def words(error: BaseException) -> str:
     if isinstance(error, KeyError):
         text = f"{text} is missing"
     return text[:500] or type(error).__name__
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """transformers writes progress bars, advice and load reports to the terminal."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(level)

@@ -150,7 +150,13 @@ def _vision(
         return None
     needed = {signal for name in selectors for signal in SELECTORS[name].signals}
     signals = [signal for signal in model.signals if signal in needed]
-    token = tokenizer.convert_ids_to_tokens(checkpoint.config.image_token_id)
+    placeholder = checkpoint.config.image_token_id
+    token = tokenizer.convert_ids_to_tokens(placeholder)
+    if not isinstance(token, str):
+        raise UnsupportedModel(
+            f"image_token_id is {placeholder}, which is none of the tokenizer's {len(tokenizer)} "
+            "tokens: config.json and tokenizer.json do not belong together"
+        )
     info = model.info(checkpoint.config, config.resolutions, signals, token)
     return Vision(info, model, create_tower(info))
 
@@ -158,10 +164,13 @@ def _vision(
 def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.family.tower is None:
         return {}
-    processor = checkpoint.json("processor_config.json").get("image_processor")
-    return checkpoint.family.tower.preprocessor(
-        processor or checkpoint.json("preprocessor_config.json")
+    stored = checkpoint.json("processor_config.json").get("image_processor")
+    stored = stored or checkpoint.json("preprocessor_config.json")
+    preprocessor, without_effect = checkpoint.family.tower.preprocessor(
+        checkpoint.config, checkpoint.folder, stored
     )
+    checkpoint.without_effect.extend(without_effect)
+    return preprocessor
 
 
 def _chat_template(checkpoint: Checkpoint, tokenizer: Any, name: str | None) -> str | None:
