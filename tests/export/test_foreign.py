@@ -25,7 +25,8 @@ from tightrope.export import export as exporting  # noqa: E402
 from tightrope.export import parity  # noqa: E402
 from tightrope.export.config import ExportConfig  # noqa: E402
 from tightrope.export.export import export  # noqa: E402
-from tightrope.export.foreign import reading, words  # noqa: E402
+from tightrope.export.foreign import reading  # noqa: E402
+from tightrope.foreign import words  # noqa: E402
 
 Find = Callable[[str], Path]
 

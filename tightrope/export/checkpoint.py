@@ -16,15 +16,16 @@ import torch
 import transformers
 from huggingface_hub import constants as hub_constants
 
-from tightrope.checks import check_one_of
-from tightrope.errors import InputError, UnsupportedModel
+from tightrope.checks import check_one_of, check_path, shown
+from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import WithoutEffect, listed
 from tightrope.export.families import Family, family_called, find_family
 from tightrope.export.folder import account_tensors, check_config, check_tied, refuse_code
-from tightrope.export.foreign import reading, silence, words
+from tightrope.export.foreign import reading, silence
 from tightrope.export.gguf.file import is_gguf
 from tightrope.export.gguf.model import GgufModel, open_model
 from tightrope.export.weight_files import stored_tensors
+from tightrope.foreign import words
 
 DEFAULT_TEMPLATE = "default"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -187,10 +188,14 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     Raises InputError for what can be no name, else UnsupportedModel, within ten seconds where a
     hub cannot be reached.
     """
-    if not isinstance(source, (str, Path)) or not str(source):
-        raise InputError(f"checkpoint is {source!r}; accepted: a folder, a .gguf file or a hub id")
+    path = check_path("checkpoint", source, "a folder, a .gguf file or a hub id owner/name")
     text = str(source)
-    path = Path(source)
+    with reading(f"{shown(text)} cannot be read", "change its permissions"):
+        return _open(path, text)
+
+
+def _open(path: Path, text: str) -> Checkpoint:
+    """What `text` names, which may also be the path `path`."""
     if path.is_file() and is_gguf(path):
         opened = open_model(path)
         return Checkpoint(

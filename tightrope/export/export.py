@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tightrope import bundle as bundles
 from tightrope.bundle import Manifest
-from tightrope.checks import check_type
+from tightrope.checks import check_path, check_type
 from tightrope.errors import BundleError, InputError
 from tightrope.export import parity, selftest
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
@@ -41,9 +41,7 @@ def export(
     started = time.perf_counter()
     config = ExportConfig() if config is None else config
     check_type("config", config, ExportConfig, "an ExportConfig, or None")
-    if not isinstance(output, (str, os.PathLike)) or not os.fspath(output):
-        raise InputError(f"output is {output!r}; accepted: the path of the folder to write")
-    target = Path(output)
+    target = check_path("output", output, "the path of the folder to write")
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another name, or ask for it to be replaced")
     if target.exists() and not (target / bundles.MANIFEST).is_file():

@@ -1,4 +1,4 @@
-"""The one place of export where errors of other libraries become ours."""
+"""Where errors of what reads checkpoints become ours, and its chatter ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import transformers
 
 from tightrope.errors import TightropeError, UnsupportedModel
+from tightrope.foreign import translated, words
 
 
 @contextlib.contextmanager
@@ -19,14 +20,8 @@ def reading(what: str, way_out: str = "get the checkpoint again") -> Iterator[No
     what: begins the sentence, such as "MODEL has no tokenizer that can be read". Our own errors,
     interrupts and a full memory pass as they are.
     """
-    try:
+    with translated(UnsupportedModel, what, way_out):
         yield
-    except (TightropeError, MemoryError):
-        raise
-    # The readers of transformers, tokenizers, gguf, torch and safetensors raise plain Exception,
-    # KeyError, AssertionError and more over damaged files: no list of classes holds.
-    except Exception as error:
-        raise UnsupportedModel(f"{what}: {words(error)}; {way_out}") from error
 
 
 @contextlib.contextmanager
@@ -44,14 +39,6 @@ def exporting(name: str) -> Iterator[None]:
         raise UnsupportedModel(
             f"{name} cannot be exported: {type(error).__name__}: {words(error)}"
         ) from error
-
-
-def words(error: BaseException) -> str:
-    """What an error says, on one line, with its class where it says nothing by itself."""
-    text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, KeyError):
-        text = f"{text} is missing"
-    return text[:500] or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
-import struct
-import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
 from tightrope.arrays import Array
+from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
+from tightrope.foreign import translated
 from tightrope.runtime.options import ImageSource
 
+_ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
 """Largest image that is decoded: 192 MB as RGB, already much on a board of 8 GB."""
 
-# What Pillow's decoders let through for a file that is cut short or damaged.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 
@@ -36,7 +38,8 @@ def check_list(images: Sequence[ImageSource]) -> None:
 def load_image(source: ImageSource) -> PIL.Image.Image:
     """The image as 8-bit RGB, upright, independent of what it came from.
 
-    source: a path, an encoded file's bytes, a PIL image, or uint8 [H, W, 3], [H, W, 4] or [H, W].
+    source: a path, a data URL, an encoded file's bytes, a PIL image, or uint8 [H, W, 3], [H, W, 4]
+    or [H, W].
     Pixels equal those of Hugging Face's `load_image`: EXIF orientation is applied and an alpha
     channel is dropped, not blended. 16-bit grey is the exception: its high byte is taken, as
     Pillow does for 16-bit colour, where a plain conversion would clip nearly all of it to white.
@@ -49,14 +52,17 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
     if isinstance(source, bytes):
         return _open(io.BytesIO(source), "the encoded image")
     if not isinstance(source, (str, Path)):
-        raise InputError(
-            f"an image is a {type(source).__name__}; accepted: a path, encoded bytes, a PIL image "
-            "or a uint8 array [H, W, 3]"
-        )
-    # Also keeps out pipes and devices, whose opening may block for ever.
-    if "\0" in str(source) or not Path(source).is_file():
-        raise InputError(f"image {str(source)!r} is not a file; check the path")
-    return _open(Path(source), repr(str(source)))
+        raise InputError(f"an image is a {type(source).__name__}; accepted: {_ACCEPTED}")
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return _open(io.BytesIO(_from_data_url(source)), shown(source))
+    path = check_path("an image", source, _ACCEPTED)
+    name = repr(str(path))
+    with translated(InputError, f"image {name} cannot be read", "change its permissions"):
+        # Also keeps out pipes and devices, whose opening may block for ever.
+        is_file = path.is_file()
+    if not is_file:
+        raise InputError(f"image {shown(str(path))} is not a file; check the path")
+    return _open(path, name)
 
 
 def image_digest(image: PIL.Image.Image) -> str:
@@ -66,17 +72,29 @@ def image_digest(image: PIL.Image.Image) -> str:
     return digest.hexdigest()
 
 
+def _from_data_url(url: str) -> bytes:
+    """What a data URL (RFC 2397) holds; raises InputError showing its beginning."""
+    head, comma, data = url.partition(",")
+    with translated(InputError, f"image {shown(url)} is no data URL", "encode it as base64"):
+        if not comma:
+            raise ValueError("it has no comma before the data")
+        content = unquote_to_bytes(data)
+        if head.lower().endswith(";base64"):
+            content = base64.b64decode(b"".join(content.split()), validate=True)
+        return content
+
+
 def _open(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
-    try:
-        opened = PIL.Image.open(file)
-    except PIL.UnidentifiedImageError as error:
-        raise InputError(
-            f"image {name} is in no format that Pillow reads, or damaged; save it as PNG or JPEG"
-        ) from error
-    except _BOMB as error:
-        raise _too_large(name, "far more pixels than that") from error
-    except _DAMAGED as error:
-        raise _damaged(name, error) from error
+    with _damaged(name):
+        try:
+            opened = PIL.Image.open(file)
+        except PIL.UnidentifiedImageError as error:
+            raise InputError(
+                f"image {name} is in no format that Pillow reads, or damaged; save it as PNG or "
+                "JPEG"
+            ) from error
+        except _BOMB as error:
+            raise _too_large(name, "far more pixels than that") from error
     with opened:
         return _decode(opened, name)
 
@@ -88,7 +106,7 @@ def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
         raise InputError(f"image {name} has {width} x {height} pixels; it needs at least one")
     if width * height > MAX_MEGAPIXELS * 1_000_000:
         raise _too_large(name, f"{width} x {height} pixels")
-    try:
+    with _damaged(name):
         frames = getattr(image, "n_frames", 1)
         # Phones write MPO: an ordinary photograph with a depth map or a second view behind it.
         if frames > 1 and image.format != "MPO":
@@ -97,10 +115,6 @@ def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
             )
         image.load()
         return _to_rgb(image, name)
-    except InputError:
-        raise
-    except _DAMAGED as error:
-        raise _damaged(name, error) from error
 
 
 def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
@@ -138,5 +152,6 @@ def _too_large(name: str, found: str) -> InputError:
     )
 
 
-def _damaged(name: str, error: BaseException) -> InputError:
-    return InputError(f"image {name} is damaged or cut short ({error}); copy or save it again")
+def _damaged(name: str) -> AbstractContextManager[None]:
+    """Inside, whatever Pillow's decoders let through is an InputError."""
+    return translated(InputError, f"image {name} is damaged or cut short", "copy or save it again")

@@ -18,6 +18,7 @@ import jinja2.utils
 from jinja2 import nodes
 
 from tightrope.errors import BundleError, InputError
+from tightrope.foreign import words
 
 Message = Mapping[str, Any]
 
@@ -26,18 +27,6 @@ MAX_RENDERED_CHARACTERS = 16_000_000
 
 _MARK = "tightrope-trial"
 _PRINTED = re.compile(rf"""["']text["']\s*:\s*["']{_MARK}""")
-
-# A template is a program, so that any of these may come out of it, not only jinja's own errors.
-_FAILURES = (
-    jinja2.TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 
 
 class ChatTemplate:
@@ -54,9 +43,10 @@ class ChatTemplate:
             environment = _environment()
             self._template = environment.from_string(source)
             self._sought = _sought(environment.parse(source))
-        except (jinja2.TemplateError, RecursionError) as error:
+        except Exception as error:  # folding of constants runs them
             raise BundleError(
-                f"chat_template.jinja is not a valid template ({error}); export the bundle again"
+                f"chat_template.jinja is not a valid template ({words(error)}); export the bundle "
+                "again"
             ) from error
 
     def render(
@@ -75,10 +65,12 @@ class ChatTemplate:
             return "".join(_bounded(self._template.generate(variables)))
         except _Refused as error:
             raise InputError(f"the chat template refuses these messages: {error}") from error
-        except _FAILURES as error:
+        # A template is a program: what comes out of it is not jinja's own errors alone.
+        except Exception as error:
             raise BundleError(
                 f"chat_template.jinja fails on these messages "
-                f"({type(error).__name__}: {error}); check their form, or the bundle's template"
+                f"({type(error).__name__}: {words(error)}); check their form, or the bundle's "
+                "template"
             ) from error
 
     def looks_for(self, text: str) -> bool:
