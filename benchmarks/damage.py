@@ -16,7 +16,12 @@ NUMBERS: tuple[Any, ...] = (
 VALUES: tuple[Any, ...] = (
     *NUMBERS,
     *(None, True, False, "", "x", "x" * 5000, "a\0b", "../../etc/passwd", "\ud800", "\u202e", "１"),
-    *("{{ 1/0 }}", "{% for i in range(10**9) %}x{% endfor %}", "<image>", "data:image/png;base64,A"),
+    *(
+        "{{ 1/0 }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "<image>",
+        "data:image/png;base64,A",
+    ),
     *([], {}, [[]], [None], [1, "a"], {"": 0}, {"a": {"b": [None]}}, [[[[[[1]]]]]]),
 )
 """What stands where something else belongs, all of it possible in JSON."""
@@ -72,7 +77,9 @@ def _repeat(rng: Random, content: bytes, most: int) -> tuple[str, bytes]:
 
 
 def _replace(rng: Random, content: bytes, most: int) -> tuple[str, bytes]:
-    other = one_of(rng, (b"", b"{}", b"[]", b"null", b"\xef\xbb\xbf{}", rng.bytes(300), b"[" * 10**5))
+    other = one_of(
+        rng, (b"", b"{}", b"[]", b"null", b"\xef\xbb\xbf{}", rng.bytes(300), b"[" * 10**5)
+    )
     return f"replaced by {other[:8]!r}", other
 
 

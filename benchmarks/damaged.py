@@ -17,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ GIGABYTES = 2
 SHARES = {"bundle": 40, "gguf": 17, "folder": 17, "image": 12, "messages": 6, "arguments": 8}
 """Of 100 inputs."""
 PRELOADED = ["tightrope.runtime.model", "tightrope.export.export", "onnx", "tightrope.cli.run"]
-FAULTS = ("foreign", "crash", "hang", "memory", "wordy")
+FAULTS = ("foreign", "crash", "hang", "memory", "wordy", "undrawn")
 WORDY = 1500
 """Characters: a sentence that shows more than the beginning of what it got is no sentence."""
 
@@ -75,13 +76,19 @@ def attempt(outcome: Outcome, seed: int, bases: Path, folder: Path, pipe: Any) -
     # Writable memory that is the process's own; mapped files are no matter.
     resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES << 30, GIGABYTES << 30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # ONNX Runtime and torch write there
+    for stream in (1, 2):  # libraries of C++ write there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     kinds = {
         "bundle": bundles.bundle, "image": bundles.image, "messages": bundles.messages,
         "arguments": bundles.arguments, "gguf": checkpoints.gguf, "folder": checkpoints.folder,
     }  # fmt: skip
     rng = np.random.default_rng([seed, outcome.number])
-    outcome.what, run = kinds[outcome.kind](rng, bases, folder)
+    try:
+        outcome.what, run = kinds[outcome.kind](rng, bases, folder)
+    except BaseException:
+        outcome.ended, outcome.said = "undrawn", traceback.format_exc()
+        pipe.send(outcome)
+        return
     pipe.send(outcome)
     try:
         run()

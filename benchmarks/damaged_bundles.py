@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -23,9 +24,13 @@ from damage import NUMBERS, VALUES, Random, damage_bytes, damage_value, one_of
 
 import tightrope as tr
 from tightrope.bundle import MANIFEST, Bundle
+from tightrope.runtime import selftest
+from tightrope.runtime.loaded import Loaded
 
 Attempt = tuple[str, Callable[[], object]]
-PICTURE = PIL.Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint32).astype(np.uint8).reshape(30, 40, 3))
+PICTURE = PIL.Image.fromarray(
+    np.arange(40 * 30 * 3, dtype=np.uint32).astype(np.uint8).reshape(30, 40, 3)
+)
 TEXTS = ("preprocessor.json", "generation.json", "tokenizer.json", "chat_template.jinja")
 GRAPHS_AND_ARRAYS = ("graphs", "positions.npz", "selftest.npz", "embeddings.data")
 
@@ -69,6 +74,8 @@ def _use(folder: Path) -> None:
             selector=selectors[0], keep=4
         ))  # fmt: skip
     model.chat().ask("Hello", max_tokens=1)
+    loaded = Loaded(model.bundle, model.backend, time.perf_counter)
+    selftest.compare(loaded, selftest.stored(model.bundle))
 
 
 def _damage_arrays(rng: Random, content: bytes) -> tuple[str, bytes]:
@@ -111,7 +118,9 @@ def _damage_graph(rng: Random, content: bytes) -> tuple[str, bytes]:
     way = int(rng.integers(8))
     if way == 0 and stored:
         entry = one_of(rng, one_of(rng, stored).external_data)
-        entry.value = str(one_of(rng, ("/etc/passwd", "../../x", -1, 2**62, 10**30, "", "a\0b", 4097)))
+        entry.value = str(
+            one_of(rng, ("/etc/passwd", "../../x", -1, 2**62, 10**30, "", "a\0b", 4097))
+        )
         return f"external data: {entry.key} is {entry.value!r}", model.SerializeToString()
     if way == 1 and graph.initializer:
         tensor = one_of(rng, graph.initializer)
@@ -121,7 +130,9 @@ def _damage_graph(rng: Random, content: bytes) -> tuple[str, bytes]:
         node.op_type = one_of(rng, ("Zap", "Add", "Loop", "If", "MatMul", "Cast", ""))
         return f"{node.name} is a {node.op_type}", model.SerializeToString()
     if way == 3 and node.input:
-        node.input[int(rng.integers(len(node.input)))] = one_of(rng, ("", "nowhere", node.output[0]))
+        node.input[int(rng.integers(len(node.input)))] = one_of(
+            rng, ("", "nowhere", node.output[0])
+        )
         return f"{node.name} reads what is not there", model.SerializeToString()
     if way == 4 and node.attribute:
         attribute = one_of(rng, node.attribute)
@@ -145,7 +156,9 @@ def image(rng: Random, bases: Path, folder: Path) -> Attempt:
     if way < 0.2:
         how, source = _no_picture(rng, folder)
     else:
-        form = one_of(rng, ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "TGA", "JPEG2000"))
+        form = one_of(
+            rng, ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "TGA", "JPEG2000")
+        )
         how, encoded = damage_bytes(rng, _encoded(form, rng))
         how = f"{form} {how}"
         source = _handed_in(rng, encoded, folder)
@@ -259,9 +272,9 @@ def arguments(rng: Random, bases: Path, folder: Path) -> Attempt:
     if call == "command":
         return _command(rng, path)
     if call == "system":
-        return _said("chat", {"system": value}), lambda: (
-            _whole(bases).chat(value).ask("a", max_tokens=1)
-        )
+        return _said(
+            "chat", {"system": value}
+        ), lambda: _whole(bases).chat(value).ask("a", max_tokens=1)
     if call == "point":
         chosen = {name: _odd(rng) for name in {one_of(rng, POINT), one_of(rng, POINT)}}
         if rng.random() < 0.7:

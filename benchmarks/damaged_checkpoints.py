@@ -54,7 +54,8 @@ def gguf(rng: Random, bases: Path, folder: Path) -> Attempt:
         how, content = _patched(content, at, size, one_of(rng, COUNTS))
     else:
         how, content = _beside_a_name(rng, content)
-    file = folder / one_of(rng, ("model.gguf", "model.GGUF", "model-00001-of-00003.gguf", "x.bin"))
+    named = [*["model.gguf"] * 12, "model.GGUF", "model-00001-of-00003.gguf", "x.bin"]
+    file = folder / one_of(rng, named)
     file.write_bytes(content)
     return f"{source.stem} as {file.name}: {how}", lambda: _read(file, folder)
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tightrope.checks import check_type, check_whole
+from tightrope.checks import check_type, check_whole, shown
 from tightrope.configs import setting
 from tightrope.errors import InputError
 
@@ -34,7 +34,7 @@ def keep_count(keep: Keep, available: int) -> int:
     if isinstance(keep, str) and keep.strip().endswith("%"):
         return max(1, math.ceil(available * float(keep.strip()[:-1]) / 100))
     if int(keep) > available:
-        raise InputError(f"keep is {keep}; an image has {available} tokens here: keep fewer")
+        raise InputError(f"keep is {shown(keep)}; an image has {available} tokens here: keep fewer")
     return int(keep)
 
 
@@ -42,16 +42,16 @@ def check_keep(keep: Keep) -> None:
     """Raises InputError for a `keep` that is wrong however many tokens there are."""
     accepted = 'a count, 1 or more, or a percentage such as "25%"'
     if isinstance(keep, bool) or not isinstance(keep, (int, str)):
-        raise InputError(f"keep is {keep!r}; accepted: {accepted}")
-    text = str(keep).strip()
+        raise InputError(f"keep is {shown(keep)}; accepted: {accepted}")
     try:
+        text = str(keep).strip()
         share, count = (float(text[:-1]), 1) if text.endswith("%") else (100.0, int(text))
     except ValueError:
-        raise InputError(f"keep is {keep!r}; accepted: {accepted}") from None
+        raise InputError(f"keep is {shown(keep)}; accepted: {accepted}") from None
     if not 0 < share <= 100:  # nor is a NaN
-        raise InputError(f"keep is {keep!r}; a percentage lies above 0% and up to 100%")
+        raise InputError(f"keep is {shown(keep)}; a percentage lies above 0% and up to 100%")
     if count < 1:
-        raise InputError(f"keep is {keep!r}; accepted: {accepted}")
+        raise InputError(f"keep is {shown(keep)}; accepted: {accepted}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +91,18 @@ class OperatingPoint:
         if self.selector is not None:
             check_type("selector", self.selector, str, "a name, or before+inside")
         if self.keep is not None and self.selector is None:
-            raise InputError(f"keep is {self.keep!r} but no selector is named; name one")
+            raise InputError(f"keep is {shown(self.keep)} but no selector is named; name one")
         if self.selector is None:
             return
         if self.keep is None:
-            raise InputError(f"selector {self.selector!r} needs keep: how many tokens it leaves")
+            raise InputError(
+                f"selector {shown(self.selector)} needs keep: how many tokens it leaves"
+            )
         links = len(self.selector.split("+"))
         if isinstance(self.keep, tuple) and len(self.keep) != links:
             raise InputError(
-                f"keep has {len(self.keep)} values for the {links} links of {self.selector!r}; "
-                "give one value per link, or one for all"
+                f"keep has {len(self.keep)} values for the {links} links of "
+                f"{shown(self.selector)}; give one value per link, or one for all"
             )
         for value in self.keep if isinstance(self.keep, tuple) else (self.keep,):
             check_keep(value)
@@ -112,7 +114,8 @@ class OperatingPoint:
             for name in ("policy", "sinks", "recent"):
                 if (value := getattr(self, name)) is not None:
                     raise InputError(
-                        f"{name} is {value!r} but kv_budget is not set: how many slots may be full"
+                        f"{name} is {shown(value)} but kv_budget is not set: how many slots may "
+                        "be full"
                     )
             return
         budgets = self.kv_budget if isinstance(self.kv_budget, tuple) else (self.kv_budget,)

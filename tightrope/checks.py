@@ -25,7 +25,7 @@ def check_whole(
     if whole and least <= int(value) and (most is None or int(value) <= most):  # type: ignore[call-overload]
         return
     bounds = f"{least} or more" if most is None else f"{least}..{most}"
-    raise InputError(f"{name} is {value!r}; accepted: {unit}, {bounds}")
+    raise InputError(f"{name} is {shown(value)}; accepted: {unit}, {bounds}")
 
 
 def check_one_of(name: str, value: object, accepted: Iterable[object]) -> None:
@@ -33,13 +33,13 @@ def check_one_of(name: str, value: object, accepted: Iterable[object]) -> None:
     choices = list(accepted)
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         offered = ", ".join(map(str, choices)) or "none, leave it out"
-        raise InputError(f"{name} is {value!r}; accepted: {offered}")
+        raise InputError(f"{name} is {shown(value)}; accepted: {offered}")
 
 
 def check_type(name: str, value: object, kind: type, accepted: str) -> None:
     """Raises InputError unless `value` is a `kind`; accepted: how to say what is."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{name} is {value!r}; accepted: {accepted}")
+        raise InputError(f"{name} is {shown(value)}; accepted: {accepted}")
 
 
 def check_path(name: str, value: object, accepted: str) -> Path:
@@ -60,5 +60,8 @@ def check_path(name: str, value: object, accepted: str) -> Path:
 
 def shown(value: object) -> str:
     """A value as Python writes it, of a long one its first 80 characters."""
-    text = repr(value if not isinstance(value, str) else value[: _SHOWN + 1])
+    try:
+        text = repr(value[: _SHOWN + 1] if isinstance(value, (str, bytes)) else value)
+    except Exception:  # integers of 4,300 digits have no text, and an object may fail in any way
+        return f"a {type(value).__name__} that has no text"
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"

@@ -1,8 +1,8 @@
-"""Values of JSON as the dataclasses that they were written from, typed to their leaves."""
+"""What a file holds as what was written: values of JSON typed to their leaves, arrays to theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -36,3 +36,26 @@ def _lacks(value: Mapping[str, Any], field: Field[Any]) -> bool:
     """Whether an entry that has no default is left out."""
     has_default = field.default is not MISSING or field.default_factory is not MISSING
     return not has_default and field.name not in value
+
+
+def typed_array(array: Any, kind: str, shape: Sequence[int | None], name: str) -> Any:
+    """An array of a file, in rows, if it is of `kind` and `shape`; raises TypeError naming it.
+
+    array: None where the file has none. kind: a dtype such as "float32"; its numbers are finite.
+    shape: None is any length.
+    """
+    import numpy as np  # bundle.json alone is read without it
+
+    wanted = f"{kind} {['any' if length is None else length for length in shape]}"
+    if array is None:
+        raise TypeError(f"{name} is missing; accepted: {wanted}")
+    lengths = zip(array.shape, shape, strict=False)
+    if (
+        array.dtype != np.dtype(kind)
+        or array.ndim != len(shape)
+        or any(length not in (None, found) for found, length in lengths)
+    ):
+        raise TypeError(f"{name} is {array.dtype} {list(array.shape)}; accepted: {wanted}")
+    if not np.isfinite(array).all():
+        raise TypeError(f"{name} has numbers that are not finite")
+    return np.asarray(array, order="C")

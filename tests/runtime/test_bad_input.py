@@ -322,7 +322,7 @@ def copy(bundle: Find, tmp_path: Path) -> Callable[..., Path]:
             "llava",
             MANIFEST,
             lambda m: m["vision"]["sizes"].update(hidden_size=16),
-            "positions.npz has",
+            "positions.npz is damaged",
         ),
         (
             "llava",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tightrope.bundle import SELFTEST, Bundle
+from tightrope.bundle import Bundle
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.selftest import PROMPT_TOKENS, STEPS, TOP, compare, recorded
+from tightrope.runtime.selftest import PROMPT_TOKENS, STEPS, TOP, compare, recorded, stored
 
 Parts = Callable[[Model], Loaded]
 TOLERANCE = 1e-4
@@ -71,7 +71,7 @@ def test_an_export_leaves_its_test_in_the_bundle(
     bundle: Callable[[str], Path], loaded: Any, parts_of: Parts, name: str
 ) -> None:
     opened = Bundle.open(bundle(name), verify=True)
-    arrays = opened.read_arrays(SELFTEST)
+    arrays = stored(opened)
     found = compare(parts_of(loaded(name)), arrays)
     assert found.passed, found
     # Nothing but the bundle: the process that recorded it left no state beside it.

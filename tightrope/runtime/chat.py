@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tightrope.budget import OperatingPoint
+from tightrope.checks import shown
 from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.runtime.answer import Answer
@@ -90,7 +91,7 @@ class Chat:
     def _turn(self, text: str, images: Sequence[ImageSource], options: Options) -> Stream:
         check_list(images)
         if not isinstance(text, str) or not (text or images):
-            raise InputError(f"text is {text!r}; accepted: what the user says next")
+            raise InputError(f"text is {shown(text)}; accepted: what the user says next")
         parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
         content: Any = parts if images else text
         messages = [*self.messages, {"role": "user", "content": content}]

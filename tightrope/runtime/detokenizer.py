@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from tightrope.checks import shown
 from tightrope.errors import InputError
 from tightrope.runtime.tokenizer import Tokenizer
 
@@ -40,7 +41,9 @@ class StreamDecoder:
         """
         many = isinstance(stop, Sequence) and not isinstance(stop, str)
         if not many or not all(isinstance(text, str) and text for text in stop):
-            raise InputError(f"stop is {stop!r}; accepted: a list of strings, none of them empty")
+            raise InputError(
+                f"stop is {shown(stop)}; accepted: a list of strings, none of them empty"
+            )
         self.stopped_by: str | None = None
         """The first stop string to be completed; what follows it is not text of the answer."""
         self._tokenizer = tokenizer

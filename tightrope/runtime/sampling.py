@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tightrope.arrays import Floats, Indices
-from tightrope.checks import check_whole
+from tightrope.checks import check_whole, shown
 from tightrope.errors import BackendError, InputError
 
 MOST_ANSWERS = 128
@@ -30,10 +30,10 @@ class Sampler:
 
     def __init__(self, temperature: float, top_p: float, seed: int, n: int = 1) -> None:
         """Raises InputError for values out of range, naming them."""
-        if not (_is_number(temperature) and math.isfinite(temperature) and temperature >= 0):
-            raise InputError(f"temperature is {temperature!r}; accepted: 0 (greedy) or more")
+        if not (_is_number(temperature) and 0 <= temperature < math.inf):
+            raise InputError(f"temperature is {shown(temperature)}; accepted: 0 (greedy) or more")
         if not (_is_number(top_p) and 0 < top_p <= 1):
-            raise InputError(f"top_p is {top_p!r}; accepted: above 0, up to 1 (everything)")
+            raise InputError(f"top_p is {shown(top_p)}; accepted: above 0, up to 1 (everything)")
         check_whole("seed", seed, least=0)
         check_whole("n", n, least=1, most=MOST_ANSWERS, unit="a whole number of answers")
         self._greedy = temperature == 0

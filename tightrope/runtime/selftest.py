@@ -32,6 +32,7 @@ from tightrope.runtime.backends import create_backend
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Options
 from tightrope.runtime.stream import start
+from tightrope.typed import typed_array
 
 STEPS, TOP, PROMPT_TOKENS = 32, 8, 24
 _BLOCKS = 8
@@ -67,6 +68,36 @@ def recorded(loaded: Loaded, tolerance: float) -> dict[str, Array]:
         "tolerance": np.float32(tolerance),
     }
     return arrays if picture is None else arrays | {"picture": picture}
+
+
+def stored(bundle: Bundle) -> dict[str, Array]:
+    """The arrays of a bundle's `selftest.npz`; raises BundleError where they are none such."""
+    arrays = bundle.read_arrays(SELFTEST)
+    steps = np.size(arrays.get("tokens", ()))
+    forms: dict[str, tuple[str, tuple[int | None, ...]]] = {
+        "prompt": ("int64", (None,)),
+        "tokens": ("int64", (None,)),
+        "top_ids": ("int64", (steps, TOP)),
+        "top_logits": ("float32", (steps, TOP)),
+        "tolerance": ("float32", ()),
+    }
+    if "picture" in arrays:
+        forms["picture"] = ("uint8", (None, None, 3))
+    with bundle.damaged(SELFTEST):
+        checked = {
+            name: typed_array(arrays.get(name), kind, shape, name)
+            for name, (kind, shape) in forms.items()
+        }
+        for name in ("prompt", "tokens", "top_ids"):
+            _check_tokens(name, checked[name], bundle.manifest.dims.vocab_size)
+        if "picture" in checked and len({*checked["picture"].shape[:2]}) > 1:
+            raise ValueError(f"picture is no square: {checked['picture'].shape}")
+    return checked
+
+
+def _check_tokens(name: str, tokens: Indices, vocabulary: int) -> None:
+    if tokens.size == 0 or tokens.min() < 0 or tokens.max() >= vocabulary:
+        raise ValueError(f"{name} are not 1 token or more of the vocabulary of {vocabulary}")
 
 
 def compare(loaded: Loaded, arrays: dict[str, Array]) -> Comparison:

@@ -10,7 +10,7 @@ import numpy as np
 from tightrope.arrays import Floats, Indices
 from tightrope.budget import Link, OperatingPoint, Place, keep_count
 from tightrope.bundle import Manifest
-from tightrope.checks import check_type
+from tightrope.checks import check_type, shown
 from tightrope.errors import InputError
 from tightrope.inputs.layout import visual_tokens
 from tightrope.plugins.slot_attention.policies import DEFAULT_POLICY, find_policy, unbudgeted
@@ -87,7 +87,7 @@ def _kv_budget(point: OperatingPoint, manifest: Manifest) -> Indices:
         )
     if max(values) > manifest.slots:
         raise InputError(
-            f"kv_budget is {max(values)}, the bundle has {manifest.slots} slots; "
+            f"kv_budget is {shown(max(values))}, the bundle has {manifest.slots} slots; "
             "give less, or export with more --slots"
         )
     return np.repeat(np.array(values, np.int64)[:, None], manifest.dims.num_key_value_heads, 1)
@@ -110,21 +110,21 @@ def _links(point: OperatingPoint, manifest: Manifest, baselines: Baselines) -> t
     links: list[Link] = []
     for name, keep in point.links():
         if manifest.vision is None:
-            raise InputError(f"selector is {name!r}, but the bundle sees no images")
+            raise InputError(f"selector is {shown(name)}, but the bundle sees no images")
         place: Place = "inside" if name in manifest.schedules else "tower"
         if place == "tower" and name not in manifest.selectors and name not in baselines:
             known = [*manifest.selectors, *baselines, *manifest.schedules]
             raise InputError(
-                f"selector is {name!r}; the bundle has {', '.join(known)}: "
+                f"selector is {shown(name)}; the bundle has {', '.join(known)}: "
                 "export with the selector or schedule you need"
             )
         before = [link.place for link in links]
         if place == "inside" and place in before:
-            raise InputError(f"selector {point.selector!r} selects twice inside the model")
+            raise InputError(f"selector {shown(point.selector)} selects twice inside the model")
         if place == "tower" and before:
             raise InputError(
-                f"selector is {point.selector!r}; accepted: one before the language model, "
-                "then one inside it"
+                f"selector is {shown(point.selector)}; accepted: one before the language "
+                "model, then one inside it"
             )
         links.append(Link(name, keep, place))
     return tuple(links)

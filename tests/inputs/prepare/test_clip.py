@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -70,15 +71,43 @@ def test_pictures_become_pixels_and_the_positions_of_their_resolution() -> None:
     np.testing.assert_array_equal(inputs["position_table"], found["28"])
 
 
-@pytest.mark.parametrize("change", ["missing", "short"])
+NO_TABLES: dict[str, Callable[[Any], Any]] = {
+    "short": lambda table: table[:, 1:],
+    "flat": lambda table: table.reshape(-1),
+    "a number": lambda table: np.float32(1)[()],
+    "float64": lambda table: table.astype(np.float64),
+    "float16": lambda table: table.astype(np.float16),
+    "big-endian": lambda table: table.astype(">f4"),
+    "complex": lambda table: table.astype(np.complex64),
+    "text": lambda table: np.full(table.shape, "a"),
+    "dates": lambda table: np.zeros(table.shape, "M8[s]"),
+    "records": lambda table: np.zeros(table.shape, [("a", "f4")]),
+    "not finite": lambda table: np.where(table == table.max(), np.float32("nan"), table),
+}
+
+
+@pytest.mark.parametrize("change", NO_TABLES)
 def test_position_tables_that_do_not_fit_are_named(change: str) -> None:
     found = tables()
-    if change == "missing":
-        del found["84"]
-    else:
-        found["84"] = found["84"][:, 1:]
-    with pytest.raises(BundleError, match=r"positions.npz has .* for resolution 84"):
+    found["84"] = NO_TABLES[change](found["84"])
+    with pytest.raises(BundleError, match=r"positions\.npz is damaged: resolution 84"):
         create_tower(INFO).prepare(PIXELS, found)
+
+
+def test_a_position_table_that_is_missing_is_named() -> None:
+    found = tables() | {"zap": np.zeros(3)}  # what nobody asks for is no matter
+    create_tower(INFO).prepare(PIXELS, found)
+    del found["84"]
+    with pytest.raises(BundleError, match=r"positions\.npz is damaged: resolution 84 is missing"):
+        create_tower(INFO).prepare(PIXELS, found)
+
+
+def test_a_table_stored_by_columns_is_the_same() -> None:
+    found = tables()
+    by_columns = {side: np.asfortranarray(table) for side, table in found.items()}
+    table = create_tower(INFO).prepare(PIXELS, by_columns)([], 84)["position_table"]
+    np.testing.assert_array_equal(table, found["84"])
+    assert table.flags.c_contiguous
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import PIL.Image
 
 from tightrope.arrays import Array, Floats
 from tightrope.errors import BundleError
+from tightrope.foreign import translated
 from tightrope.inputs.layout import ImageLayout, Visual
 from tightrope.inputs.prepare.pixels import SquarePixels
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.ranges import AxisRange, Ranges
 from tightrope.interface.tensors import Rows, TensorSpec, vision_outputs
+from tightrope.typed import typed_array
 
 PIXEL_VALUES = "pixel_values"
 POSITION_TABLE = "position_table"
@@ -62,16 +64,14 @@ class ClipTower:
         return (Visual(self._tokens(resolution)),)
 
     def prepare(self, config: Mapping[str, Any], tables: Mapping[str, Array]) -> _Prepare:
-        """tables: the position embeddings [1,P,Dv] by resolution."""
-        for side in self.info.resolutions:
-            found = tables[str(side)].shape if str(side) in tables else None
-            wanted = (1, 1 + self._tokens(side), self.width)
-            if found != wanted:
-                raise BundleError(
-                    f"positions.npz has {found} for resolution {side}, bundle.json says {wanted}; "
-                    "export the checkpoint again"
-                )
-        return _Prepare(SquarePixels(config), {int(side): tables[side] for side in tables})
+        """tables: the position embeddings float32 [1,P,Dv] by resolution."""
+        positions = {}
+        with translated(BundleError, "positions.npz is damaged", "export the checkpoint again"):
+            for side in self.info.resolutions:
+                shape = (1, 1 + self._tokens(side), self.width)
+                table = tables.get(str(side))
+                positions[side] = typed_array(table, "float32", shape, f"resolution {side}")
+        return _Prepare(SquarePixels(config), positions)
 
     def _tokens(self, resolution: int) -> int:
         return (resolution // self.patch) ** 2

@@ -16,7 +16,6 @@ The pixels in `size` and `crop_size` are those of the checkpoint; another resolu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,12 +23,14 @@ import numpy as np
 import PIL.Image
 
 from tightrope.arrays import Floats, Pixels
+from tightrope.checks import shown
 from tightrope.errors import BundleError, InputError
 
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest: beyond it, scaling the short side up would need gigabytes."""
 MOST_PIXELS = 1 << 14
 """Of an edge in a configuration."""
+_LARGEST = float(np.finfo(np.float32).max)
 
 _NEEDS = {
     "do_pad": ("background",),
@@ -176,12 +177,12 @@ def _levels(config: Mapping[str, Any]) -> Floats:
 def _check(config: Mapping[str, Any]) -> None:
     """Raises BundleError for a configuration that this preprocessor cannot follow exactly."""
     if unknown := sorted(map(str, set(config) - {*CONFIG_KEYS, *_OPTIONAL})):
-        raise _wrong(f"has {', '.join(unknown)}, which this version does not know")
+        raise _wrong(f"has {', '.join(map(shown, unknown[:5]))}, which this version does not know")
     for step, needs in _NEEDS.items():
         if step in _OPTIONAL and step not in config:
             continue
         if not isinstance(config.get(step), bool):
-            raise _wrong(f"has {step} {config.get(step)!r}; accepted: true, false")
+            raise _wrong(f"has {step} {shown(config.get(step))}; accepted: true, false")
         if missing := [key for key in needs if config[step] and config.get(key) is None]:
             raise _wrong(f"has {step} but no {', '.join(missing)}")
     if config.get("do_pad"):
@@ -189,9 +190,11 @@ def _check(config: Mapping[str, Any]) -> None:
     if config["do_resize"]:
         _check_resize(config)
     if config["do_center_crop"] and not _is_square(config["crop_size"]):
-        raise _wrong(f"has crop_size {config['crop_size']!r}; accepted: equal height and width")
+        raise _wrong(
+            f"has crop_size {shown(config['crop_size'])}; accepted: equal height and width"
+        )
     if config["do_rescale"] and not _is_number(config["rescale_factor"]):
-        raise _wrong(f"has rescale_factor {config['rescale_factor']!r}; accepted: a number")
+        raise _wrong(f"has rescale_factor {shown(config['rescale_factor'])}; accepted: a number")
     if config["do_normalize"]:
         _check_numbers("image_mean", config["image_mean"], _is_number)
         _check_numbers("image_std", config["image_std"], _is_positive)
@@ -201,23 +204,23 @@ def _check_resize(config: Mapping[str, Any]) -> None:
     size = config["size"]
     if not any(_is_pixels(size, keys) for keys in _SIZES):
         accepted = "; ".join(", ".join(sorted(keys)) for keys in _SIZES)
-        raise _wrong(f"has size {size!r}; accepted: {accepted}")
+        raise _wrong(f"has size {shown(size)}; accepted: {accepted}")
     fixed = _is_square(size)
     padded = config.get("do_pad") and set(size) == {"shortest_edge"}
     if not config["do_center_crop"] and not fixed and not padded:
         raise _wrong(f"resizes to {size} without a crop, so images keep their shape")
     accepted_filters = sorted(int(resample) for resample in PIL.Image.Resampling)
     if type(config["resample"]) is not int or config["resample"] not in accepted_filters:
-        raise _wrong(f"has resample {config['resample']!r}; accepted: {accepted_filters}")
+        raise _wrong(f"has resample {shown(config['resample'])}; accepted: {accepted_filters}")
 
 
 def _check_numbers(key: str, values: Any, good: Callable[[object], bool]) -> None:
     if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(map(good, values)):
-        raise _wrong(f"has {key} {values!r}; accepted: three numbers")
+        raise _wrong(f"has {key} {shown(values)}; accepted: three numbers")
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) in (int, float) and abs(value) <= _LARGEST  # type: ignore[arg-type]
 
 
 def _is_positive(value: object) -> bool:
