@@ -13,6 +13,7 @@ pytest.importorskip("torch", reason="exporting needs torch")
 from tightrope.bundle import SELFTEST, Bundle
 from tightrope.errors import UnsupportedModel
 from tightrope.export import export as exporting
+from tightrope.export import parity
 from tightrope.export.config import ExportConfig
 
 Find = Callable[[str], Path]

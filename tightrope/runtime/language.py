@@ -79,8 +79,8 @@ class Language:
         """
         if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
             raise InputError(
-                f"prompt is {shown(prompt)}; accepted: a question, a list of token ids, or a list of "
-                "messages"
+                f"prompt is {shown(prompt)}; accepted: a question, a list of token ids, or a list "
+                "of messages"
             )
         if not prompt and (num_images == 0 or not isinstance(prompt, str)):
             raise InputError(f"prompt is {shown(prompt)}, which is empty; give a question")
