@@ -166,9 +166,9 @@ def image(rng: Random, bases: Path, folder: Path) -> Attempt:
 
 
 def _encoded(form: str, rng: Random) -> bytes:
-    mode = one_of(rng, ("RGB", "RGB", "L", "P", "1"))
+    modes = ("RGB", "RGB", "L", "P", "1") if form in ("PNG", "GIF", "BMP", "TIFF") else ("RGB",)
     stream = io.BytesIO()
-    PICTURE.convert("RGB" if form in ("JPEG", "WEBP", "JPEG2000") else mode).save(stream, form)
+    PICTURE.convert(one_of(rng, modes)).save(stream, form)
     return stream.getvalue()
 
 

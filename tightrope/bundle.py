@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tightrope.checks import check_path
+from tightrope.checks import check_path, shown
 from tightrope.errors import BundleError
 from tightrope.foreign import translated
 from tightrope.inputs.vision import VisionInfo
@@ -259,36 +259,30 @@ class Bundle:
 
 def _read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
-    try:
+    with translated(BundleError, f"{file} cannot be read", "change its permissions"):
         if not folder.exists():
             raise BundleError(
                 f"{folder} does not exist; give the folder that `tightrope export` wrote"
             )
         if not file.is_file():
             raise BundleError(f"{folder} has no {MANIFEST}: it is no bundle; {_EXPORT_AGAIN}")
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read ({error}); change its permissions") from error
-    except ValueError as error:
-        raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
-    try:
-        values = json.loads(text)
+        content = file.read_bytes()
+    with translated(BundleError, f"{file} is damaged", _EXPORT_AGAIN):
+        values = json.loads(content.decode())
         found = values["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
     if found != FORMAT:
         newer = isinstance(found, int) and found > FORMAT
         way_out = "upgrade tightrope" if newer else _EXPORT_AGAIN
-        raise BundleError(f"{file} has format {found}, this reader knows {FORMAT}; {way_out}")
+        raise BundleError(
+            f"{file} has format {shown(found)}, this reader knows {FORMAT}; {way_out}"
+        )
     if values.get("opset_version") != OWN_OPSET:
         raise BundleError(
-            f"{file} has opset_version {values.get('opset_version')!r}, this reader knows "
+            f"{file} has opset_version {shown(values.get('opset_version'))}, this reader knows "
             f"{OWN_OPSET}; {_EXPORT_AGAIN}, or use the tightrope that wrote it"
         )
-    try:
+    with translated(BundleError, f"{file} is damaged", _EXPORT_AGAIN):
         return Manifest.from_dict(values)
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
 
 
 def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:

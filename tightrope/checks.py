@@ -51,9 +51,13 @@ def check_path(name: str, value: object, accepted: str) -> Path:
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text:
         raise InputError(f"{name} is {shown(value)}; accepted: {accepted}")
-    if "\0" in text or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split(os.sep)):
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:  # half a character, which no name of a file has
+        encoded = b"\0"
+    if b"\0" in encoded or any(len(part) > _LONGEST_NAME for part in encoded.split(b"/")):
         raise InputError(f"{name} is {shown(text)}, which is no path; accepted: {accepted}")
-    if len(os.fsencode(text)) > _LONGEST_PATH:
+    if len(encoded) > _LONGEST_PATH:
         raise InputError(f"{name} is {shown(text)}, which is too long; accepted: {accepted}")
     return Path(text)
 

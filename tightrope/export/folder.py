@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tightrope.checks import shown
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account, Harmless, WithoutEffect, listed
 from tightrope.export.weight_files import is_plain
@@ -27,6 +28,18 @@ _TAKEN = {
     ),
 }  # fmt: skip
 """What transformers reads of each kind of rotary positions."""
+_MOST = {
+    "num_hidden_layers": 1 << 12,
+    **dict.fromkeys(
+        (
+            "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
+            "head_dim", "patch_size", "image_size", "num_channels", "projection_dim",
+        ),
+        1 << 20,
+    ),
+    "vocab_size": 1 << 26,
+}  # fmt: skip
+"""Of what a model's size follows from; far beyond any that fits a board."""
 LENGTH_DEPENDENT = ("dynamic", "longrope")
 _HARMLESS_ROPE = (Harmless("finetuned", "finetuned is a remark"),)
 
@@ -34,16 +47,28 @@ _HARMLESS_ROPE = (Harmless("finetuned", "finetuned is a remark"),)
 def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
     """Entries of config.json that are without effect.
 
-    Raises UnsupportedModel for quantised weights, code of the checkpoint's own, and rotary
+    Raises UnsupportedModel for sizes that no model has, quantised weights, code of the checkpoint's own, and rotary
     positions that transformers would not compute as the file says.
     """
     found = []
     for part in (config, config.get("text_config") or {}, config.get("vision_config") or {}):
         if isinstance(part, dict):
+            _check_sizes(part)
             _refuse_quantised(part)
             refuse_code("config.json", part)
             found += _check_rope(part)
     return found
+
+
+def _check_sizes(config: dict[str, Any]) -> None:
+    """Before transformers makes lists and modules of that length."""
+    for name, most in _MOST.items():
+        if (value := config.get(name)) is None:
+            continue
+        if type(value) is not int or not 0 <= value <= most:
+            raise UnsupportedModel(
+                f"config.json has {name} {shown(value)}; accepted: a whole number up to {most}"
+            )
 
 
 def _refuse_quantised(config: dict[str, Any]) -> None:

@@ -84,8 +84,9 @@ def _checked(messages: Messages) -> list[dict[str, Any]]:
 def _checked_message(message: object, name: str) -> dict[str, Any]:
     if not isinstance(message, Mapping) or "role" not in message:
         raise InputError(f"{name} is {shown(message)}; accepted: an object with role and content")
-    if message["role"] not in ROLES:
-        raise InputError(f"{name} has role {shown(message['role'])}; accepted: {', '.join(ROLES)}")
+    role = message["role"]
+    if not isinstance(role, str) or role not in ROLES:
+        raise InputError(f"{name} has role {shown(role)}; accepted: {', '.join(ROLES)}")
     # What clients give back has all its keys: None says that it has none of them.
     plain = {key: value for key, value in _plain(message, name).items() if value is not None}
     reasoning = next((plain[key] for key in _REASONING if key in plain), None)
@@ -106,9 +107,7 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
 def _check_part(part: Any, role: str, name: str) -> None:
     if part == _IMAGE:
         if role != "user":
-            raise InputError(
-                f"{name} has an image and role {shown(role)}; images belong to the user"
-            )
+            raise InputError(f"{name} has an image and role {role!r}; images belong to the user")
         return
     text = part.get("text") if isinstance(part, dict) else None
     if not isinstance(text, str) or part != {"type": "text", "text": text}:

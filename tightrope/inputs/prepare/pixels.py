@@ -90,7 +90,10 @@ class SquarePixels:
         if self._size is not None:
             assert self.own_side is not None
             edges = {key: round(px * resolution / self.own_side) for key, px in self._size.items()}
-            image = image.resize(_dimensions(image.size, edges), resample=self._resample)
+            dimensions = _dimensions(image.size, edges)
+            if min(dimensions) < 1:
+                raise _too_thin(given, "nothing would be left of it")
+            image = image.resize(dimensions, resample=self._resample)
         pixels: Pixels = np.asarray(image)
         if self._crops:
             pixels = _center_crop(pixels, resolution)
@@ -136,12 +139,12 @@ def _dimensions(given: tuple[int, int], edges: Mapping[str, int]) -> tuple[int, 
 
 
 def _check_aspect(given: tuple[int, int]) -> None:
-    width, height = given
     if max(given) > MAX_ASPECT_RATIO * min(given):
-        raise InputError(
-            f"an image has {width} x {height} pixels; one side may be at most "
-            f"{MAX_ASPECT_RATIO} times the other: cut it into pieces"
-        )
+        raise _too_thin(given, f"one side may be at most {MAX_ASPECT_RATIO} times the other")
+
+
+def _too_thin(given: tuple[int, int], why: str) -> InputError:
+    return InputError(f"an image has {given[0]} x {given[1]} pixels; {why}: cut it into pieces")
 
 
 def _center_crop(pixels: Pixels, edge: int) -> Pixels:
