@@ -101,7 +101,7 @@ def attempt(outcome: Outcome, seed: int, bases: Path, folder: Path, pipe: Any) -
         outcome.ended, outcome.said = "memory", str(error)
     except BaseException as error:
         outcome.ended, outcome.said = f"foreign {type(error).__name__}", str(error)
-    outcome.said = outcome.said.replace(str(folder), "").replace(str(bases), "")[:WORDY]
+    outcome.said = outcome.said.replace(str(folder), "").replace(str(bases), "")[:300]
     outcome.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     pipe.send(outcome)
 

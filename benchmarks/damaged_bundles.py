@@ -282,7 +282,8 @@ def arguments(rng: Random, bases: Path, folder: Path) -> Attempt:
         return _said("point", chosen), lambda: _whole(bases).generate(
             "a", [PICTURE], max_tokens=2, point=tr.OperatingPoint(**chosen)
         )
-    options = {one_of(rng, ASKED): value, "prompt": "a"}
+    asked = [name for name in ASKED if name != "n" or call == "ask"]
+    options = {one_of(rng, asked): value, "prompt": "a"}
     if rng.random() < 0.2:
         options["prompt"] = _odd(rng)
     options.setdefault("max_tokens", 2)

@@ -175,6 +175,7 @@ NO_PATHS: list[Any] = [
     "/".join(["deep"] * 2000),
     "a\0b",
     "\0" * 4000,
+    "half a character \ud800",
     "",
     b"bytes",
     None,

@@ -43,6 +43,18 @@ def edit_tensors(folder: Path, edit: Edit) -> None:
     safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
 
 
+@pytest.mark.parametrize("value", [-1, 2**70, 2**31, 1e3, "2", True, [2]], ids=repr)
+@pytest.mark.parametrize("name", ["num_hidden_layers", "hidden_size", "vocab_size", "head_dim"])
+@pytest.mark.parametrize("part", [None, "text_config"])
+def test_sizes_that_no_model_has_are_told_before_anything_is_made(
+    copy: Copy, part: str | None, name: str, value: Any
+) -> None:
+    folder = copy("llava" if part else "llama")
+    edit_config(folder, lambda c: (c[part] if part else c).update({name: value}))
+    with pytest.raises(UnsupportedModel, match=f"config.json has {name} .*; accepted: a whole"):
+        open_checkpoint(folder)
+
+
 def layers(parts: str, shape: int = 16) -> dict[str, Any]:
     return {
         f"model.layers.{i}.{part}": torch.ones(shape) for i in range(3) for part in parts.split()

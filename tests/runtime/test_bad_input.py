@@ -297,6 +297,8 @@ def copy(bundle: Find, tmp_path: Path) -> Callable[..., Path]:
         ("llama", "chat_template.jinja", b"{% if %}", "not a valid template"),
         ("llama", "generation.json", lambda g: g.update(eos_token_ids=["2"]), "is '2'"),
         ("llama", "generation.json", lambda g: g.update(eos_token_ids=[True]), "is True"),
+        ("llama", "generation.json", lambda g: g.update(eos_token_ids=[-1]), "is damaged"),
+        ("llama", "generation.json", lambda g: g.update(eos_token_ids=[2**70]), "is damaged"),
         ("llama", "generation.json", lambda g: g.update(special_tokens={"bos_token": 5}), "is 5"),
         ("llama", "generation.json", lambda g: g.update(embedding_scale="1"), "is '1'"),
         ("llama", "generation.json", lambda g: g.update(extra=1), "unknown entries"),
@@ -328,7 +330,7 @@ def copy(bundle: Find, tmp_path: Path) -> Callable[..., Path]:
             "llava",
             MANIFEST,
             lambda m: m["vision"].update(resolutions=[112]),
-            "has None for",
+            "112 is missing",
         ),
     ],
 )

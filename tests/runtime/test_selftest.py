@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tightrope.bundle import Bundle
+from tightrope.bundle import SELFTEST, Bundle
+from tightrope.errors import BundleError
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.selftest import PROMPT_TOKENS, STEPS, TOP, compare, recorded, stored
@@ -76,6 +77,42 @@ def test_an_export_leaves_its_test_in_the_bundle(
     assert found.passed, found
     # Nothing but the bundle: the process that recorded it left no state beside it.
     assert not [path for path in bundle(name).parent.iterdir() if path.name.startswith(".")]
+
+
+def damaged(arrays: dict[str, Any], name: str, how: str) -> dict[str, Any]:
+    array = arrays[name]
+    changed = {
+        "missing": None,
+        "float64": array.astype(np.float64),
+        "text": np.full(array.shape, "a"),
+        "records": np.zeros(array.shape, [("a", "f4")]),
+        "of one axis more": array[None],
+        "beyond the vocabulary": np.full(array.shape, 2**31 - 1),
+        "below zero": np.full(array.shape, -1),
+        "none": array[:0] if array.ndim else None,
+    }[how]
+    left = {key: value for key, value in arrays.items() if key != name}
+    return left if changed is None else left | {name: changed}
+
+
+ANY = ("missing", "float64", "text", "records", "of one axis more")
+TOKENS = (*ANY, "beyond the vocabulary", "below zero", "none")
+WRONG = [
+    *((name, how) for name in ("prompt", "tokens", "top_ids") for how in TOKENS),
+    *((name, how) for name in ("top_logits", "tolerance") for how in ANY),
+    *(("picture", how) for how in ANY[1:]),
+]
+
+
+@pytest.mark.parametrize(("name", "how"), WRONG)
+def test_a_damaged_record_is_told_by_its_array(
+    bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str, how: str
+) -> None:
+    opened = Bundle.open(bundle("llava"))
+    arrays = damaged(opened.read_arrays(SELFTEST), name, how)
+    monkeypatch.setattr(Bundle, "read_arrays", lambda *_: arrays)
+    with pytest.raises(BundleError, match=rf"selftest\.npz is damaged: (top_\w+|{name})"):
+        stored(opened)
 
 
 def test_few_slots_shorten_the_prompt_and_leave_the_picture_out(

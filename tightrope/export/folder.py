@@ -47,8 +47,8 @@ _HARMLESS_ROPE = (Harmless("finetuned", "finetuned is a remark"),)
 def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
     """Entries of config.json that are without effect.
 
-    Raises UnsupportedModel for sizes that no model has, quantised weights, code of the checkpoint's own, and rotary
-    positions that transformers would not compute as the file says.
+    Raises UnsupportedModel for sizes that no model has, quantised weights, code of the checkpoint's
+    own, and rotary positions that transformers would not compute as the file says.
     """
     found = []
     for part in (config, config.get("text_config") or {}, config.get("vision_config") or {}):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tightrope.checks import shown
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import listed
 from tightrope.export.foreign import reading
@@ -92,11 +93,11 @@ def _tensor_bytes(file: Path, name: str, entry: dict[str, Any]) -> int:
     kind, shape = entry["dtype"], entry["shape"]
     if kind not in _BYTES and kind not in _OTHER_BYTES:
         raise UnsupportedModel(
-            f"{file} cannot be loaded: {name} has dtype {kind!r}; read here: "
+            f"{file} cannot be loaded: {name} has dtype {shown(kind)}; read here: "
             f"{', '.join(_BYTES)}; take a checkpoint that is not quantised"
         )
     if not all(isinstance(length, int) and length >= 0 for length in shape):
-        raise UnsupportedModel(f"{file} cannot be loaded: {name} has shape {shape}; {AGAIN}")
+        raise UnsupportedModel(f"{file} cannot be loaded: {name} has shape {shown(shape)}; {AGAIN}")
     return int(math.prod(shape)) * (_BYTES | _OTHER_BYTES)[kind]
 
 

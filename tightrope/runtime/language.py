@@ -47,7 +47,9 @@ class Language:
         self._tokenizer = Tokenizer(
             bundle.file("tokenizer.json"), special, rules.add_special_tokens
         )
-        self.ends = {number: self._tokenizer.token(number) or "" for number in rules.eos_token_ids}
+        with bundle.damaged("generation.json"):  # ids that no tokenizer counts to
+            ends = {number: self._tokenizer.token(number) or "" for number in rules.eos_token_ids}
+        self.ends = ends
         """Text of each token that ends an answer, by id."""
         self._template: ChatTemplate | None = None
         self._thinks = False

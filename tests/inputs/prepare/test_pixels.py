@@ -187,6 +187,32 @@ def test_an_image_too_thin_to_scale_is_refused() -> None:
         SquarePixels(CLIP)([image(1, 4000)], 336)
 
 
+@pytest.mark.parametrize(
+    ("size", "given"),
+    [({"max_height": 24, "max_width": 24}, (1, 90)), ({"max_height": 9, "max_width": 9}, (80, 2))],
+)
+def test_an_image_of_which_nothing_is_left_is_refused(
+    size: dict[str, int], given: tuple[int, int]
+) -> None:
+    with pytest.raises(InputError, match=f"{given[0]} x {given[1]} pixels; nothing would be left"):
+        SquarePixels({**CLIP, "size": size})([image(*given)], 24)
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**39), float("nan"), float("inf"), True])
+@pytest.mark.parametrize("key", ["rescale_factor", "image_mean", "image_std"])
+def test_numbers_that_no_pixel_takes_are_refused(key: str, number: Any) -> None:
+    value = number if key == "rescale_factor" else [0.5, number, 0.5]
+    with pytest.raises(BundleError, match=key) as caught:
+        SquarePixels({**CLIP, key: value})
+    assert len(str(caught.value)) < 250
+
+
+def test_keys_that_are_not_known_are_shown_by_their_beginnings() -> None:
+    with pytest.raises(BundleError, match="does not know") as caught:
+        SquarePixels({**CLIP, **{f"{number}{'x' * 5000}": 1 for number in range(99)}})
+    assert len(str(caught.value)) < 600
+
+
 def test_an_image_that_nothing_scales_must_fit() -> None:
     config = {**CLIP, "do_resize": False, "do_center_crop": False}
     preprocessor = SquarePixels(config)

@@ -180,7 +180,9 @@ def _levels(config: Mapping[str, Any]) -> Floats:
 def _check(config: Mapping[str, Any]) -> None:
     """Raises BundleError for a configuration that this preprocessor cannot follow exactly."""
     if unknown := sorted(map(str, set(config) - {*CONFIG_KEYS, *_OPTIONAL})):
-        raise _wrong(f"has {', '.join(map(shown, unknown[:5]))}, which this version does not know")
+        raise _wrong(
+            f"has {', '.join(name[:40] for name in unknown[:5])}, which this version does not know"
+        )
     for step, needs in _NEEDS.items():
         if step in _OPTIONAL and step not in config:
             continue
