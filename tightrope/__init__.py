@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         BundleError,
         DeviceUnavailable,
         InputError,
+        ProfileError,
         TightropeError,
         UnsupportedModel,
     )
@@ -55,6 +56,7 @@ __all__ = [
     "InputError",
     "Model",
     "OperatingPoint",
+    "ProfileError",
     "TightropeError",
     "UnsupportedModel",
     "export",
@@ -69,6 +71,7 @@ _HOMES = {
         "BundleError",
         "DeviceUnavailable",
         "InputError",
+        "ProfileError",
         "TightropeError",
         "UnsupportedModel",
     ),

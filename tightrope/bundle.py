@@ -21,10 +21,9 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from tightrope.errors import BundleError, InputError
 from tightrope.inputs.vision import VisionInfo
@@ -33,6 +32,7 @@ from tightrope.interface.onnx import ITEM_BYTES, OWN_OPSET
 from tightrope.interface.ranges import Ranges, decoder_ranges, visual_ranges
 from tightrope.interface.tensors import Dims
 from tightrope.state import Stamps, read_stamps, write_stamps
+from tightrope.typed import typed
 
 if TYPE_CHECKING:  # what it needs is not loaded before a bundle is opened
     from tightrope.arrays import Array
@@ -156,31 +156,9 @@ class Manifest:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
         """The manifest that `to_dict` wrote; raises TypeError or ValueError for anything else."""
-        manifest: Manifest = _typed(cls, values, MANIFEST)
+        manifest: Manifest = typed(cls, values, MANIFEST)
         _check_values(manifest)
         return manifest
-
-
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    """A value of JSON as what the annotation `hint` says; raises TypeError naming the entry."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):  # X | None
-        return None if value is None else _typed(arguments[0], value, name)
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        hints = get_type_hints(hint)
-        if unknown := sorted(set(value) - set(hints)):
-            raise TypeError(f"{name} has unknown entries {unknown}")
-        parts = {key: _typed(hints[key], item, f"{name}: {key}") for key, item in value.items()}
-        built: Any = hint
-        return built(**parts)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_typed(arguments[0], item, name) for item in value)
-    if origin is dict and isinstance(value, Mapping):
-        return {key: _typed(arguments[1], item, f"{name}: {key}") for key, item in value.items()}
-    if type(value) is not hint:
-        kind = getattr(origin or hint, "__name__", hint)
-        raise TypeError(f"{name} is {value!r}, which is no {kind}")
-    return value
 
 
 def _check_values(manifest: Manifest) -> None:
@@ -237,6 +215,12 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no {name}; {_EXPORT_AGAIN} with what it is for")
         return self.path / name
+
+    @property
+    def digest(self) -> str:
+        """A hash of the content of all files: equal bundles share it, wherever they lie."""
+        lines = (f"{entry.sha256} {name}\n" for name, entry in sorted(self.manifest.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def graph(self, name: GraphName) -> Path:
         """Path of one of the bundle's graphs."""

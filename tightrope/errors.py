@@ -5,6 +5,7 @@ TightropeError
 ├── BundleError           a bundle is missing, cut short, edited, foreign or of another format
 ├── UnsupportedModel      a checkpoint, selector or precision that export cannot serve
 ├── BudgetUnreachable     no operating point meets the budget
+├── ProfileError          a measurement of this bundle on this board is missing, damaged or foreign
 ├── BackendError          the engine underneath failed, or cannot do what was asked of it
 └── DeviceUnavailable     the hardware or its driver that was asked for is not here
 """
@@ -28,6 +29,10 @@ class UnsupportedModel(TightropeError):
 
 class BudgetUnreachable(TightropeError):
     """No operating point meets the budget."""
+
+
+class ProfileError(TightropeError):
+    """A measurement is missing, damaged or foreign; its text names the command that makes one."""
 
 
 class BackendError(TightropeError):

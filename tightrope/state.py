@@ -2,6 +2,7 @@
 
 NAME.state/
   stamp.json      size, mtime and inode of each file when it was last hashed
+  latency/        what requests cost on one board, see `tightrope.latency_file`
 """
 
 from __future__ import annotations
@@ -45,13 +46,33 @@ def read_stamps(bundle: Path) -> Stamps:
 
 def write_stamps(bundle: Path, stamps: Stamps) -> None:
     """Best effort: on a read-only system every opening hashes again."""
-    file = state_folder(bundle) / STAMP
+    with contextlib.suppress(OSError):
+        write_whole(state_folder(bundle) / STAMP, json.dumps(stamps))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write `file` whole or not at all, its folder too; raises OSError where it cannot be."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(stamps), encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError:
         # A read-only system refuses this as well, even where there is nothing to remove.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
+
+
+def set_aside(file: Path) -> Path | None:
+    """Rename a damaged `file` to a name that is free; None where it cannot be renamed."""
+    number = 1
+    while (aside := file.with_name(f"{file.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        return file.rename(aside)
+    except OSError:
+        return None
