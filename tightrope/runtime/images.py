@@ -6,8 +6,9 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ import PIL.ImageOps
 
 from tightrope.arrays import Array
 from tightrope.errors import InputError
+from tightrope.latency import SourceImage
 from tightrope.runtime.options import ImageSource
 
 MAX_MEGAPIXELS = 64
@@ -22,6 +24,7 @@ MAX_MEGAPIXELS = 64
 
 # What Pillow's decoders let through for a file that is cut short or damaged.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+Read = TypeVar("Read")
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 
@@ -42,12 +45,37 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
     Pillow does for 16-bit colour, where a plain conversion would clip nearly all of it to white.
     Raises InputError for a file that is missing, damaged, animated, empty or too large.
     """
+    return _read(source, _decode)
+
+
+def image_header(source: ImageSource) -> SourceImage:
+    """Format and size of an image of `load_image`, of which nothing is decoded.
+
+    Raises InputError as it does, but for damage behind the header.
+    """
+
+    def header(image: PIL.Image.Image, name: str) -> SourceImage:
+        _check_header(image, name)
+        # An MPO is a JPEG with another behind it.
+        kind = "JPEG" if image.format == "MPO" else image.format
+        return SourceImage(
+            format=kind or "array",
+            width=image.width,
+            height=image.height,
+            encoded_bytes=_encoded_bytes(source),
+        )
+
+    return _read(source, header)
+
+
+def _read(source: ImageSource, read: Callable[[PIL.Image.Image, str], Read]) -> Read:
+    """What `read` says of the opened image and its name."""
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source), "the array")
+        return read(_from_array(source), "the array")
     if isinstance(source, PIL.Image.Image):
-        return _decode(source, getattr(source, "filename", "") or "the image")
+        return read(source, getattr(source, "filename", "") or "the image")
     if isinstance(source, bytes):
-        return _open(io.BytesIO(source), "the encoded image")
+        return _open(io.BytesIO(source), "the encoded image", read)
     if not isinstance(source, (str, Path)):
         raise InputError(
             f"an image is a {type(source).__name__}; accepted: a path, encoded bytes, a PIL image "
@@ -56,7 +84,7 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
     # Also keeps out pipes and devices, whose opening may block for ever.
     if "\0" in str(source) or not Path(source).is_file():
         raise InputError(f"image {str(source)!r} is not a file; check the path")
-    return _open(Path(source), repr(str(source)))
+    return _open(Path(source), repr(str(source)), read)
 
 
 def image_digest(image: PIL.Image.Image) -> str:
@@ -66,7 +94,13 @@ def image_digest(image: PIL.Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _open(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
+def _encoded_bytes(source: ImageSource) -> int:
+    if isinstance(source, bytes):
+        return len(source)
+    return Path(source).stat().st_size if isinstance(source, (str, Path)) else 0
+
+
+def _open(file: Path | io.BytesIO, name: str, read: Callable[[PIL.Image.Image, str], Read]) -> Read:
     try:
         opened = PIL.Image.open(file)
     except PIL.UnidentifiedImageError as error:
@@ -78,11 +112,11 @@ def _open(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
     except _DAMAGED as error:
         raise _damaged(name, error) from error
     with opened:
-        return _decode(opened, name)
+        return read(opened, name)
 
 
-def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """The opened image's pixels; its header is judged before anything is decoded."""
+def _check_header(image: PIL.Image.Image, name: str) -> None:
+    """Raises InputError for an opened image that is empty, too large or animated."""
     width, height = image.size
     if width < 1 or height < 1:
         raise InputError(f"image {name} has {width} x {height} pixels; it needs at least one")
@@ -90,11 +124,19 @@ def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
         raise _too_large(name, f"{width} x {height} pixels")
     try:
         frames = getattr(image, "n_frames", 1)
-        # Phones write MPO: an ordinary photograph with a depth map or a second view behind it.
-        if frames > 1 and image.format != "MPO":
-            raise InputError(
-                f"image {name} has {frames} frames; pass the frames you mean as separate images"
-            )
+    except _DAMAGED as error:
+        raise _damaged(name, error) from error
+    # Phones write MPO: an ordinary photograph with a depth map or a second view behind it.
+    if frames > 1 and image.format != "MPO":
+        raise InputError(
+            f"image {name} has {frames} frames; pass the frames you mean as separate images"
+        )
+
+
+def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """The opened image's pixels; its header is judged before anything is decoded."""
+    _check_header(image, name)
+    try:
         image.load()
         return _to_rgb(image, name)
     except InputError:
