@@ -12,7 +12,18 @@ from tightrope.errors import BackendError, BudgetUnreachable, BundleError, Input
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-SUBCOMMANDS = ("demo", "export", "inspect", "run", "bench", "build", "methods", "doctor", "task")
+SUBCOMMANDS = (
+    "demo",
+    "export",
+    "inspect",
+    "run",
+    "bench",
+    "profile",
+    "build",
+    "methods",
+    "doctor",
+    "task",
+)
 
 
 def assert_one_sentence(text: str) -> None:
