@@ -172,6 +172,7 @@ def find_module(module_id: str) -> Module | None:
             continue
         table = tomllib.loads(file.read_text(encoding="utf-8"))
         for row in table["module"]:
+            row.pop("power_modes", None)
             if module_id in row.pop("ids"):
                 return Module(
                     family=table["family"], compute_capability=table["compute_capability"], **row

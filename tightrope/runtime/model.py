@@ -143,6 +143,11 @@ class Model:
         """A conversation that keeps its slots between turns."""
         return Chat(self._loaded, system)
 
+    def forget_images(self) -> None:
+        """Compute every image anew, as if none had been seen: whoever measures asks for it."""
+        if self._loaded.vision is not None:
+            self._loaded.vision.forget()
+
     def token_ids(
         self, prompt: Prompt, num_images: int = 0, thinking: bool | None = None
     ) -> list[int]:

@@ -14,8 +14,6 @@ class LatencyConfig:
     """Raises InputError for what cannot be."""
 
     minutes: float = setting(2.0, "Longest time to measure.")
-    seed: int = 0
-    """Of the pictures that are drawn."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.minutes) and self.minutes > 0):

@@ -1,8 +1,7 @@
-"""Pictures to measure with, drawn and encoded in memory, no two alike."""
+"""Pictures to measure with, drawn and encoded in memory."""
 
 from __future__ import annotations
 
-import functools
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,6 @@ import PIL.Image
 from tightrope.arrays import Pixels
 from tightrope.runtime.options import ImageSource
 
-PATCH = 16
-"""Side of the square that makes a picture a new one."""
 NOISE = 16
 """Levels by which neighbours differ in a rough picture: a file as large as a photograph's."""
 _ENCODE: dict[str, dict[str, Any]] = {
@@ -64,10 +61,9 @@ def sources() -> tuple[Source, ...]:
     return tuple(source for source in SOURCES if webp or source.format != "WEBP")
 
 
-def draw(source: Source, rng: np.random.Generator) -> ImageSource:
-    """A picture that no model has seen, as a user hands it in."""
-    pixels: Pixels = _base(source).copy()
-    pixels[:PATCH, :PATCH] = rng.integers(0, 256, (PATCH, PATCH, 3), dtype=np.uint8)
+def draw(source: Source, number: int = 0) -> ImageSource:
+    """A picture of this kind, as a user hands it in; pictures of other numbers differ."""
+    pixels = _pixels(source, number)
     if source.format == "array":
         return pixels
     stream = io.BytesIO()
@@ -75,10 +71,9 @@ def draw(source: Source, rng: np.random.Generator) -> ImageSource:
     return stream.getvalue()
 
 
-@functools.cache
-def _base(source: Source) -> Pixels:
+def _pixels(source: Source, number: int) -> Pixels:
     """uint8 [H,W,3]: soft colours, with noise if it is rough."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(number)
     shape = (source.width, source.height)
     soft = PIL.Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8))
     pixels: Pixels = np.asarray(soft.resize(shape, PIL.Image.Resampling.BICUBIC))

@@ -6,13 +6,13 @@ so for all of them. The first round warms up; a point for which there is no time
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tightrope.errors import InputError
 from tightrope.latency import Workload
@@ -20,7 +20,7 @@ from tightrope.latency_file import LatencyRecord
 from tightrope.profiles.latency.config import LatencyConfig
 from tightrope.profiles.latency.fit import Measured
 from tightrope.profiles.latency.held_out import fit_with_spread
-from tightrope.profiles.latency.pictures import draw
+from tightrope.profiles.latency.pictures import Source, draw
 from tightrope.profiles.latency.points import Point, choose_points
 from tightrope.profiles.measure import Request, measure
 from tightrope.progress import Progress, silent
@@ -108,11 +108,10 @@ class _Session:
 
     def __init__(self, model: Model, config: LatencyConfig, clock: Callable[[], float]) -> None:
         self._model, self._clock, self._limit = model, clock, config.minutes * 60
-        self._rng = np.random.default_rng(config.seed)
         self._points = choose_points(model.bundle.manifest)
         self._works: list[Workload] = []
         self._asked: list[_Asked] = []
-        self._images: list[ImageSource] = []
+        self._pictures: dict[Source, list[ImageSource]] = {}
         self._start = clock()
 
     def share(self) -> float:
@@ -121,19 +120,29 @@ class _Session:
 
     def requests(self) -> Iterator[Request]:
         """Warm-up, then rounds; as many points as can be asked often enough."""
+        seconds: list[float] = []
         for place, point in enumerate(self._points):
             if self.share() > 1 / (1 + LEAST_RUNS):
                 break
-            self._asked.append(_Asked(place, warm_up=True))
             request = self._request(point)
             self._works.append(self._work(point, request))
+            self._asked.append(_Asked(place, warm_up=True))
+            started = self._clock()
             yield request
+            seconds.append(self._clock() - started)
+        places = range(self._fitting(seconds))
         for _ in range(MOST_RUNS):
-            for place, point in enumerate(self._points[: len(self._works)]):
-                if self.share() >= 1:
+            for place in places:
+                if self._clock() - self._start + seconds[place] > self._limit:
                     return
                 self._asked.append(_Asked(place, warm_up=False))
-                yield self._request(point)
+                yield self._request(self._points[place])
+
+    def _fitting(self, seconds: list[float]) -> int:
+        """How many points, that take `seconds` each, can be asked often enough."""
+        left = self._limit * (1 - self.share())
+        rounds = (LEAST_RUNS * total for total in itertools.accumulate(seconds))
+        return sum(needed <= left for needed in rounds)
 
     def measured(self, answers: list[Answer]) -> list[Measured]:
         """What was measured of each point that was asked often enough."""
@@ -150,15 +159,28 @@ class _Session:
 
     def _request(self, point: Point) -> Request:
         if not point.again:
-            self._images = [draw(source, self._rng) for source in point.sources]
+            self._model.forget_images()
+        images = self._images(point)
         return Request(
             name=point.name,
-            prompt=self._text(point.text_tokens, len(self._images)),
-            images=list(self._images),
+            prompt=self._text(point.text_tokens, len(images)),
+            images=images,
             max_tokens=point.completion_tokens,
             point=point.point,
             ignore_eos=True,
         )
+
+    def _images(self, point: Point) -> list[ImageSource]:
+        """The point's pictures, each drawn once; several of a kind differ."""
+        used: Counter[Source] = Counter()
+        images = []
+        for source in point.sources:
+            drawn = self._pictures.setdefault(source, [])
+            if used[source] == len(drawn):
+                drawn.append(draw(source, len(drawn)))
+            images.append(drawn[used[source]])
+            used[source] += 1
+        return images
 
     def _work(self, point: Point, request: Request) -> Workload:
         work = self._model.count(
