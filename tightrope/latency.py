@@ -16,7 +16,7 @@ For what another machine may do from its data sheet alone: `tightrope.jetson.roo
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 PERCENTS = (0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 100.0)
@@ -98,7 +98,9 @@ Units = tuple[float, ...]
 
 def time_of(part: Any, units: Units) -> float:
     """Milliseconds of `units` by the part's fields."""
-    return math.fsum(ms * much for ms, much in zip(astuple(part), units, strict=True))
+    # `__slots__` has them in order; a planner predicts often, and `astuple` copies deeply.
+    per = [getattr(part, name) for name in part.__slots__]
+    return math.fsum(ms * much for ms, much in zip(per, units, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +243,7 @@ class Spread:
             if percent <= upper:
                 share = (percent - PERCENTS[place]) / (upper - PERCENTS[place])
                 low, high = self.ratios[place : place + 2]
-                return low + (high - low) * share
+                return min(high, low + (high - low) * share)  # rounding must not pass it
         return self.ratios[-1]
 
 
@@ -281,7 +283,8 @@ class Stages:
 
     @property
     def ttft_ms(self) -> float:
-        return math.fsum(astuple(self)) - self.decode_ms
+        images = self.image_decode_ms + self.preprocess_ms + self.vision_ms + self.select_ms
+        return images + self.prefill_ms + self.host_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
