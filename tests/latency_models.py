@@ -28,8 +28,8 @@ MODEL = LatencyModel(
     preprocessing=Preprocessing(image_ms=0.25, megapixel_ms=3.0, result_megapixel_ms=20.0),
     tower=(TowerTime(resolution=168, image_ms=12.0), TowerTime(resolution=336, image_ms=60.0)),
     selecting={
-        "rounds": Selecting(call_ms=1.0, token_ms=0.0, pair_ms=1e-4),
-        "ranks": Selecting(call_ms=0.5, token_ms=0.002, pair_ms=0.0),
+        "rounds": Selecting(call_ms=1.0, square_ms=0.0, pair_ms=1e-4),
+        "ranks": Selecting(call_ms=0.5, square_ms=2e-5, pair_ms=0.0),
     },
     prefilling=Prefilling(
         knots=(0.0, 100.0, 300.0),
@@ -38,7 +38,9 @@ MODEL = LatencyModel(
         pair_ms=1e-4,
         eviction_ms=3.0,
         given_up_ms=0.01,
+        behind_tower_ms=5.0,
         schedules={"inside": 4.0},
+        behind_selector_ms={"rounds": 3.0},
     ),
     stepping=Stepping(start_ms=1.0, token_ms=4.0, slot_ms=0.002, eviction_ms=0.5),
     hosting=Hosting(request_ms=1.0, token_ms=0.01),

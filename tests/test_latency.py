@@ -31,7 +31,7 @@ def test_every_stage_is_a_sum_of_what_it_does(synthetic: Any) -> None:
     assert stages.preprocess_ms == pytest.approx(0.25 + 2 * 3 + 0.336**2 * 20)
     assert stages.vision_ms == 60
     assert stages.select_ms == pytest.approx(1 + 576 * 144 * 1e-4)
-    assert stages.prefill_ms == pytest.approx(2 + 100 * 0.1 + 50 * 0.2)
+    assert stages.prefill_ms == pytest.approx(2 + 100 * 0.1 + 50 * 0.2 + 5 + 3)
     assert stages.host_ms == pytest.approx(1 + 20 * 0.01)
     assert stages.decode_ms == pytest.approx(1 + 4 * 4 + 0.002 * (150 + 151 + 152 + 153))
     parts = (stages.image_decode_ms, stages.preprocess_ms, stages.vision_ms, stages.select_ms)

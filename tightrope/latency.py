@@ -2,11 +2,11 @@
 
 Every stage is a sum of things to do times what one of them takes, none below zero: more of anything
 never takes less, and beyond what was measured the model goes on in a straight line. A prediction's
-spread is that of the measured requests around predictions of a model that had not seen them.
+spread is that of all measured requests around what was predicted for them.
 
     images      a + b · megapixels + c · megabytes of the source, per format; then scaling
     vision      by resolution, per image
-    selection   per method: a + b · V + c · V · K
+    selection   per method: a + b · V² + c · V · K
     prefill     piecewise linear in the tokens of a call, and tokens · slots that they attend to
     decode      a token takes n + m · context
 
@@ -146,15 +146,15 @@ class Selecting:
     """Milliseconds of one method that selects before the language model."""
 
     call_ms: float
-    token_ms: float
-    """Per visual token."""
+    square_ms: float
+    """Per pair of visual tokens of an image: methods that compare all."""
     pair_ms: float
     """Per visual token and token kept: methods that work in rounds."""
 
     @staticmethod
     def units(work: Workload) -> Units:
         tokens = float(len(work.images) * work.visual_tokens)
-        return 1.0, tokens, tokens * work.visual_tokens_kept
+        return 1.0, tokens * work.visual_tokens, tokens * work.visual_tokens_kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,12 +168,16 @@ class Prefilling:
     call_ms: float
     pair_ms: float
     """Per token and slot that is attended to."""
+    behind_tower_ms: float
+    """Once, where the tower ran just before: caches are cold, its threads still spin."""
     eviction_ms: float
     """Per call after which slots are given up."""
     given_up_ms: float
     """Per slot given up."""
     schedules: dict[str, float]
     """What the graph of each schedule takes more in a call."""
+    behind_selector_ms: dict[str, float]
+    """Once, where this method selected just before: another session's threads still spin."""
 
     @staticmethod
     def units(work: Workload, knots: tuple[float, ...]) -> tuple[Units, Units]:
@@ -186,6 +190,7 @@ class Prefilling:
         rest = (
             float(len(work.prefill)),
             math.fsum(call.tokens * call.occupied for call in work.prefill),
+            float(any(not image.known for image in work.images)),
             float(sum(call.given_up > 0 for call in work.prefill)),
             math.fsum(call.given_up for call in work.prefill),
         )
@@ -193,10 +198,14 @@ class Prefilling:
 
     def ms(self, work: Workload) -> float:
         tokens, rest = self.units(work, self.knots)
-        per = (*self.token_ms, self.call_ms, self.pair_ms, self.eviction_ms, self.given_up_ms)
+        once = (self.call_ms, self.pair_ms, self.behind_tower_ms)
+        per = (*self.token_ms, *once, self.eviction_ms, self.given_up_ms)
         read = math.fsum(ms * much for ms, much in zip(per, (*tokens, *rest), strict=True))
-        more = 0.0 if work.schedule is None else self.schedules.get(work.schedule, 0.0)
-        return read + more * len(work.prefill)
+        if work.schedule is not None:
+            read += self.schedules.get(work.schedule, 0.0) * len(work.prefill)
+        if work.selector is not None:
+            read += self.behind_selector_ms.get(work.selector, 0.0)
+        return read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +240,7 @@ class Hosting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Measured over predicted, of requests that the prediction had not seen."""
+    """Measured over predicted, of all measured requests."""
 
     mean: float
     ratios: tuple[float, ...]

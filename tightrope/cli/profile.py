@@ -99,7 +99,7 @@ def _model_rows(model: LatencyModel) -> list[tuple[str, str]]:
     rows += [
         (
             f"select {name}",
-            _sum((part.call_ms, ""), (part.token_ms, "V"), (part.pair_ms, "V · K")),
+            _sum((part.call_ms, ""), (part.square_ms, "V²"), (part.pair_ms, "V · K")),
         )
         for name, part in model.selecting.items()
     ]
@@ -113,6 +113,11 @@ def _model_rows(model: LatencyModel) -> list[tuple[str, str]]:
         *rows,
         ("prefill, a call", _sum((read.call_ms, ""), (read.pair_ms, "tokens · slots before"))),
         ("prefill, eviction", _sum((read.eviction_ms, ""), (read.given_up_ms, "slots given up"))),
+        ("prefill, behind the tower", _sum((read.behind_tower_ms, ""))),
+        *(
+            (f"prefill, behind {name}", _sum((ms, "")))
+            for name, ms in read.behind_selector_ms.items()
+        ),
         *((f"prefill, {name}", _sum((ms, "calls"))) for name, ms in read.schedules.items()),
         ("a token", _sum((step.token_ms, ""), (step.slot_ms, "slots"))),
         ("a token that evicts", _sum((step.eviction_ms, ""))),

@@ -146,9 +146,11 @@ def test_the_spread_covers_requests_that_the_fit_has_not_seen(
     model, held_out = fit_with_spread(points)
     asked = [(work, run(work)) for work in works(synthetic) for _ in range(40)]
     late = [taken.ttft_ms > model.predict(work).ttft.percentile_ms(95) for work, taken in asked]
-    assert 0.005 <= np.mean(late) <= 0.12
-    assert 1 <= held_out.ttft_above_p95_percent <= 12
-    assert held_out.tpot_mape_percent < 100 * noise + 3
+    assert 0.01 <= np.mean(late) <= 0.1
+    # Kinds that are left out lie further away: two of a method leave one to tell of the other.
+    assert 1 <= held_out.ttft_above_p95_percent <= 25
+    assert held_out.ttft_mape_percent < 100 * noise + 3
+    assert held_out.tpot_mape_percent < 100 * noise + 1
 
 
 def test_a_point_that_alone_has_something_is_not_held_out(synthetic: Any) -> None:
@@ -160,5 +162,6 @@ def test_a_point_that_alone_has_something_is_not_held_out(synthetic: Any) -> Non
     ]
     assert left_out(points, len(points) - 1) is None
     assert left_out(points, 0) is not None
-    model, _ = fit_with_spread(points)
+    model, held_out = fit_with_spread(points)
     assert model.ttft.ratios == tuple(sorted(model.ttft.ratios))
+    assert held_out.tpot_mape_percent < 1

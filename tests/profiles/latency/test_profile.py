@@ -109,7 +109,7 @@ def test_the_script_is_found(loaded: Load, name: str) -> None:
         for method, ms in SELECT_MS.items():
             part = found.selecting[method]
             assert part.call_ms == pytest.approx(ms)
-            assert (part.token_ms, part.pair_ms) == (0, 0)
+            assert (part.square_ms, part.pair_ms) == (0, 0)
 
 
 def test_it_predicts_a_request_that_it_never_asked(loaded: Load) -> None:

@@ -6,7 +6,6 @@ much as one of 200.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import median
@@ -14,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tightrope.arrays import Doubles
+from tightrope.arrays import Doubles, Flags
 from tightrope.latency import (
     PERCENTS,
     Decoding,
@@ -33,6 +32,9 @@ from tightrope.runtime.answer import Timings
 
 LEAST_MS = 0.05
 """Below it an error is no longer taken relative: that much a stage varies by itself."""
+ENOUGH = 1e-10
+"""Slope of the squared error at which no column is worth joining."""
+TINY = 1e-14
 SEGMENTS = 3
 """Of the prefill's piecewise line."""
 EXACT = Spread(mean=1.0, ratios=(1.0,) * len(PERCENTS))
@@ -61,38 +63,38 @@ def host_ms(timings: Timings) -> float:
 def nonnegative_fit(rows: Sequence[Units], times: Sequence[float]) -> Units:
     """Coefficients [K], none negative, of rows [P,K] with the least relative squared error.
 
-    Of all sets of columns the one that fits best without a negative coefficient: that is the
-    optimum, and columns that say nothing of their own get 0.
+    Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23: the column that would
+    lessen the error most joins, those that turn negative leave, until none is left that would.
     """
-    count = len(rows[0]) if rows else 0
-    found = np.zeros(count)
     if not rows:
         return ()
     weight = 1 / np.maximum(np.array(times), LEAST_MS)
     columns = np.array(rows, np.float64) * weight[:, None]
     target = np.array(times) * weight
     scale = np.abs(columns).max(0)
-    telling = np.flatnonzero(scale > 0)
-    scaled = columns[:, telling] / scale[telling]
-    best = float(target @ target)
-    for size in range(1, len(telling) + 1):
-        for chosen in itertools.combinations(range(len(telling)), size):
-            solved = _solve(scaled[:, chosen], target)
-            if solved is not None and solved[1] < best * (1 - 1e-6) - 1e-12:
-                best = solved[1]
-                found[:] = 0
-                places = telling[list(chosen)]
-                found[places] = solved[0] / scale[places]
-    return tuple(found.tolist())
+    scaled = columns / np.where(scale > 0, scale, 1)
+    found, joined = np.zeros(len(scale)), np.zeros(len(scale), bool)
+    for _ in range(3 * len(scale)):
+        gradient = np.where(joined, 0, scaled.T @ (target - scaled @ found))
+        if gradient.max() <= ENOUGH:
+            break
+        joined[gradient.argmax()] = True
+        found = _within(scaled, target, joined, found)
+    return tuple((found / np.where(scale > 0, scale, 1)).tolist())
 
 
-def _solve(columns: Doubles, target: Doubles) -> tuple[Doubles, float] | None:
-    """Coefficients and squared error; None where one of them is negative."""
-    solution: Doubles = np.linalg.lstsq(columns, target, rcond=None)[0].astype(np.float64)
-    if (solution < 0).any():
-        return None
-    rest = target - columns @ solution
-    return solution, float(rest @ rest)
+def _within(columns: Doubles, target: Doubles, joined: Flags, found: Doubles) -> Doubles:
+    """The best of the joined columns; those that it would take below zero leave `joined`."""
+    while True:
+        wanted = np.zeros(len(found))
+        wanted[joined] = np.linalg.lstsq(columns[:, joined], target, rcond=None)[0]
+        negative = joined & (wanted <= 0)
+        if not negative.any():
+            return wanted
+        step = (found[negative] / (found[negative] - wanted[negative] + TINY)).min()
+        found = found + step * (wanted - found)
+        joined &= ~negative | (found > TINY)
+        found = np.where(joined, found, 0)
 
 
 def fit_model(points: Sequence[Measured]) -> LatencyModel:
@@ -195,28 +197,32 @@ def _selecting(points: Sequence[Measured]) -> dict[str, Selecting]:
 
 
 def _prefilling(points: Sequence[Measured]) -> Prefilling:
-    knots = _knots([call.tokens for point in points for call in point.work.prefill])
-    schedules = sorted({point.work.schedule for point in points if point.work.schedule is not None})
+    works = [point.work for point in points]
+    knots = _knots([call.tokens for work in works for call in work.prefill])
+    schedules = sorted({work.schedule for work in works if work.schedule is not None})
+    selectors = sorted({work.selector for work in works if work.selector is not None})
     rows = []
-    for point in points:
-        tokens, rest = Prefilling.units(point.work, knots)
-        calls = float(len(point.work.prefill))
-        more = [calls if point.work.schedule == name else 0.0 for name in schedules]
-        rows.append((*tokens, *rest, *more))
-    values = nonnegative_fit(
-        rows, [point.median_ms(lambda run: run.prefill_ms) for point in points]
-    )
-    token_ms, values = values[: len(knots)], values[len(knots) :]
-    call_ms, pair_ms, eviction_ms, given_up_ms, *more = values
+    for work in works:
+        tokens, rest = Prefilling.units(work, knots)
+        inside = [len(work.prefill) * float(work.schedule == name) for name in schedules]
+        behind = [float(work.selector == name) for name in selectors]
+        rows.append((*tokens, *rest, *inside, *behind))
+    values = iter(nonnegative_fit(rows, [point.median_ms(_prefill_ms) for point in points]))
     return Prefilling(
         knots=knots,
-        token_ms=token_ms,
-        call_ms=call_ms,
-        pair_ms=pair_ms,
-        eviction_ms=eviction_ms,
-        given_up_ms=given_up_ms,
-        schedules=dict(zip(schedules, more, strict=True)),
+        token_ms=tuple(next(values) for _ in knots),
+        call_ms=next(values),
+        pair_ms=next(values),
+        behind_tower_ms=next(values),
+        eviction_ms=next(values),
+        given_up_ms=next(values),
+        schedules={name: next(values) for name in schedules},
+        behind_selector_ms={name: next(values) for name in selectors},
     )
+
+
+def _prefill_ms(timings: Timings) -> float:
+    return timings.prefill_ms
 
 
 def _knots(tokens: Sequence[float]) -> tuple[float, ...]:

@@ -77,7 +77,6 @@ def _of_text(manifest: Manifest) -> Iterator[Point]:
     yield text(0.9, point=wide)
     yield text(0.3, point=budget)
     yield Point(name=f"text of {long}, budget", text_tokens=long, point=wide)
-    yield text(0.7, completion_tokens=17)
 
 
 def _of_images(manifest: Manifest) -> Iterator[Point]:
@@ -123,8 +122,8 @@ def _of_images(manifest: Manifest) -> Iterator[Point]:
         sources=pair.sources * 2,
         point=pair.point,
     )
-    yield from (seen(low, method, "20%") for method in list(BASELINES)[::-1])
-    yield from (seen(high), seen(low))
+    yield from (seen(low, method, "20%") for method in selectors)
+    yield from (seen(low, next(iter(BASELINES)), "20%"), seen(high), seen(low))
 
 
 def _spread_out(resolutions: list[int]) -> list[int]:
