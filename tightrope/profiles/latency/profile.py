@@ -36,21 +36,7 @@ LEAST_RUNS = 3
 """Measured requests of every point."""
 MOST_RUNS = 20
 LEAST_POINTS = 6
-WORDS = (
-    "what",
-    "is",
-    "left",
-    "of",
-    "the",
-    "red",
-    "cup",
-    "and",
-    "how",
-    "many",
-    "stars",
-    "are",
-    "there",
-)
+QUESTION = "what is left of the red cup and how many stars are there"
 PACKAGES = ("tightrope", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
 
 
@@ -193,12 +179,14 @@ class _Session:
     def _text(self, num_tokens: int, num_images: int) -> str:
         """A question of about so many tokens."""
 
+        once = QUESTION.split()
+        many = len(once)
+
         def words(count: int) -> str:
-            repeated = list(WORDS) * (count // len(WORDS) + 1)
-            return " ".join(repeated[:count])
+            return " ".join((once * (count // many + 1))[:count])
 
         few, more = (
-            len(self._model.token_ids(words(count), num_images)) for count in (8, 8 + len(WORDS))
+            len(self._model.token_ids(words(count), num_images)) for count in (many, 2 * many)
         )
-        a_word = max(1.0, (more - few) / len(WORDS))
-        return words(max(1, 8 + round((num_tokens - few) / a_word)))
+        a_word = max(1.0, (more - few) / many)
+        return words(max(1, many + round((num_tokens - few) / a_word)))
