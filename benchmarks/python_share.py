@@ -74,7 +74,7 @@ def main() -> None:
         resolution=None,
     )
     controls = [
-        end_tokens(frozenset()),
+        end_tokens({}),
         stop_strings(),
         most_tokens(arguments.tokens),
         cancelled(Cancel()),

@@ -121,6 +121,12 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
+def module_of() -> Callable[[Path], ModuleType]:
+    """`module_of(file)`: a file of shared test code as a module."""
+    return load_module
+
+
+@pytest.fixture(scope="session")
 def eager() -> ModuleType:
     """The decoder of `runtime/eager.py`, which holds its cache in lists."""
     return load_module(HERE / "runtime" / "eager.py")
@@ -157,3 +163,10 @@ def recorded(loaded: Callable[[str], Model], oracle: ModuleType) -> Callable[[st
         return Model(real.bundle, oracle.Recorder(real.backend))
 
     return wrap
+
+
+@pytest.fixture(scope="session")
+def gguf_files() -> ModuleType:
+    """Small GGUF files, written without the reader: `gguf_files.py`."""
+    pytest.importorskip("torch", reason="exporting needs torch")
+    return load_module(HERE / "gguf_files.py")

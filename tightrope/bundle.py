@@ -16,16 +16,18 @@ is remembered in a stamp (size, mtime, inode) in the state folder beside the bun
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tightrope.errors import BundleError, InputError
+from tightrope.checks import check_path
+from tightrope.errors import BundleError
+from tightrope.foreign import translated
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.names import GraphName
 from tightrope.interface.onnx import ITEM_BYTES, OWN_OPSET
@@ -95,6 +97,12 @@ class Parity:
     """int4: relative difference of logits computed with int8 and with float32 activations."""
     stored_weights: float | None = None
     """Relative difference of logits between the weights as written and the checkpoint's own."""
+    read_weights: float | None = None
+    """GGUF: relative difference of logits between Hugging Face's model as read from the file and
+    the file's own tensors, computed without the reader."""
+    tolerance: float | None = None
+    """By how much a likely token's logit may differ on another backend: twice what rounding changed
+    when the standard graphs, and int8 activations, were tried at export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +209,10 @@ class Bundle:
         verify: hash every file even if a stamp says that it was hashed before.
         Raises BundleError naming the file and the way out, InputError for what is no path.
         """
-        if not isinstance(path, (str, os.PathLike)) or not str(path):
-            raise InputError(
-                f"path is {path!r}; accepted: the folder that `tightrope export` wrote"
-            )
-        folder = Path(path)
+        folder = check_path("path", path, "the folder that `tightrope export` wrote")
         manifest = _read_manifest(folder)
-        _check_files(folder, manifest, verify)
+        with translated(BundleError, f"{folder} cannot be read", "change its permissions"):
+            _check_files(folder, manifest, verify)
         return cls(folder, manifest)
 
     def file(self, name: str) -> Path:
@@ -228,26 +233,28 @@ class Bundle:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """One of the bundle's JSON files."""
-        try:
-            content = json.loads(self.file(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"{self.path / name} is damaged ({error}); {_EXPORT_AGAIN}"
-            ) from error
+        text = self.read_text(name)
+        with self.damaged(name):
+            content = json.loads(text)
         if not isinstance(content, dict):
             raise BundleError(f"{self.path / name} holds no JSON object; {_EXPORT_AGAIN}")
         return content
 
     def read_arrays(self, name: str) -> dict[str, Array]:
-        """One of the bundle's .npz files, float32."""
+        """One of the bundle's .npz files."""
         import numpy as np
 
-        file = self.file(name)
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return {key: arrays[key].astype(np.float32) for key in arrays}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{file} is damaged ({error}); {_EXPORT_AGAIN}") from error
+        with self.damaged(name), np.load(self.file(name), allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays}
+
+    def read_text(self, name: str) -> str:
+        """One of the bundle's texts."""
+        with self.damaged(name):
+            return self.file(name).read_text(encoding="utf-8")
+
+    def damaged(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Inside, whatever a library raises over the bundle's file `name` is a BundleError."""
+        return translated(BundleError, f"{self.path / name} is damaged", _EXPORT_AGAIN)
 
 
 def _read_manifest(folder: Path) -> Manifest:

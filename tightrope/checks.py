@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from numbers import Integral
+from pathlib import Path
 
 from tightrope.errors import InputError
+
+_SHOWN = 80
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes, on Linux."""
 
 
 def check_whole(
@@ -34,3 +40,25 @@ def check_type(name: str, value: object, kind: type, accepted: str) -> None:
     """Raises InputError unless `value` is a `kind`; accepted: how to say what is."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{name} is {value!r}; accepted: {accepted}")
+
+
+def check_path(name: str, value: object, accepted: str) -> Path:
+    """`value` as a path; raises InputError for what can be none, showing its beginning.
+
+    accepted: how to say what is. Text that is no path arrives here whole: data URLs, answers of
+    programs, 5,000 characters of something else.
+    """
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text:
+        raise InputError(f"{name} is {shown(value)}; accepted: {accepted}")
+    if "\0" in text or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split(os.sep)):
+        raise InputError(f"{name} is {shown(text)}, which is no path; accepted: {accepted}")
+    if len(os.fsencode(text)) > _LONGEST_PATH:
+        raise InputError(f"{name} is {shown(text)}, which is too long; accepted: {accepted}")
+    return Path(text)
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, of a long one its first 80 characters."""
+    text = repr(value if not isinstance(value, str) else value[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,8 @@ def typed(hint: Any, value: Any, name: str) -> Any:
         hints = get_type_hints(hint)
         if unknown := sorted(set(value) - set(hints)):
             raise TypeError(f"{name} has unknown entries {unknown}")
+        if missing := [field.name for field in fields(hint) if _lacks(value, field)]:
+            raise TypeError(f"{name} has no {', '.join(missing)}")
         parts = {key: typed(hints[key], item, f"{name}: {key}") for key, item in value.items()}
         built: Any = hint
         return built(**parts)
@@ -28,3 +30,9 @@ def typed(hint: Any, value: Any, name: str) -> Any:
         kind = getattr(origin or hint, "__name__", hint)
         raise TypeError(f"{name} is {value!r}, which is no {kind}")
     return value
+
+
+def _lacks(value: Mapping[str, Any], field: Field[Any]) -> bool:
+    """Whether an entry that has no default is left out."""
+    has_default = field.default is not MISSING or field.default_factory is not MISSING
+    return not has_default and field.name not in value

@@ -155,6 +155,11 @@ class Diet:
     weights: dict[str, float] = field(default_factory=dict)
     """Types that are asked more or less often than the rest."""
 
+    @property
+    def groups(self) -> int:
+        """Sequences of a step that shows several pictures in each."""
+        return self.pictures // 4
+
 
 def make_batch(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch:
     """The share of process `rank` in a step; the whole step is the same for every `world`."""
@@ -168,7 +173,7 @@ def make_batch(diet: Diet, seed: int, step: int, rank: int, world: int) -> Batch
     together = rng.random_sample() * sum(kinds.values()) < kinds.pop(SEVERAL, 0.0)
     if together:
         kinds = {SEVERAL: 1.0}
-    sequences = diet.pictures // 4 if together else diet.pictures
+    sequences = diet.groups if together else diet.pictures
     own = [step * diet.pictures + at for at in range(rank, sequences, world)]
     return _pictures(diet, kinds, seed, own, pixels, whole)
 

@@ -1,7 +1,12 @@
-"""Checkpoints of a training: whole or not there."""
+"""Checkpoints of a training: whole or not there.
+
+`python -m models.training.checkpoints FROM TO` makes one small enough to be kept with the program:
+in float16 and without the optimizer, which starts anew where the training goes on from it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 from pathlib import Path
@@ -48,3 +53,24 @@ def load(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "settings it was started with, or train into an empty folder"
         )
     return cast(dict[str, Any], state)
+
+
+def small(state: dict[str, Any]) -> dict[str, Any]:
+    """A state in float16, without its optimizer."""
+    halves = {
+        part: {name: weight.half() for name, weight in state[part].items()}
+        for part in ("model", "aids")
+    }
+    return {**state, **halves, "optimizer": {}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    given = parser.parse_args()
+    save(given.target, small(torch.load(given.source, map_location="cpu", weights_only=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,7 @@ from models.training.losses import (
 )
 from models.training.release import release
 from models.training.stages import STAGES, Stage
+from models.training.subjects import SEVERAL
 from models.training.vocabulary import WORDS
 
 SAVE_SECONDS = 240
@@ -142,7 +143,8 @@ class Trainer:
         state = checkpoints.load(self.path, settings(self.stage, self.seed))
         self.model.load_state_dict(state["model"])
         self.aids.load_state_dict(state["aids"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:  # not in one that was made small
+            self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
 
     def run(self) -> None:
@@ -295,6 +297,12 @@ def _run_together(jobs: list[tuple[Path, Stage, int, int, int, str, int]]) -> No
 def run(out: Path, only: list[str], seed: int, processes: int, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     chosen = [stage for stage in STAGES if stage.name in only]
+    for stage in chosen:
+        if SEVERAL in stage.diet.kinds and processes > stage.diet.groups:
+            raise TrainingError(
+                f"processes is {processes}; accepted: up to {stage.diet.groups}, the sequences of "
+                f"a step of {stage.name} that shows several pictures"
+            )
     _run_together([(out, stage, seed, 0, 1, device, 0) for stage in chosen if stage.alone])
     port = 29500 + os.getpid() % 1000
     for stage in chosen:
@@ -315,6 +323,8 @@ def main() -> None:
     given = parser.parse_args()
     try:
         run(given.out, given.stage or names, given.seed, given.processes, given.device)
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -38,6 +38,8 @@ def test_a_summary_is_json_with_a_schema_number() -> None:
         "tokens": 9,
         "int8_activations": None,
         "stored_weights": None,
+        "read_weights": None,
+        "tolerance": None,
     }
 
 
@@ -54,6 +56,11 @@ def test_figures_that_were_not_measured_have_no_line() -> None:
     assert len(parity_rows(PARITY)) == 3
     rounded = Parity(logits=1e-6, allowed=1e-4, equal_tokens=8, tokens=9, stored_weights=0.18)
     assert parity_rows(rounded)[-1][1] == "1.8e-01"
+    read = Parity(logits=1e-6, allowed=1e-4, equal_tokens=9, tokens=9, read_weights=5e-6)
+    assert parity_rows(read)[-1] == (
+        "parity: that model against the GGUF file's own tensors (relative)",
+        "5.0e-06",
+    )
 
 
 @pytest.mark.parametrize(

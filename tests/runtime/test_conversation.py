@@ -92,7 +92,7 @@ class Run:
             growing,
             sampler,
             self.loaded.embeddings,
-            [end_tokens(ends), stop_strings(), most_tokens(steps)],
+            [end_tokens(dict.fromkeys(ends, "")), stop_strings(), most_tokens(steps)],
             self.settings,
         )
         for _ in generation.run():

@@ -82,7 +82,7 @@ def test_the_text_is_cut_before_the_first_stop_string(
     decoder = StreamDecoder(make_tokenizer(family), stop)
     streamed = pieces(decoder, token_ids)
     assert "".join(streamed) == first_completed(text, stop)
-    assert decoder.stopped == any(s in text for s in stop)
+    assert (decoder.stopped_by is not None) == any(s in text for s in stop)
 
 
 def test_a_character_of_several_tokens_comes_whole(
@@ -104,7 +104,7 @@ def test_what_may_become_a_stop_string_is_held_back(
     letters = [tokenizer.token_id(letter) for letter in "ok\u010a\u010aU"]
     assert [decoder.push(letter) for letter in letters] == ["o", "k", "", "", ""]
     assert decoder.push(tokenizer.token_id("x")) == "\n\nUx"
-    assert not decoder.stopped
+    assert decoder.stopped_by is None
 
 
 def test_the_end_releases_what_was_held(make_tokenizer: MakeTokenizer) -> None:
@@ -112,7 +112,7 @@ def test_the_end_releases_what_was_held(make_tokenizer: MakeTokenizer) -> None:
     decoder = StreamDecoder(tokenizer, ["##"])
     assert decoder.push(tokenizer.token_id("#")) == ""
     assert decoder.finish() == "#"
-    assert not decoder.stopped
+    assert decoder.stopped_by is None
     assert decoder.finish() == ""
 
 
@@ -121,7 +121,27 @@ def test_nothing_follows_a_stop_string(make_tokenizer: MakeTokenizer) -> None:
     decoder = StreamDecoder(tokenizer, ["b"])
     shown = [decoder.push(tokenizer.token_id(letter)) for letter in "abc"]
     assert [*shown, decoder.finish()] == ["a", "", "", ""]
-    assert decoder.stopped
+    assert decoder.stopped_by == "b"
+
+
+def test_a_control_token_may_be_a_stop_string_or_a_part_of_one(
+    make_tokenizer: MakeTokenizer,
+) -> None:
+    tokenizer = make_tokenizer("byte_level")
+    end = tokenizer.token_id("<|im_end|>")
+    letter = tokenizer.token_id
+
+    def streamed(stop: list[str], token_ids: list[int]) -> tuple[str, str | None]:
+        decoder = StreamDecoder(tokenizer, stop)
+        return "".join(pieces(decoder, token_ids)), decoder.stopped_by
+
+    said = [letter("a"), end, letter("b"), letter("c")]
+    assert streamed(["<|im_end|>"], said) == ("a", "<|im_end|>")
+    assert streamed(["a<|im_end|>"], said) == ("", "a<|im_end|>")
+    assert streamed(["<|im_end|>b"], said) == ("a", "<|im_end|>b")
+    assert streamed(["c", "<|im_end|>x"], said) == ("ab", "c")
+    assert streamed(["<|im_start|>"], said) == ("abc", None)
+    assert streamed(["<|im_end|><|im_end|>"], [end, end]) == ("", "<|im_end|><|im_end|>")
 
 
 def test_words_without_a_decoder_are_joined_by_spaces(

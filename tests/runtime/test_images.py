@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -147,8 +149,65 @@ def test_bytes_that_are_no_image_are_refused(content: bytes, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["missing.png", "", "\0", "."])
 def test_a_path_to_no_file_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match=r"is not a file|is no path"):
         load_image(f"{tmp_path}/{name}")
+
+
+def encoded(image: PIL.Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "data:image/png;base64,{}",
+        "DATA:;BASE64,{}",
+        "data:image/png;charset=x;base64,{}",
+        "data:image/png;base64,\n {} \n",
+    ],
+)
+def test_a_data_url_is_the_image_that_it_holds(form: str) -> None:
+    content = encoded(pixels("RGB"))
+    url = form.format(base64.b64encode(content).decode())
+    np.testing.assert_array_equal(np.asarray(load_image(url)), np.asarray(load_image(content)))
+    quoted = "data:image/png," + quote(content)
+    np.testing.assert_array_equal(np.asarray(load_image(quoted)), np.asarray(load_image(content)))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("data:", "no comma"),
+        ("data:image/png;base64", "no comma"),
+        ("data:image/png;base64,", "no format that Pillow reads"),
+        ("data:image/png;base64,%%%", "is no data URL"),
+        ("data:image/png;base64,AAA", "is no data URL"),
+        ("data:image/png;base64,\u00e9" + "A" * 9000, "is no data URL"),
+        ("data:image/png;base64," + "A" * 8000, "no format that Pillow reads"),
+        ("data:text/plain,hello", "no format that Pillow reads"),
+    ],
+)
+def test_a_data_url_without_an_image_is_shown_by_its_beginning(url: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        load_image(url)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_limits_of_other_images_are_those_of_data_urls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "MAX_MEGAPIXELS", 0.00002)
+    url = "data:image/png;base64," + base64.b64encode(encoded(pixels("RGB"))).decode()
+    with pytest.raises(InputError, match="7 x 5 pixels"):
+        load_image(url)
+    monkeypatch.undo()
+    frames = [pixels("P"), pixels("P").rotate(90)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="2 frames"):
+        load_image("data:image/gif;base64," + base64.b64encode(file.getvalue()).decode())
 
 
 def test_something_else_is_refused() -> None:

@@ -389,7 +389,7 @@ def test_an_assistant_that_called_tools_said_nothing(tokenizer: Tokenizer) -> No
         (3, "messages are 3"),
         ({"role": "user", "content": "a"}, "messages are"),
         (["hello"], r"messages\[0\] is 'hello'"),
-        ([{"role": "user"}], r"messages\[0\] is"),
+        ([{"role": "user"}], r"messages\[0\] has content None"),
         ([{"role": "user", "content": "a"}, {"role": "robot", "content": "a"}], "role 'robot'"),
         ([{"role": "user", "content": 3}], "content 3"),
         ([{"role": "user", "content": None}], "content None"),

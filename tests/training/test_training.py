@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 transformers = pytest.importorskip("transformers", reason="training needs transformers")
 
-from models.training import architecture, release, vocabulary  # noqa: E402
+from models.training import architecture, checkpoints, release, resume, train, vocabulary  # noqa: E402
 from models.training.batches import Batch, make_batch, pack, seen  # noqa: E402
 from models.training.checkpoints import TrainingError  # noqa: E402
 from models.training.forward import additive, decoder, packed_mask  # noqa: E402
@@ -200,6 +201,48 @@ def test_a_training_that_was_broken_off_goes_on_as_if_it_had_not_been(tmp_path: 
     fresh = architecture.create(0).state_dict()
     moved = unbroken.model.state_dict()["lm_head.weight"]
     assert not torch.equal(moved, fresh["lm_head.weight"])
+
+
+def test_a_training_goes_on_from_a_checkpoint_that_was_made_small(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, _tiny())
+    trainer.advance()
+    trainer.save()
+    whole = checkpoints.load(trainer.path, train.settings(_tiny(), 0))
+    checkpoints.save(trainer.path, checkpoints.small(whole))
+    again = _trainer(tmp_path, _tiny())
+    assert again.step == 1
+    for name, weight in trainer.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight, atol=1e-3, rtol=1e-3)
+    again.run()
+    assert again.step == _tiny().steps
+
+
+def test_released_weights_stand_for_the_stage_before(tmp_path: Path, model: Any) -> None:
+    release.release(model.state_dict(), tmp_path)
+    found = resume.released(tmp_path, seed=9).state_dict()
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(found[name], weight.half().float(), atol=0, rtol=0)
+
+
+def test_released_weights_of_fewer_words_keep_them(tmp_path: Path, model: Any) -> None:
+    """The words in another order and without one: each row follows its word."""
+    release.release(model.state_dict(), tmp_path)
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    ids = content["model"]["vocab"]
+    ids["star"], ids["ring"] = ids["ring"], ids["star"]
+    del ids["owl"]
+    file.write_text(json.dumps(content))
+    found = resume.released(tmp_path, seed=9).lm_head.weight
+    wanted, fresh = model.lm_head.weight.half().float(), architecture.create(9).lm_head.weight
+    star, ring, owl = (vocabulary.IDS[word] for word in ("star", "ring", "owl"))
+    assert torch.equal(found[star], wanted[ring]) and torch.equal(found[ring], wanted[star])
+    assert torch.equal(found[owl], fresh[owl])
+
+
+def test_more_processes_than_groups_of_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(checkpoints.TrainingError, match="accepted: up to 2"):
+        train.run(tmp_path, ["kinds"], 0, processes=3, device="cpu")
 
 
 def test_an_interrupted_training_ends_all_its_processes_and_says_how_to_go_on(

@@ -44,6 +44,7 @@ def export(
     block_size: Annotated[int, option(ExportConfig, "block_size", metavar="N")] = default_of(
         ExportConfig, "block_size"
     ),
+    template: Annotated[str | None, option(ExportConfig, "template", metavar="NAME")] = None,
     seed: Annotated[int, option(ExportConfig, "seed", metavar="N")] = default_of(
         ExportConfig, "seed"
     ),
@@ -66,6 +67,7 @@ def export(
         schedules=tuple(schedule or ()),
         resolutions=None if resolution is None else tuple(resolution),
         block_size=block_size,
+        template=template,
         seed=seed,
     )
     with progress_on_terminal() as progress:
@@ -104,6 +106,7 @@ def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     for name, value in (
         ("int8 activations against float32 (relative)", parity.int8_activations),
         ("weights as written against the checkpoint (relative)", parity.stored_weights),
+        ("that model against the GGUF file's own tensors (relative)", parity.read_weights),
     ):
         if value is not None:
             rows.append((f"parity: {name}", figure(value)))

@@ -208,6 +208,9 @@ def _explain(answer: Answer) -> None:
     """
     told = answer.to_dict()
     rows = [("backend", answer.backend), ("finished", answer.finish_reason)]
+    if answer.stop is not None:
+        token = "" if answer.stop.token_id is None else f" (token {answer.stop.token_id})"
+        rows.append(("stopped by", f"{answer.stop.text!r}{token}"))
     for part in ("point", "usage", "timings"):
         values = (told.get(part) or {}).items()
         rows += [(name, _shown(value)) for name, value in values if value is not None]

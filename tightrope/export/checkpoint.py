@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 import threading
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +16,18 @@ import torch
 import transformers
 from huggingface_hub import constants as hub_constants
 
-from tightrope.errors import InputError, UnsupportedModel
+from tightrope.checks import check_one_of, check_path, shown
+from tightrope.errors import UnsupportedModel
+from tightrope.export.accounting import WithoutEffect, listed
 from tightrope.export.families import Family, family_called, find_family
+from tightrope.export.folder import account_tensors, check_config, check_tied, refuse_code
+from tightrope.export.foreign import reading, silence
+from tightrope.export.gguf.file import is_gguf
+from tightrope.export.gguf.model import GgufModel, open_model
+from tightrope.export.weight_files import stored_tensors
+from tightrope.foreign import words
 
+DEFAULT_TEMPLATE = "default"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_SECONDS = 5.0
 
@@ -32,10 +38,12 @@ class Checkpoint:
 
     name: str
     folder: Path
-    gguf: str | None
-    """File name inside `folder`, if the weights are GGUF."""
     config: Any
     family: Family
+    gguf: GgufModel | None = None
+    """The file that all of it comes from, if the weights are GGUF: nothing beside it is read."""
+    without_effect: list[WithoutEffect] = field(default_factory=list)
+    """What was found and is known to change nothing; grows while the checkpoint is read."""
 
     @property
     def auto_class(self) -> Any:
@@ -45,23 +53,26 @@ class Checkpoint:
         return transformers.AutoModelForImageTextToText
 
     def load_model(self) -> Any:
-        """The model with its weights, in the type they are stored in.
+        """The model with its weights, in the type they are stored in; of a GGUF file, float32.
 
-        Raises UnsupportedModel where tensors are missing, misshapen or unreadable.
+        Raises UnsupportedModel where tensors are missing, misshapen, unreadable, or have no place.
         """
+        if self.gguf:
+            model, without_effect = self.gguf.load()
+            self.without_effect.extend(without_effect)
+        else:
+            model = self._load_folder()
+        return model.eval().requires_grad_(False)
+
+    def _load_folder(self) -> Any:
         self.json("generation_config.json")  # transformers passes over a damaged one in silence
-        options = {"gguf_file": self.gguf} if self.gguf else {"dtype": "auto"}
-        with _silence():
-            try:
-                # Mismatched tensors are refused below, by name: the error without this option
-                # names none.
-                model, report = self.auto_class.from_pretrained(
-                    self.folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
-                )
-            except Exception as error:  # safetensors, torch and gguf each raise their own
-                raise UnsupportedModel(
-                    f"{self.name} cannot be loaded: {_words(error)}; get the checkpoint again"
-                ) from error
+        stored = stored_tensors(self.folder)
+        with silence(), reading(f"{self.name} cannot be loaded"):
+            # Mismatched tensors are refused below, by name: the error without this option
+            # names none.
+            model, report = self.auto_class.from_pretrained(
+                self.folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype="auto"
+            )
         missing = [str(name) for name in report.get("missing_keys") or ()]
         misshapen = [
             f"{name} {list(found)} instead of {list(wanted)}"
@@ -69,70 +80,103 @@ class Checkpoint:
         ]
         for problem, names in (("missing", sorted(missing)), ("misshapen", sorted(misshapen))):
             if names:
-                listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
                 raise UnsupportedModel(
-                    f"{self.name} has {problem} tensors: {listed}; "
+                    f"{self.name} has {problem} tensors: {listed(names)}; "
                     "the checkpoint is incomplete or its config.json belongs to another"
                 )
-        if self.gguf:
-            model = self._without_quantizer(model)
-        return model.eval().requires_grad_(False)
-
-    def _without_quantizer(self, model: Any) -> Any:
-        """A plain model with the dequantised weights: transformers' refuses a change of type."""
-        plain = self.auto_class.from_config(self.config, dtype=torch.float32)
-        plain.load_state_dict(model.state_dict())
-        plain.generation_config = model.generation_config
-        return plain
+        unexpected = set(map(str, report.get("unexpected_keys") or ()))
+        self.without_effect.extend(account_tensors(model, stored, unexpected))
+        check_tied(model)
+        return model
 
     def tokenizer(self) -> Any:
         """The fast tokenizer; raises UnsupportedModel if there is none."""
-        options = {"gguf_file": self.gguf} if self.gguf else {}
-        with _silence():
-            try:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **options)
-            except Exception as error:  # tokenizers raises no narrower class
-                raise UnsupportedModel(
-                    f"{self.name} has no tokenizer that can be read: {_words(error)}; put the "
-                    "model's own tokenizer.json beside its config.json"
-                ) from error
+        if self.gguf:
+            return self.gguf.tokenizer
+        refuse_code("tokenizer_config.json", self.json("tokenizer_config.json"))
+        way_out = "put the model's own tokenizer.json beside its config.json"
+        with silence(), reading(f"{self.name} has no tokenizer that can be read", way_out):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
         if not getattr(tokenizer, "is_fast", False):
             raise UnsupportedModel(
                 f"{self.name} has no tokenizer.json, and none can be made of its files"
             )
         return tokenizer
 
+    def end_ids(self, model: Any) -> frozenset[int]:
+        """Token ids that end an answer: transformers' of a folder, llama.cpp's of a GGUF file.
+
+        Of a folder they are what `generate` stops at: generation_config.json decides, config.json
+        speaks where there is none; neither the tokenizer nor a default of a class adds to it.
+        """
+        if self.gguf:
+            return self.gguf.end_ids
+        found = model.generation_config.eos_token_id
+        return frozenset([found] if isinstance(found, int) else found or ())
+
     def json(self, *names: str) -> dict[str, Any]:
         """The first of the checkpoint's files `names` that exists, else an empty object."""
-        for name in names:
+        for name in () if self.gguf else names:
             file = self.folder / name
             if file.is_file():
                 return _read_json(file)
         return {}
 
-    def chat_template(self, tokenizer: Any) -> str | None:
-        """The chat template: the checkpoint's own file first, then the tokenizer's."""
-        file = self.folder / "chat_template.jinja"
-        if file.is_file() and not self.gguf:
-            return file.read_text(encoding="utf-8")
-        template = self.json("chat_template.json").get("chat_template")
-        template = template or getattr(tokenizer, "chat_template", None)
-        if isinstance(template, dict):
-            template = template.get("default")
-        return template if isinstance(template, str) else None
+    def chat_template(self, tokenizer: Any, name: str | None) -> str | None:
+        """The chat template called `name`; without one the default, or None where there is none.
+
+        Raises InputError for a name that there is not, and UnsupportedModel where there are
+        templates and none of them is the default.
+        """
+        named = self._chat_templates(tokenizer)
+        if name is not None:
+            check_one_of("template", name, named)
+            return named[name]
+        if named and DEFAULT_TEMPLATE not in named:
+            raise UnsupportedModel(
+                f"{self.name} has chat templates and no default: choose one of "
+                f"{', '.join(named)} with --template"
+            )
+        return named.get(DEFAULT_TEMPLATE)
+
+    def _chat_templates(self, tokenizer: Any) -> dict[str, str]:
+        """Templates by name; the checkpoint's own files come before the tokenizer's."""
+        found: dict[str, Any] = {}
+        for source in (
+            getattr(tokenizer, "chat_template", None),
+            self.json("chat_template.json").get("chat_template"),
+        ):
+            named = source if isinstance(source, dict) else {DEFAULT_TEMPLATE: source}
+            found |= {name: text for name, text in named.items() if text}
+        if not self.gguf:
+            others = sorted((self.folder / "additional_chat_templates").glob("*.jinja"))
+            files = {DEFAULT_TEMPLATE: self.folder / "chat_template.jinja"}
+            for name, file in (files | {file.stem: file for file in others}).items():
+                if file.is_file():
+                    with reading(f"{file} cannot be read"):
+                        found[name] = file.read_text(encoding="utf-8")
+        # An empty template writes nothing, whatever is asked: it is none.
+        return {
+            name: text for name, text in found.items() if isinstance(text, str) and text.strip()
+        }
 
     def revision(self) -> str:
         """The hub's commit where the files lie in its cache, else a digest of what came first."""
         if self.folder.parent.name == "snapshots":
             return self.folder.name
-        with (self.folder / (self.gguf or "config.json")).open("rb") as stream:
+        file = self.gguf.file.path if self.gguf else self.folder / "config.json"
+        with file.open("rb") as stream:
             return f"sha256:{hashlib.sha256(stream.read(1 << 20)).hexdigest()[:16]}"
 
     def licence(self) -> str:
         """What the model card says of its licence, or "unknown"."""
+        if self.gguf:
+            return str(self.gguf.file.metadata.get("general.license") or "unknown")
         card = self.folder / "README.md"
         if card.is_file():
-            found = re.search(r"^license:\s*(\S+)", card.read_text("utf-8", "replace"), re.M)
+            with reading(f"{card} cannot be read"):
+                text = card.read_text("utf-8", "replace")
+            found = re.search(r"^license:\s*(\S+)", text, re.M)
             if found:
                 return found[1].strip("\"'")
         return "unknown"
@@ -144,14 +188,25 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     Raises InputError for what can be no name, else UnsupportedModel, within ten seconds where a
     hub cannot be reached.
     """
-    if not isinstance(source, (str, Path)) or not str(source):
-        raise InputError(f"checkpoint is {source!r}; accepted: a folder, a .gguf file or a hub id")
+    path = check_path("checkpoint", source, "a folder, a .gguf file or a hub id owner/name")
     text = str(source)
-    path = Path(source)
-    gguf: str | None = None
-    if path.is_file() and path.suffix.lower() == ".gguf":
-        folder, gguf = path.parent, path.name
-    elif path.is_dir():
+    with reading(f"{shown(text)} cannot be read", "change its permissions"):
+        return _open(path, text)
+
+
+def _open(path: Path, text: str) -> Checkpoint:
+    """What `text` names, which may also be the path `path`."""
+    if path.is_file() and is_gguf(path):
+        opened = open_model(path)
+        return Checkpoint(
+            name=text,
+            folder=path.parent,
+            config=opened.config,
+            family=find_family(opened.config),
+            gguf=opened,
+            without_effect=[*opened.without_effect],
+        )
+    if path.is_dir():
         folder = path
         if not (path / "config.json").is_file():
             raise UnsupportedModel(
@@ -165,23 +220,22 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         raise UnsupportedModel(
             f"{text} does not exist; give a folder, a .gguf file or a hub id owner/name"
         )
-    if not gguf:
-        family_called(_read_json(folder / "config.json").get("model_type"))
-    options = {"gguf_file": gguf} if gguf else {}
-    with _silence():
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, **options)
-        except Exception as error:  # each reader raises its own for a damaged file
-            raise UnsupportedModel(
-                f"{text} has no config that can be read: {_words(error)}; get the checkpoint again"
-            ) from error
+    content = _read_json(folder / "config.json")
+    family_called(content.get("model_type"))
+    without_effect = check_config(content)
+    with silence(), reading(f"{text} has no config that can be read"):
+        config = transformers.AutoConfig.from_pretrained(folder)
     return Checkpoint(
-        name=text, folder=folder, gguf=gguf, config=config, family=find_family(config)
+        name=text,
+        folder=folder,
+        config=config,
+        family=find_family(config),
+        without_effect=without_effect,
     )
 
 
 def _download(hub_id: str) -> Path:
-    files = ["*.json", "*.jinja", "*.safetensors", "*.model", "README.md"]
+    files = ["*.json", "*.jinja", "*/*.jinja", "*.safetensors", "*.model", "README.md"]
     with contextlib.suppress(OSError, ValueError):
         return Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
     try:
@@ -190,7 +244,7 @@ def _download(hub_id: str) -> Path:
     except Exception as error:  # the hub's HTTP client has errors of its own
         raise UnsupportedModel(
             f"{hub_id} is no folder here, and the hub at {hub_constants.ENDPOINT} does not give "
-            f"it: {_words(error)}; download it elsewhere and give its folder"
+            f"it: {words(error)}; download it elsewhere and give its folder"
         ) from error
 
 
@@ -215,32 +269,9 @@ def _reach_hub(hub_id: str) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
+    with reading(f"{file} cannot be read"):
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnsupportedModel(
-            f"{file} cannot be read: {_words(error)}; get the checkpoint again"
-        ) from error
     return content if isinstance(content, dict) else {}
-
-
-def _words(error: Exception) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split()).rstrip(".")
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """transformers writes progress bars, advice and load reports to the terminal."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers.logging.set_verbosity(level)
 
 
 def parameters_of(model: Any) -> dict[str, torch.Tensor]:

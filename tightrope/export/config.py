@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tightrope.bundle import Parity
-from tightrope.checks import check_one_of, check_whole
+from tightrope.checks import check_one_of, check_type, check_whole
 from tightrope.configs import setting
 from tightrope.errors import InputError
 from tightrope.schemas import versioned
@@ -51,6 +51,7 @@ class ExportConfig:
     resolutions: tuple[int, ...] | None = setting(None, "Side of the image in pixels.")
     """None: the one that the tower was trained at."""
     block_size: int = setting(32, "Weights that share one int4 scale: 32 or 128.")
+    template: str | None = setting(None, "Which of several chat templates; else the default.")
     seed: int = setting(0, "Seed of the parity check.")
 
     def __post_init__(self) -> None:
@@ -60,6 +61,8 @@ class ExportConfig:
             check_whole("prefill_chunk", self.prefill_chunk, least=16)
         check_one_of("block_size", self.block_size, (32, 128))
         check_whole("seed", self.seed, least=0)
+        if self.template is not None:
+            check_type("template", self.template, str, "the name of a chat template")
         for name in ("selectors", "schedules", "resolutions"):
             values = getattr(self, name)
             if not isinstance(values, (tuple, list)) and (

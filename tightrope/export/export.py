@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tightrope import bundle as bundles
 from tightrope.bundle import Manifest
-from tightrope.checks import check_type
+from tightrope.checks import check_path, check_type
 from tightrope.errors import BundleError, InputError
-from tightrope.export import parity
+from tightrope.export import parity, selftest
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.config import ExportConfig, ExportSummary
+from tightrope.export.foreign import exporting
 from tightrope.export.graphs.traces import trace_all
 from tightrope.export.graphs.write import write_graphs
 from tightrope.export.host_files import write_host_files, write_json
@@ -40,9 +41,7 @@ def export(
     started = time.perf_counter()
     config = ExportConfig() if config is None else config
     check_type("config", config, ExportConfig, "an ExportConfig, or None")
-    if not isinstance(output, (str, os.PathLike)) or not os.fspath(output):
-        raise InputError(f"output is {output!r}; accepted: the path of the folder to write")
-    target = Path(output)
+    target = check_path("output", output, "the path of the folder to write")
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another name, or ask for it to be replaced")
     if target.exists() and not (target / bundles.MANIFEST).is_file():
@@ -50,7 +49,7 @@ def export(
     opened = open_checkpoint(
         os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
     )
-    with finished_folder(target, BundleError) as folder:
+    with finished_folder(target, BundleError) as folder, exporting(opened.name):
         manifest, notes = _write(opened, config, folder, progress)
     sizes = [entry.bytes for entry in manifest.files.values()]
     return ExportSummary(
@@ -90,5 +89,8 @@ def _write(
     progress("hashing", 0.97)
     manifest = describe(recipe, operators, figures, folder)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
+    progress("opening what was written", 0.98)
+    manifest = selftest.record(folder, manifest)
+    write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
-    return manifest, recipe.notes() + left
+    return manifest, recipe.notes(model) + left

@@ -31,21 +31,16 @@ def write_host_files(recipe: Recipe, model: Any, weights: WeightFile, folder: Pa
 
 def _generation(recipe: Recipe, model: Any) -> dict[str, Any]:
     tokenizer, family = recipe.tokenizer, recipe.checkpoint.family
-    ends: set[int] = set()
-    for config in (model.generation_config, recipe.checkpoint.config.get_text_config()):
-        found = getattr(config, "eos_token_id", None)
-        ends.update([found] if isinstance(found, int) else found or [])
-    if tokenizer.eos_token_id is not None:
-        ends.add(tokenizer.eos_token_id)
     special = {
         name: token
         for name, token in tokenizer.special_tokens_map.items()
         if isinstance(token, str)
     }
     return {
-        "eos_token_ids": sorted(ends),
-        # Hugging Face's processors add what the post-processor adds, its tokenizers do not.
-        "add_special_tokens": family.tower is not None,
+        "eos_token_ids": sorted(recipe.checkpoint.end_ids(model)),
+        # Hugging Face's processors add what the post-processor adds, its tokenizers do not;
+        # llama.cpp adds it to every prompt.
+        "add_special_tokens": family.tower is not None or recipe.checkpoint.gguf is not None,
         "special_tokens": special,
         "embedding_scale": family.embedding_scale,
     }

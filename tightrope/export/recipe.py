@@ -10,6 +10,7 @@ import jinja2
 from tightrope.bundle import Stage
 from tightrope.checks import check_one_of
 from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.accounting import notes
 from tightrope.export.checkpoint import Checkpoint
 from tightrope.export.config import PRECISIONS, ExportConfig, Precision
 from tightrope.export.families.tower import TowerModel
@@ -50,14 +51,17 @@ class Recipe:
     chat_template: str | None
     prefill_chunk: int
 
-    def notes(self) -> list[str]:
-        """Sentences for the summary about what the recipe costs."""
-        if not self.checkpoint.gguf:
-            return []
-        text = "GGUF weights were dequantised"
-        if self.precision.quantized:
-            text += " and quantised again: symmetric int4 is not the file's own code"
-        return [text]
+    def notes(self, model: Any) -> list[str]:
+        """Sentences for the summary: what the recipe costs, and what has no effect."""
+        said = notes(self.checkpoint.without_effect)
+        if not self.checkpoint.end_ids(model):
+            said.append("the checkpoint names no end of an answer: answers end at max_tokens")
+        if self.checkpoint.gguf:
+            text = "GGUF weights were dequantised"
+            if self.precision.quantized:
+                text += " and quantised again: symmetric int4 is not the file's own code"
+            said.insert(0, text)
+        return said
 
 
 def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
@@ -76,7 +80,7 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         selectors=selectors,
         schedules=_schedules(checkpoint, config, dims),
         preprocessor=_preprocessor(checkpoint),
-        chat_template=_chat_template(checkpoint, tokenizer),
+        chat_template=_chat_template(checkpoint, tokenizer, config.template),
         prefill_chunk=config.prefill_chunk or _prefill_chunk(vision),
     )
 
@@ -146,7 +150,13 @@ def _vision(
         return None
     needed = {signal for name in selectors for signal in SELECTORS[name].signals}
     signals = [signal for signal in model.signals if signal in needed]
-    token = tokenizer.convert_ids_to_tokens(checkpoint.config.image_token_id)
+    placeholder = checkpoint.config.image_token_id
+    token = tokenizer.convert_ids_to_tokens(placeholder)
+    if not isinstance(token, str):
+        raise UnsupportedModel(
+            f"image_token_id is {placeholder}, which is none of the tokenizer's {len(tokenizer)} "
+            "tokens: config.json and tokenizer.json do not belong together"
+        )
     info = model.info(checkpoint.config, config.resolutions, signals, token)
     return Vision(info, model, create_tower(info))
 
@@ -154,14 +164,17 @@ def _vision(
 def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.family.tower is None:
         return {}
-    processor = checkpoint.json("processor_config.json").get("image_processor")
-    return checkpoint.family.tower.preprocessor(
-        processor or checkpoint.json("preprocessor_config.json")
+    stored = checkpoint.json("processor_config.json").get("image_processor")
+    stored = stored or checkpoint.json("preprocessor_config.json")
+    preprocessor, without_effect = checkpoint.family.tower.preprocessor(
+        checkpoint.config, checkpoint.folder, stored
     )
+    checkpoint.without_effect.extend(without_effect)
+    return preprocessor
 
 
-def _chat_template(checkpoint: Checkpoint, tokenizer: Any) -> str | None:
-    template = checkpoint.chat_template(tokenizer)
+def _chat_template(checkpoint: Checkpoint, tokenizer: Any, name: str | None) -> str | None:
+    template = checkpoint.chat_template(tokenizer, name)
     if template is None:
         return None
     trial = [{"role": "user", "content": "?"}]
@@ -172,8 +185,8 @@ def _chat_template(checkpoint: Checkpoint, tokenizer: Any) -> str | None:
             f"the chat template of {checkpoint.name} is not valid: {error}, line {error.lineno}; "
             "take it from where the checkpoint was published"
         ) from error
-    except (jinja2.TemplateError, TypeError, ValueError):
-        pass  # it may refuse this one conversation
+    except Exception:  # a template is a program: it may refuse this one conversation in any way
+        pass
     return template
 
 

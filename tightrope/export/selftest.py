@@ -15,14 +15,14 @@ from tightrope.errors import UnsupportedModel
 _RECORDER = "tightrope.runtime.selftest"
 
 
-def record(folder: Path, manifest: Manifest, tolerance: float) -> Manifest:
+def record(folder: Path, manifest: Manifest) -> Manifest:
     """Let the runtime answer from the bundle in `folder` and keep what it said in `selftest.npz`.
 
-    tolerance: by how much a logit may differ on another backend. Returns the manifest with the new
-    file. Raises UnsupportedModel with the runtime's own words where it cannot open the bundle.
+    Returns the manifest with the new file. Raises UnsupportedModel with the runtime's own words
+    where it cannot open the bundle or answer from it.
     """
     with tempfile.TemporaryDirectory() as state:
-        command = [sys.executable, "-m", _RECORDER, str(folder), "--tolerance", repr(tolerance)]
+        command = [sys.executable, "-m", _RECORDER, str(folder)]
         done = subprocess.run(
             command,
             env={**os.environ, "TIGHTROPE_STATE": state},

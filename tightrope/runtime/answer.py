@@ -53,6 +53,15 @@ class Timings:
     total_ms: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What the model wrote that ended its answer: an end token, or a stop string."""
+
+    text: str
+    token_id: int | None = None
+    """Of the end token; None for a stop string."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One of several answers to one prompt."""
@@ -60,6 +69,7 @@ class Sample:
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    stop: Stop | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +84,8 @@ class Answer:
     point: OperatingPoint
     """What was spent, every "None" of the request resolved."""
     backend: str
+    stop: Stop | None = None
+    """What ended it; None unless finish_reason is "stop"."""
     samples: tuple[Sample, ...] | None = None
     """All answers, where more than one was asked for; `text` is the first."""
     notes: tuple[str, ...] = field(default=())

@@ -6,10 +6,10 @@ something gets it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tightrope.runtime.answer import FinishReason
+from tightrope.runtime.answer import FinishReason, Stop
 from tightrope.runtime.cancel import Cancel
 
 
@@ -19,8 +19,8 @@ class State:
 
     token_ids: list[int]
     """All of the answer; the last one is the newest."""
-    stopped: bool
-    """Whether a stop string was completed."""
+    stopped_by: str | None
+    """The stop string that was completed, if any."""
     room: int
     """Tokens for which there is a slot; as many as one likes where slots are given up."""
 
@@ -37,21 +37,26 @@ class End:
     """The row's answer is finished."""
 
     reason: FinishReason
+    stop: Stop | None = None
+    """What the model wrote that ended it."""
 
 
 Control = Callable[[State], Force | End | None]
 
 
-def end_tokens(ids: frozenset[int]) -> Control:
-    """The model said that it is done."""
-    stop = End("stop")
-    return lambda state: stop if state.token_ids[-1] in ids else None
+def end_tokens(texts: Mapping[int, str]) -> Control:
+    """The model said that it is done. texts: of the tokens that say so, by id."""
+    ends = {number: End("stop", Stop(text, number)) for number, text in texts.items()}
+    return lambda state: ends.get(state.token_ids[-1])
 
 
 def stop_strings() -> Control:
     """A string that ends the answer was completed."""
-    stop = End("stop")
-    return lambda state: stop if state.stopped else None
+
+    def control(state: State) -> End | None:
+        return None if state.stopped_by is None else End("stop", Stop(state.stopped_by))
+
+    return control
 
 
 def most_tokens(count: int) -> Control:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tightrope.arrays import Floats, Indices
 from tightrope.interface.calls import Call
-from tightrope.runtime.answer import FinishReason
+from tightrope.runtime.answer import FinishReason, Stop
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.controls import Control, Force, State
 from tightrope.runtime.detokenizer import StreamDecoder
@@ -33,6 +33,7 @@ class Row:
         self.forced: deque[int] = deque()
         """Tokens that are taken before any is sampled."""
         self.finish_reason: FinishReason | None = None
+        self.stop: Stop | None = None
         self._pieces: list[str] = []
 
     def push(self, token_id: int) -> str:
@@ -40,9 +41,9 @@ class Row:
         self.token_ids.append(token_id)
         return self._shown(self.decoder.push(token_id))
 
-    def end(self, reason: FinishReason) -> str:
+    def end(self, reason: FinishReason, stop: Stop | None = None) -> str:
         """Finish for `reason`; returns text that was held back."""
-        self.finish_reason = reason
+        self.finish_reason, self.stop = reason, stop
         return self._shown(self.decoder.finish())
 
     def _shown(self, piece: str) -> str:
@@ -121,14 +122,14 @@ class Generation:
         return shown
 
     def _controlled(self, row: Row) -> str:
-        state = State(row.token_ids, row.decoder.stopped, self._room)
+        state = State(row.token_ids, row.decoder.stopped_by, self._room)
         for control in self._controls:
             if (wish := control(state)) is None:
                 continue
             if isinstance(wish, Force):
                 row.forced.extend(wish.token_ids)
                 return ""
-            return row.end(wish.reason)
+            return row.end(wish.reason, wish.stop)
         return ""
 
     def _step(self) -> None:

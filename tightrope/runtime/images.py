@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
-import struct
-import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
 from tightrope.arrays import Array
+from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
+from tightrope.foreign import translated
 from tightrope.latency import SourceImage
 from tightrope.runtime.options import ImageSource
 
+_ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
 """Largest image that is decoded: 192 MB as RGB, already much on a board of 8 GB."""
 
-# What Pillow's decoders let through for a file that is cut short or damaged.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 Read = TypeVar("Read")
+Reader = Callable[[PIL.Image.Image, str, int], Read]
+"""From an opened image, its name, and the bytes that it is encoded in: 0 for pixels."""
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 
@@ -39,7 +43,8 @@ def check_list(images: Sequence[ImageSource]) -> None:
 def load_image(source: ImageSource) -> PIL.Image.Image:
     """The image as 8-bit RGB, upright, independent of what it came from.
 
-    source: a path, an encoded file's bytes, a PIL image, or uint8 [H, W, 3], [H, W, 4] or [H, W].
+    source: a path, a data URL, an encoded file's bytes, a PIL image, or uint8 [H, W, 3], [H, W, 4]
+    or [H, W].
     Pixels equal those of Hugging Face's `load_image`: EXIF orientation is applied and an alpha
     channel is dropped, not blended. 16-bit grey is the exception: its high byte is taken, as
     Pillow does for 16-bit colour, where a plain conversion would clip nearly all of it to white.
@@ -53,38 +58,31 @@ def image_header(source: ImageSource) -> SourceImage:
 
     Raises InputError as it does, but for damage behind the header.
     """
-
-    def header(image: PIL.Image.Image, name: str) -> SourceImage:
-        _check_header(image, name)
-        # An MPO is a JPEG with another behind it.
-        kind = "JPEG" if image.format == "MPO" else image.format
-        return SourceImage(
-            format=kind or "array",
-            width=image.width,
-            height=image.height,
-            encoded_bytes=_encoded_bytes(source),
-        )
-
-    return _read(source, header)
+    return _read(source, _header)
 
 
-def _read(source: ImageSource, read: Callable[[PIL.Image.Image, str], Read]) -> Read:
-    """What `read` says of the opened image and its name."""
+def _read(source: ImageSource, reader: Reader[Read]) -> Read:
+    """What `reader` says of the opened image."""
     if isinstance(source, np.ndarray):
-        return read(_from_array(source), "the array")
+        return reader(_from_array(source), "the array", 0)
     if isinstance(source, PIL.Image.Image):
-        return read(source, getattr(source, "filename", "") or "the image")
+        return reader(source, getattr(source, "filename", "") or "the image", 0)
     if isinstance(source, bytes):
-        return _open(io.BytesIO(source), "the encoded image", read)
+        return _open(io.BytesIO(source), "the encoded image", len(source), reader)
     if not isinstance(source, (str, Path)):
-        raise InputError(
-            f"an image is a {type(source).__name__}; accepted: a path, encoded bytes, a PIL image "
-            "or a uint8 array [H, W, 3]"
-        )
-    # Also keeps out pipes and devices, whose opening may block for ever.
-    if "\0" in str(source) or not Path(source).is_file():
-        raise InputError(f"image {str(source)!r} is not a file; check the path")
-    return _open(Path(source), repr(str(source)), read)
+        raise InputError(f"an image is a {type(source).__name__}; accepted: {_ACCEPTED}")
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        content = _from_data_url(source)
+        return _open(io.BytesIO(content), shown(source), len(content), reader)
+    path = check_path("an image", source, _ACCEPTED)
+    name = repr(str(path))
+    with translated(InputError, f"image {name} cannot be read", "change its permissions"):
+        # Also keeps out pipes and devices, whose opening may block for ever.
+        is_file = path.is_file()
+        num_bytes = path.stat().st_size if is_file else 0
+    if not is_file:
+        raise InputError(f"image {shown(str(path))} is not a file; check the path")
+    return _open(path, name, num_bytes, reader)
 
 
 def image_digest(image: PIL.Image.Image) -> str:
@@ -94,25 +92,31 @@ def image_digest(image: PIL.Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _encoded_bytes(source: ImageSource) -> int:
-    if isinstance(source, bytes):
-        return len(source)
-    return Path(source).stat().st_size if isinstance(source, (str, Path)) else 0
+def _from_data_url(url: str) -> bytes:
+    """What a data URL (RFC 2397) holds; raises InputError showing its beginning."""
+    head, comma, data = url.partition(",")
+    with translated(InputError, f"image {shown(url)} is no data URL", "encode it as base64"):
+        if not comma:
+            raise ValueError("it has no comma before the data")
+        content = unquote_to_bytes(data)
+        if head.lower().endswith(";base64"):
+            content = base64.b64decode(b"".join(content.split()), validate=True)
+        return content
 
 
-def _open(file: Path | io.BytesIO, name: str, read: Callable[[PIL.Image.Image, str], Read]) -> Read:
-    try:
-        opened = PIL.Image.open(file)
-    except PIL.UnidentifiedImageError as error:
-        raise InputError(
-            f"image {name} is in no format that Pillow reads, or damaged; save it as PNG or JPEG"
-        ) from error
-    except _BOMB as error:
-        raise _too_large(name, "far more pixels than that") from error
-    except _DAMAGED as error:
-        raise _damaged(name, error) from error
+def _open(file: Path | io.BytesIO, name: str, num_bytes: int, reader: Reader[Read]) -> Read:
+    with _damaged(name):
+        try:
+            opened = PIL.Image.open(file)
+        except PIL.UnidentifiedImageError as error:
+            raise InputError(
+                f"image {name} is in no format that Pillow reads, or damaged; save it as PNG or "
+                "JPEG"
+            ) from error
+        except _BOMB as error:
+            raise _too_large(name, "far more pixels than that") from error
     with opened:
-        return read(opened, name)
+        return reader(opened, name, num_bytes)
 
 
 def _check_header(image: PIL.Image.Image, name: str) -> None:
@@ -122,27 +126,30 @@ def _check_header(image: PIL.Image.Image, name: str) -> None:
         raise InputError(f"image {name} has {width} x {height} pixels; it needs at least one")
     if width * height > MAX_MEGAPIXELS * 1_000_000:
         raise _too_large(name, f"{width} x {height} pixels")
-    try:
+    with _damaged(name):
         frames = getattr(image, "n_frames", 1)
-    except _DAMAGED as error:
-        raise _damaged(name, error) from error
-    # Phones write MPO: an ordinary photograph with a depth map or a second view behind it.
-    if frames > 1 and image.format != "MPO":
-        raise InputError(
-            f"image {name} has {frames} frames; pass the frames you mean as separate images"
-        )
+        # Phones write MPO: an ordinary photograph with a depth map or a second view behind it.
+        if frames > 1 and image.format != "MPO":
+            raise InputError(
+                f"image {name} has {frames} frames; pass the frames you mean as separate images"
+            )
 
 
-def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+def _header(image: PIL.Image.Image, name: str, num_bytes: int) -> SourceImage:
+    _check_header(image, name)
+    # An MPO is a JPEG with another behind it.
+    kind = "JPEG" if image.format == "MPO" else image.format
+    return SourceImage(
+        format=kind or "array", width=image.width, height=image.height, encoded_bytes=num_bytes
+    )
+
+
+def _decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Image:
     """The opened image's pixels; its header is judged before anything is decoded."""
     _check_header(image, name)
-    try:
+    with _damaged(name):
         image.load()
         return _to_rgb(image, name)
-    except InputError:
-        raise
-    except _DAMAGED as error:
-        raise _damaged(name, error) from error
 
 
 def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
@@ -180,5 +187,6 @@ def _too_large(name: str, found: str) -> InputError:
     )
 
 
-def _damaged(name: str, error: BaseException) -> InputError:
-    return InputError(f"image {name} is damaged or cut short ({error}); copy or save it again")
+def _damaged(name: str) -> AbstractContextManager[None]:
+    """Inside, whatever Pillow's decoders let through is an InputError."""
+    return translated(InputError, f"image {name} is damaged or cut short", "copy or save it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,20 @@ from tightrope.runtime.options import Prompt
 from tightrope.runtime.prompt import render_and_encode
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.tokenizer import Tokenizer
+from tightrope.typed import typed
 
 THINKING = "enable_thinking"
 """The variable by which chat templates are told whether the model thinks before it answers."""
-_GENERATION = {
-    "eos_token_ids": list,
-    "add_special_tokens": bool,
-    "special_tokens": dict,
-    "embedding_scale": float,
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """generation.json."""
+
+    eos_token_ids: tuple[int, ...]
+    add_special_tokens: bool
+    special_tokens: dict[str, str]
+    embedding_scale: float
 
 
 class Language:
@@ -30,25 +36,22 @@ class Language:
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises BundleError for files that are damaged or do not belong together."""
-        rules = bundle.read_json("generation.json")
-        for name, kind in _GENERATION.items():
-            if not isinstance(rules.get(name), kind):
-                raise BundleError(
-                    f"generation.json has {name} {rules.get(name)!r}; accepted: a "
-                    f"{kind.__name__}; export the bundle again"
-                )
-        self.end_ids = frozenset(rules["eos_token_ids"])
-        self.embedding_scale: float = rules["embedding_scale"]
+        content = bundle.read_json("generation.json")
+        with bundle.damaged("generation.json"):
+            rules: Rules = typed(Rules, content, "generation.json")
+        self.embedding_scale = rules.embedding_scale
         self._vocab = bundle.manifest.dims.vocab_size
         self._vision = bundle.manifest.vision
-        special = rules["special_tokens"]
+        special = rules.special_tokens
         self._tokenizer = Tokenizer(
-            bundle.file("tokenizer.json"), special, rules["add_special_tokens"]
+            bundle.file("tokenizer.json"), special, rules.add_special_tokens
         )
+        self.ends = {number: self._tokenizer.token(number) or "" for number in rules.eos_token_ids}
+        """Text of each token that ends an answer, by id."""
         self._template: ChatTemplate | None = None
         self._thinks = False
         if "chat_template.jinja" in bundle.manifest.files:
-            source = bundle.file("chat_template.jinja").read_text(encoding="utf-8")
+            source = bundle.read_text("chat_template.jinja")
             self._template = ChatTemplate(source, special)
             self._thinks = THINKING in source
 
@@ -64,7 +67,7 @@ class Language:
 
     def decoder(self, stop: Sequence[str] | None, ignore_eos: bool) -> StreamDecoder:
         """Text of one answer, piece by piece; raises InputError for stop strings that are none."""
-        hidden = frozenset[int]() if ignore_eos else self.end_ids
+        hidden = frozenset[int]() if ignore_eos else frozenset(self.ends)
         return StreamDecoder(self._tokenizer, () if stop is None else stop, hidden)
 
     def token_ids(self, prompt: Prompt, num_images: int, thinking: bool | None) -> list[int]:

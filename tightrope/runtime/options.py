@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the command line reads defaults here and loads neither
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A question, token ids, or messages {"role", "content"}."""
 ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image | Pixels"
-"""A path, an encoded file's bytes, a PIL image, or uint8 [H,W,3], [H,W,4] or [H,W]."""
+"""A path, a data URL, an encoded file's bytes, a PIL image, or uint8 [H,W,3], [H,W,4] or [H,W]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

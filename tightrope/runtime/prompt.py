@@ -7,7 +7,7 @@ wrote, render and encode.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from tightrope.errors import BundleError, InputError
@@ -17,7 +17,10 @@ from tightrope.runtime.tokenizer import Tokenizer
 Messages = str | Sequence[Mapping[str, Any]]
 Part = dict[str, str]
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names by which clients give a message's reasoning back; templates read the first, some the
+second."""
 
 _IMAGE: Part = {"type": "image"}
 # The private-use planes of Unicode: no text means anything by these characters.
@@ -52,9 +55,12 @@ def render_and_encode(
         adapted = [_adapt(message, template, image_token, num_images) for message in placed]
         arguments = _plain(arguments, "an argument of the template")
         hidden = _Hidden(tokenizer, image_token, [adapted, arguments])
-        spared = image_token if num_images else None
+        spared = {
+            "user": {image_token} if image_token and num_images else set(),
+            "assistant": {token for token in hidden.tokens if template.looks_for(token)},
+        }
         rendered = template.render(
-            [hidden.message(message, spared) for message in adapted],
+            [hidden.message(message, spared.get(message["role"], set())) for message in adapted],
             **{name: hidden.value(value) for name, value in arguments.items()},
         )
         token_ids = tokenizer.encode_prompt(rendered, hidden.literals)
@@ -73,18 +79,23 @@ def _checked(messages: Messages) -> list[dict[str, Any]]:
 
 
 def _checked_message(message: object, name: str) -> dict[str, Any]:
-    if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+    if not isinstance(message, Mapping) or "role" not in message:
         raise InputError(f"{name} is {message!r}; accepted: an object with role and content")
     if message["role"] not in ROLES:
         raise InputError(f"{name} has role {message['role']!r}; accepted: {', '.join(ROLES)}")
-    plain: dict[str, Any] = _plain(message, name)
+    # What clients give back has all its keys: None says that it has none of them.
+    plain = {key: value for key, value in _plain(message, name).items() if value is not None}
+    reasoning = next((plain[key] for key in _REASONING if key in plain), None)
+    if reasoning is not None:
+        plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
+    content = plain.get("content")
     # An assistant that only called tools said nothing.
-    if plain["content"] is None and plain["role"] == "assistant" and plain.get("tool_calls"):
+    if content is None and plain["role"] == "assistant" and plain.get("tool_calls"):
         return plain
-    if not isinstance(plain["content"], (str, list)):
-        raise InputError(f"{name} has content {plain['content']!r}; accepted: a string or parts")
-    if isinstance(plain["content"], list):
-        for part in plain["content"]:
+    if not isinstance(content, (str, list)):
+        raise InputError(f"{name} has content {content!r}; accepted: a string or parts")
+    if isinstance(content, list):
+        for part in content:
             _check_part(part, plain["role"], name)
     return plain
 
@@ -172,7 +183,7 @@ def _adapt(
     Content keeps the form that it came in where the template allows, because templates that take
     both may render them differently.
     """
-    role, content = message["role"], message["content"]
+    role, content = message["role"], message.get("content")
     written = image_token if num_images and role == "user" else None
     if content is None:
         return message
@@ -212,7 +223,7 @@ class _Hidden:
     def __init__(self, tokenizer: Tokenizer, image_token: str | None, values: object) -> None:
         """values: everything that will be hidden; its own characters stand for nothing else."""
         strings = [*tokenizer.special_strings, *([image_token] if image_token else [])]
-        self._tokens = tuple(dict.fromkeys(strings))
+        self.tokens = tuple(dict.fromkeys(strings))
         self._free = _free_characters("".join(_strings(values)))
         self._stand_ins: dict[str, str] = {}
 
@@ -221,21 +232,25 @@ class _Hidden:
         """What each private character stands for."""
         return {character: text for text, character in self._stand_ins.items()}
 
-    def message(self, message: dict[str, Any], spared: str | None) -> dict[str, Any]:
-        """The message with its control tokens hidden, but for placeholders of the user's."""
-        spared = spared if message["role"] == "user" else None
+    def message(self, message: dict[str, Any], spared: Set[str]) -> dict[str, Any]:
+        """The message with its control tokens hidden, but for those of `spared`.
+
+        A user's placeholders are spared, and what the template looks for in earlier answers, such
+        as the end of a thought.
+        """
         hidden: dict[str, Any] = self.value(message, spared)
-        if isinstance(message["content"], list) and self._forms_token(message["content"]):
+        content = message.get("content")
+        if isinstance(content, list) and self._forms_token(content):
             for part in hidden["content"]:
                 if "text" in part:
                     part["text"] += self._stand_in("")
         return hidden
 
-    def value(self, value: Any, spared: str | None = None) -> Any:
-        """A copy of a plain value whose strings hold no control token but the spared one."""
+    def value(self, value: Any, spared: Set[str] = frozenset()) -> Any:
+        """A copy of a plain value whose strings hold no control token but the spared ones."""
         if isinstance(value, str):
-            for token in self._tokens:
-                if token != spared and token in value:
+            for token in self.tokens:
+                if token not in spared and token in value:
                     value = value.replace(token, self._stand_in(token))
             return value
         if isinstance(value, dict):
@@ -248,7 +263,7 @@ class _Hidden:
         """Whether texts that a template may trim and join would make up a control token."""
         texts = [part["text"] for part in parts if "text" in part]
         joined = re.sub(r"\s", "", "".join(texts))
-        return len(texts) > 1 and any(re.sub(r"\s", "", t) in joined for t in self._tokens)
+        return len(texts) > 1 and any(re.sub(r"\s", "", t) in joined for t in self.tokens)
 
     def _stand_in(self, text: str) -> str:
         if text not in self._stand_ins:

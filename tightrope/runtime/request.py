@@ -187,7 +187,7 @@ class Request:
         options, conversation = self._options, self._conversation
         controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
         if not options.ignore_eos:
-            controls.insert(0, end_tokens(self._loaded.language.end_ids))
+            controls.insert(0, end_tokens(self._loaded.language.ends))
         if not settings.evicts:
             controls.append(slots_full())
         return Generation(
@@ -211,6 +211,7 @@ class Request:
                 text=row.text,
                 token_ids=tuple(row.token_ids),
                 finish_reason=row.finish_reason or "cancelled",
+                stop=row.stop,
             )
             for row in self._rows
         )
@@ -218,6 +219,7 @@ class Request:
             text=samples[0].text,
             token_ids=samples[0].token_ids,
             finish_reason=samples[0].finish_reason,
+            stop=samples[0].stop,
             usage=Usage(
                 prompt_tokens=read.prompt_tokens,
                 cached_tokens=read.cached_tokens,

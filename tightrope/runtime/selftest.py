@@ -10,7 +10,7 @@ another: the likeliest where it was recorded, those very ones where it is checke
     top_logits  float32 [steps,8]
     tolerance   float32 [], by how much a logit may differ
 
-`python -m tightrope.runtime.selftest BUNDLE --tolerance T` records it in a bundle that has none.
+`python -m tightrope.runtime.selftest BUNDLE` records it in a bundle that has none.
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ def _taught(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--tolerance", type=float, required=True)
     given = parser.parse_args()
     try:
         bundle = Bundle.open(given.bundle)
         loaded = Loaded(bundle, create_backend("auto", bundle), time.perf_counter)
-        arrays = recorded(loaded, given.tolerance)
+        assert bundle.manifest.parity is not None and bundle.manifest.parity.tolerance is not None
+        arrays = recorded(loaded, bundle.manifest.parity.tolerance)
     except TightropeError as error:
         sys.exit(str(error))
     np.savez_compressed(given.bundle / SELFTEST, **arrays)  # type: ignore[arg-type]

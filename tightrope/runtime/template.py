@@ -15,8 +15,10 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 import jinja2.utils
+from jinja2 import nodes
 
 from tightrope.errors import BundleError, InputError
+from tightrope.foreign import words
 
 Message = Mapping[str, Any]
 
@@ -25,18 +27,6 @@ MAX_RENDERED_CHARACTERS = 16_000_000
 
 _MARK = "tightrope-trial"
 _PRINTED = re.compile(rf"""["']text["']\s*:\s*["']{_MARK}""")
-
-# A template is a program, so that any of these may come out of it, not only jinja's own errors.
-_FAILURES = (
-    jinja2.TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 
 
 class ChatTemplate:
@@ -50,10 +40,13 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._forms: dict[tuple[str, bool], bool] = {}
         try:
-            self._template = _environment().from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
+            environment = _environment()
+            self._template = environment.from_string(source)
+            self._sought = _sought(environment.parse(source))
+        except Exception as error:  # folding of constants runs them
             raise BundleError(
-                f"chat_template.jinja is not a valid template ({error}); export the bundle again"
+                f"chat_template.jinja is not a valid template ({words(error)}); export the bundle "
+                "again"
             ) from error
 
     def render(
@@ -72,11 +65,17 @@ class ChatTemplate:
             return "".join(_bounded(self._template.generate(variables)))
         except _Refused as error:
             raise InputError(f"the chat template refuses these messages: {error}") from error
-        except _FAILURES as error:
+        # A template is a program: what comes out of it is not jinja's own errors alone.
+        except Exception as error:
             raise BundleError(
                 f"chat_template.jinja fails on these messages "
-                f"({type(error).__name__}: {error}); check their form, or the bundle's template"
+                f"({type(error).__name__}: {words(error)}); check their form, or the bundle's "
+                "template"
             ) from error
+
+    def looks_for(self, text: str) -> bool:
+        """Whether the template looks for a text in what it is given, rather than writing it."""
+        return any(text in sought for sought in self._sought)
 
     def takes_text(self, role: str) -> bool:
         """Whether the content of a message of this role may be a string."""
@@ -119,6 +118,24 @@ def takes_parts(source: str) -> bool:
     # Their spelling does not matter here, but adding to an undefined name fails.
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
     return ChatTemplate(source, dict.fromkeys(names, "")).takes_parts("user")
+
+
+def _sought(tree: nodes.Template) -> frozenset[str]:
+    """Constants that a template compares with, splits by, or hands to a method, filter or test."""
+    places: list[nodes.Node] = []
+    for compare in tree.find_all(nodes.Compare):
+        places += [compare.expr, *(operand.expr for operand in compare.ops)]
+    calls: list[nodes.Call | nodes.Filter | nodes.Test] = []
+    calls += [*tree.find_all(nodes.Call), *tree.find_all(nodes.Filter), *tree.find_all(nodes.Test)]
+    for call in calls:
+        places += call.args
+    # A name for a marker is for looking for it, too.
+    places += [assigned.node for assigned in tree.find_all(nodes.Assign)]
+    return frozenset(
+        place.value
+        for place in places
+        if isinstance(place, nodes.Const) and isinstance(place.value, str)
+    )
 
 
 def _content(text: str, parts: bool) -> str | list[dict[str, str]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import tokenizers
 
 from tightrope.errors import BundleError, InputError
+from tightrope.foreign import translated
 
 
 class Tokenizer:
@@ -62,7 +64,7 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the tokens, control tokens left out."""
-        with self._lock:
+        with self._lock, _translated("cannot decode these tokens"):
             return self._tokenizer.decode(token_ids, skip_special_tokens=True)
 
     def encode_prompt(self, rendered: str, literals: Mapping[str, str] | None = None) -> list[int]:
@@ -83,7 +85,7 @@ class Tokenizer:
     def _encode(
         self, text: str, literals: Mapping[str, str], add_special_tokens: bool
     ) -> list[int]:
-        with self._lock:
+        with self._lock, _translated("cannot encode this text"):
             if not any(character in text for character in literals):
                 return self._ids(text, add_special_tokens)
             token_ids = self._encode_around(text, literals)
@@ -199,13 +201,16 @@ def _around_the_cut(literals: Mapping[str, str]) -> Callable[[re.Match[str]], st
     return replacement
 
 
+def _translated(what: str) -> AbstractContextManager[None]:
+    """Inside, whatever the library raises over a file that it had read is a BundleError."""
+    return translated(BundleError, f"tokenizer.json {what}", "export the bundle again")
+
+
 def _read(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise BundleError(f"{path} is missing; export the bundle again")
-    try:
+    with translated(BundleError, f"{path} is no tokenizer", "export the bundle again"):
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises no narrower class
-        raise BundleError(f"{path} is no tokenizer ({error}); export the bundle again") from error
     # Files saved after training may carry both; a prompt is never cut or filled in silence.
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -142,7 +142,7 @@ def test_a_recipe_answers_everything_before_anything_is_traced(checkpoint: Find)
     text = recipe_of(checkpoint, "llama", precision="int4", prefill_chunk=32)
     assert text.vision is None and text.selectors == () and text.preprocessor == {}
     assert text.prefill_chunk == 32 and text.precision.quantized
-    assert text.notes() == []
+    assert text.notes(text.checkpoint.load_model()) == []
 
 
 def test_importing_the_seams_registers_nothing() -> None:

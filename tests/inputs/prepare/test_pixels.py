@@ -35,11 +35,14 @@ def image(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
 
 
 def hugging_face(config: dict[str, Any], images: list[PIL.Image.Image]) -> npt.NDArray[Any]:
-    clip = pytest.importorskip(
-        "transformers.models.clip.image_processing_pil_clip",
+    kind = "llava" if config.get("do_pad") else "clip"
+    module = pytest.importorskip(
+        f"transformers.models.{kind}.image_processing_pil_{kind}",
         reason="the oracle is Hugging Face's own code",
     )
-    processor = clip.CLIPImageProcessorPil(**config)
+    processors = {"llava": "LlavaImageProcessorPil", "clip": "CLIPImageProcessorPil"}
+    theirs = {key: value for key, value in config.items() if key != "background"}
+    processor = getattr(module, processors[kind])(**theirs)
     pixel_values: npt.NDArray[Any] = processor(images, return_tensors="np")["pixel_values"]
     return pixel_values
 
@@ -61,6 +64,76 @@ def test_cropping_and_padding_alone_equal_hugging_face(width: int, height: int, 
     config = {**CLIP, "do_resize": False, "crop_size": {"height": edge, "width": edge}}
     ours = SquarePixels(config)([image(width, height)], edge)
     np.testing.assert_array_equal(ours, hugging_face(config, [image(width, height)]))
+
+
+PADDED = {"do_pad": True, "background": [int(level * 255) for level in CLIP["image_mean"]]}
+edges = st.integers(1, 60)
+two_edges = st.tuples(edges, edges)
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 90), short=edges, crop=edges)
+@settings(max_examples=60, deadline=None)
+def test_a_crop_that_is_smaller_or_larger_than_what_it_is_cut_from(
+    width: int, height: int, short: int, crop: int
+) -> None:
+    config = {
+        **CLIP,
+        "size": {"shortest_edge": short},
+        "crop_size": {"height": crop, "width": crop},
+    }
+    ours = SquarePixels(config)
+    assert ours.own_side == crop
+    np.testing.assert_array_equal(
+        ours([image(width, height)], crop), hugging_face(config, [image(width, height)])
+    )
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 90), edge=edges, crop=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_padding_to_a_square_equals_hugging_face(
+    width: int, height: int, edge: int, crop: bool
+) -> None:
+    config = {
+        **CLIP,
+        **PADDED,
+        "size": {"shortest_edge": edge},
+        "do_center_crop": crop,
+        "crop_size": {"height": edge, "width": edge},
+    }
+    ours = SquarePixels(config)([image(width, height)], edge)
+    np.testing.assert_array_equal(ours, hugging_face(config, [image(width, height)]))
+
+
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    size=st.one_of(
+        st.tuples(edges, edges).map(
+            lambda e: {"shortest_edge": min(e), "longest_edge": max(e) + 1}
+        ),
+        st.tuples(edges, edges).map(lambda e: {"height": e[0], "width": e[1]}),
+        st.tuples(edges, edges).map(lambda e: {"max_height": e[0], "max_width": e[1]}),
+    ),
+    crop=edges,
+)
+@settings(max_examples=120, deadline=None)
+def test_every_form_of_size_equals_hugging_face(
+    width: int, height: int, size: dict[str, int], crop: int
+) -> None:
+    config = {**CLIP, "size": size, "crop_size": {"height": crop, "width": crop}}
+    try:
+        expected = hugging_face(config, [image(width, height)])
+    except ValueError:  # an edge of no pixels
+        return
+    ours = SquarePixels(config)([image(width, height)], crop)
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_another_resolution_scales_size_and_crop_alike() -> None:
+    config = {**CLIP, "size": {"shortest_edge": 32}, "crop_size": {"height": 24, "width": 24}}
+    ours = SquarePixels(config)([image(70, 50)], 48)
+    doubled = {**CLIP, "size": {"shortest_edge": 64}, "crop_size": {"height": 48, "width": 48}}
+    np.testing.assert_array_equal(ours, hugging_face(doubled, [image(70, 50)]))
 
 
 @pytest.mark.parametrize("resample", range(6))
@@ -125,14 +198,28 @@ def test_an_image_that_nothing_scales_must_fit() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"do_pad": True}, "do_pad"),
+        ({"do_pad": True}, "do_pad but no background"),
+        ({"do_pad": 1}, "do_pad 1"),
+        ({"do_pad": True, "background": [0, 0, 256]}, "background .* three numbers"),
+        ({"do_pad": True, "background": "black"}, "background 'black'"),
+        ({"do_thumbnail": True}, "do_thumbnail, which this version does not know"),
+        ({"size": {"shortest_edge": 10**9}}, "shortest_edge': 1000000000"),
+        ({"crop_size": {"height": 24, "width": 20}}, "equal height and width"),
+        ({"crop_size": [24, 24]}, "crop_size"),
+        ({"rescale_factor": float("nan")}, "a number"),
+        ({"rescale_factor": True}, "a number"),
+        ({"image_mean": "abc"}, "three numbers"),
+        ({"image_mean": [0.5, 0.5, "a"]}, "three numbers"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std .* three numbers"),
+        ({"resample": "3"}, "resample '3'"),
+        ({"resample": True}, "resample True"),
         ({"do_resize": None}, "do_resize None"),
         ({"do_rescale": "yes"}, "do_rescale 'yes'"),
-        ({"size": {"shortest_edge": 24, "longest_edge": 30}}, "longest_edge"),
+        ({"size": {"longest_edge": 30}}, "longest_edge"),
         ({"size": 24}, "size 24"),
         ({"size": {"shortest_edge": 0}}, "shortest_edge"),
         ({"resample": 9}, "resample 9"),
-        ({"resample": None}, "resample None"),
+        ({"resample": None}, "do_resize but no resample"),
         ({"crop_size": None}, "no crop_size"),
         ({"crop_size": {"height": 24}}, "height and width"),
         ({"rescale_factor": "1/255"}, "a number"),

@@ -34,7 +34,6 @@ FAMILIES = {
         Family(model_type="llava", tower=llava.MODEL),
     )
 }
-_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
 def family_called(model_type: object) -> Family:
@@ -59,10 +58,4 @@ def find_family(config: Any) -> Family:
                 f"{text.model_type!r}; exporters exist for: {known}"
             )
         family.tower.check(config)
-    rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope in _LENGTH_DEPENDENT_ROPE:
-        raise UnsupportedModel(
-            f"rope_type is {rope!r}: its frequencies change with the prompt's length, which a "
-            "graph cannot follow; accepted: default, linear, llama3, yarn"
-        )
     return family

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from tightrope.arrays import Array, Floats
 from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.accounting import WithoutEffect
+from tightrope.export.families.pixels import square_pixels
 from tightrope.export.tracing.attention import TOWER, TOWER_ATTENTION, TowerState, attending
 from tightrope.inputs.prepare.clip import PIXEL_VALUES
-from tightrope.inputs.prepare.pixels import CONFIG_KEYS
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.tensors import CLS_ATTENTION, TOWER_KEYS, TOWER_STATES
 
@@ -54,6 +56,11 @@ class Llava:
                     f"resolution is {resolution}; accepted: multiples of the tower's patch, "
                     f"{vision.patch_size} pixels"
                 )
+        if not resolutions and own % vision.patch_size:
+            raise UnsupportedModel(
+                f"the tower's own side is {own} pixels, no multiple of its patch of "
+                f"{vision.patch_size}; name a --resolution that is one"
+            )
         listed = dict.fromkeys(resolutions or (own,))
         first = [own] if own in listed else []
         return VisionInfo(
@@ -97,19 +104,10 @@ class Llava:
         output = model.model.get_image_features(pixels, **options)
         return torch.stack(list(output.pooler_output))
 
-    def preprocessor(self, processor: dict[str, Any]) -> dict[str, Any]:
-        if missing := [key for key in CONFIG_KEYS if key not in processor]:
-            raise UnsupportedModel(
-                f"the checkpoint's image processor has no {', '.join(missing)}; take its "
-                "processor_config.json or preprocessor_config.json from where it was published"
-            )
-        config = {key: processor[key] for key in CONFIG_KEYS}
-        # Early configs give one number: of the shorter edge, and of both sides of the crop.
-        if isinstance(config.get("size"), int):
-            config["size"] = {"shortest_edge": config["size"]}
-        if isinstance(side := config.get("crop_size"), int):
-            config["crop_size"] = {"height": side, "width": side}
-        return config
+    def preprocessor(
+        self, config: Any, folder: Path, stored: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[WithoutEffect]]:
+        return square_pixels(folder, stored, config.vision_config.image_size)
 
 
 class _Tower(torch.nn.Module):

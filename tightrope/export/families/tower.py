@@ -6,11 +6,13 @@ The other half, in numpy, lies in `inputs/prepare/`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from tightrope.arrays import Array, Floats
+from tightrope.export.accounting import WithoutEffect
 from tightrope.inputs.vision import VisionInfo
 
 
@@ -44,5 +46,11 @@ class TowerModel(Protocol):
     def reference_embeds(self, model: Any, inputs: Mapping[str, Array]) -> torch.Tensor:
         """What Hugging Face's model makes of the graph's inputs: [I,V,E]."""
 
-    def preprocessor(self, processor: dict[str, Any]) -> dict[str, Any]:
-        """preprocessor.json from the checkpoint's processor config."""
+    def preprocessor(
+        self, config: Any, folder: Path, stored: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[WithoutEffect]]:
+        """preprocessor.json, and keys of the image processor that are without effect.
+
+        stored: the image processor as a file in `folder` has it. Raises UnsupportedModel naming
+        what is not understood.
+        """

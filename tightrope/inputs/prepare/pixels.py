@@ -1,20 +1,23 @@
-"""Resize, centre crop, rescale, normalise: Hugging Face's PIL processor of CLIP, to the bit.
+"""Pad, resize, centre crop, rescale, normalise: Hugging Face's PIL processors, to the bit.
 
-`preprocessor.json`, the values being those of the checkpoint's `preprocessor_config.json`:
+`preprocessor.json`, everything stated, the values being those of the checkpoint's processor:
 
-    do_resize        bool; size: {"shortest_edge": px} or {"height": px, "width": px}
+    do_pad           bool: to a square, before anything else; background: three colours of 0..255
+    do_resize        bool; size: {"shortest_edge": px}, the same with "longest_edge",
+                     {"height": px, "width": px} or {"max_height": px, "max_width": px}
     resample         int, Pillow's number of the filter (3 is bicubic)
     do_center_crop   bool; crop_size: {"height": px, "width": px}; smaller images are padded black
     do_rescale       bool; rescale_factor: float, usually 1/255
     do_normalize     bool; image_mean, image_std: one float per channel
     do_convert_rgb   bool, optional and without effect: images arrive as RGB
 
-The pixels in `size` and `crop_size` are those of the checkpoint; a call's resolution replaces them.
+The pixels in `size` and `crop_size` are those of the checkpoint; another resolution scales both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,39 +28,43 @@ from tightrope.errors import BundleError, InputError
 
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest: beyond it, scaling the short side up would need gigabytes."""
+MOST_PIXELS = 1 << 14
+"""Of an edge in a configuration."""
 
-_REQUIRED = {
-    "do_resize": (),
+_NEEDS = {
+    "do_pad": ("background",),
+    "do_resize": ("size", "resample"),
     "do_center_crop": ("crop_size",),
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
 }
-CONFIG_KEYS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
+"""What each step has to be told, in the order in which they act."""
+CONFIG_KEYS = tuple(key for step, needs in _NEEDS.items() for key in (step, *needs))
+_OPTIONAL = ("do_pad", "background", "do_convert_rgb")
+_SIZES = (
+    {"shortest_edge"},
+    {"shortest_edge", "longest_edge"},
+    {"height", "width"},
+    {"max_height", "max_width"},
 )
-"""What a checkpoint's processor has to say, in the order in which it acts."""
-_KEYS = {"do_convert_rgb", *CONFIG_KEYS}
 
 
 class SquarePixels:
     """Makes pixel_values [I, 3, R, R] of RGB images, as `CLIPImageProcessorPil` does."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        """Raises BundleError for a configuration that cannot be followed exactly."""
         _check(config)
-        self._do_resize = bool(config["do_resize"])
-        self._do_center_crop = bool(config["do_center_crop"])
-        if self._do_resize:
-            self._keeps_aspect = set(config["size"]) == {"shortest_edge"}
+        self._background = tuple(config["background"]) if config.get("do_pad") else None
+        self._size: dict[str, int] | None = None
+        if config["do_resize"]:
+            self._size = dict(config["size"])
             self._resample = PIL.Image.Resampling(config["resample"])
+        self._crops = bool(config["do_center_crop"])
+        # Where nothing brings images to a size of its own, they are taken as they are.
+        own = config["crop_size"] if self._crops else self._size
+        self.own_side = None if own is None else max(own.values())
+        """Pixels of the pictures that the checkpoint itself makes; None: as they come."""
         self._levels = _levels(config)
 
     def __call__(self, images: Sequence[PIL.Image.Image], resolution: int) -> Floats:
@@ -76,32 +83,64 @@ class SquarePixels:
     def _square(self, image: PIL.Image.Image, resolution: int) -> Pixels:
         """The image's pixels as uint8 [R, R, 3]."""
         assert image.mode == "RGB", "load_image makes every image RGB"
-        if self._do_resize:
-            scaled = self._scaled_dimensions(image.size, resolution)
-            image = image.resize(scaled, resample=self._resample)
+        given = image.size
+        if self._background is not None:
+            image = _padded(image, self._background)
+        if self._size is not None:
+            assert self.own_side is not None
+            edges = {key: round(px * resolution / self.own_side) for key, px in self._size.items()}
+            image = image.resize(_dimensions(image.size, edges), resample=self._resample)
         pixels: Pixels = np.asarray(image)
-        if self._do_center_crop:
+        if self._crops:
             pixels = _center_crop(pixels, resolution)
         if pixels.shape != (resolution, resolution, 3):
             raise InputError(
-                f"an image has {image.width} x {image.height} pixels and this bundle scales none; "
-                f"pass {resolution} x {resolution}"
+                f"an image has {given[0]} x {given[1]} pixels and this bundle does not bring it to "
+                f"a square; pass {resolution} x {resolution}"
             )
         return pixels
 
-    def _scaled_dimensions(self, dimensions: tuple[int, int], resolution: int) -> tuple[int, int]:
-        """(width, height) after resizing; the long side is cut, not rounded, as HF does."""
-        if not self._keeps_aspect:
-            return resolution, resolution
-        width, height = dimensions
-        short, long = min(dimensions), max(dimensions)
-        if long > MAX_ASPECT_RATIO * short:
-            raise InputError(
-                f"an image has {width} x {height} pixels; one side may be at most "
-                f"{MAX_ASPECT_RATIO} times the other: cut it into pieces"
-            )
-        scaled = int(resolution * long / short)
-        return (resolution, scaled) if width <= height else (scaled, resolution)
+
+def _padded(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Image:
+    """In the middle of a square as large as its longer side."""
+    side = max(image.size)
+    if image.width == image.height:
+        return image
+    _check_aspect(image.size)
+    square = PIL.Image.new("RGB", (side, side), background)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def _dimensions(given: tuple[int, int], edges: Mapping[str, int]) -> tuple[int, int]:
+    """(width, height) after resizing; lengths are cut, not rounded, as HF does."""
+    if "height" in edges:
+        return edges["width"], edges["height"]
+    _check_aspect(given)
+    width, height = given
+    if "max_height" in edges:
+        scale = min(edges["max_height"] / height, edges["max_width"] / width)
+        return int(width * scale), int(height * scale)
+    shortest, short, long = edges["shortest_edge"], min(given), max(given)
+    exact: float = shortest
+    if (most := edges.get("longest_edge")) is not None and long / short * shortest > most:
+        exact = most * float(short) / float(long)
+        shortest = round(exact)
+    if most is not None and short == shortest:
+        return given
+    # The quotient of the axes themselves: rounding hangs on the order.
+    if width <= height:
+        return shortest, int(exact * height / width)
+    return int(exact * width / height), shortest
+
+
+def _check_aspect(given: tuple[int, int]) -> None:
+    width, height = given
+    if max(given) > MAX_ASPECT_RATIO * min(given):
+        raise InputError(
+            f"an image has {width} x {height} pixels; one side may be at most "
+            f"{MAX_ASPECT_RATIO} times the other: cut it into pieces"
+        )
 
 
 def _center_crop(pixels: Pixels, edge: int) -> Pixels:
@@ -136,43 +175,70 @@ def _levels(config: Mapping[str, Any]) -> Floats:
 
 def _check(config: Mapping[str, Any]) -> None:
     """Raises BundleError for a configuration that this preprocessor cannot follow exactly."""
-    if unknown := sorted(set(config) - _KEYS):
+    if unknown := sorted(map(str, set(config) - {*CONFIG_KEYS, *_OPTIONAL})):
         raise _wrong(f"has {', '.join(unknown)}, which this version does not know")
-    for step, needs in _REQUIRED.items():
+    for step, needs in _NEEDS.items():
+        if step in _OPTIONAL and step not in config:
+            continue
         if not isinstance(config.get(step), bool):
             raise _wrong(f"has {step} {config.get(step)!r}; accepted: true, false")
         if missing := [key for key in needs if config[step] and config.get(key) is None]:
             raise _wrong(f"has {step} but no {', '.join(missing)}")
+    if config.get("do_pad"):
+        _check_numbers("background", config["background"], _is_level)
     if config["do_resize"]:
         _check_resize(config)
-    if config["do_center_crop"] and not _is_pixels(config["crop_size"], "height", "width"):
-        raise _wrong(f"has crop_size {config['crop_size']!r}; accepted: height and width")
-    if config["do_rescale"] and not isinstance(config["rescale_factor"], (int, float)):
+    if config["do_center_crop"] and not _is_square(config["crop_size"]):
+        raise _wrong(f"has crop_size {config['crop_size']!r}; accepted: equal height and width")
+    if config["do_rescale"] and not _is_number(config["rescale_factor"]):
         raise _wrong(f"has rescale_factor {config['rescale_factor']!r}; accepted: a number")
     if config["do_normalize"]:
-        for key in ("image_mean", "image_std"):
-            if np.shape(config[key]) != (3,):
-                raise _wrong(f"has {key} {config[key]!r}; accepted: three numbers")
+        _check_numbers("image_mean", config["image_mean"], _is_number)
+        _check_numbers("image_std", config["image_std"], _is_positive)
 
 
 def _check_resize(config: Mapping[str, Any]) -> None:
-    by_edge = _is_pixels(config.get("size"), "shortest_edge")
-    if not by_edge and not _is_pixels(config.get("size"), "height", "width"):
-        raise _wrong(f"has size {config.get('size')!r}; accepted: shortest_edge, or height, width")
-    if by_edge and not config["do_center_crop"]:
-        raise _wrong("resizes by the shortest edge without a crop, so images keep their shape")
-    accepted = {int(resample) for resample in PIL.Image.Resampling}
-    if config.get("resample") not in accepted:
-        raise _wrong(f"has resample {config.get('resample')!r}; accepted: {sorted(accepted)}")
+    size = config["size"]
+    if not any(_is_pixels(size, keys) for keys in _SIZES):
+        accepted = "; ".join(", ".join(sorted(keys)) for keys in _SIZES)
+        raise _wrong(f"has size {size!r}; accepted: {accepted}")
+    fixed = _is_square(size)
+    padded = config.get("do_pad") and set(size) == {"shortest_edge"}
+    if not config["do_center_crop"] and not fixed and not padded:
+        raise _wrong(f"resizes to {size} without a crop, so images keep their shape")
+    accepted_filters = sorted(int(resample) for resample in PIL.Image.Resampling)
+    if type(config["resample"]) is not int or config["resample"] not in accepted_filters:
+        raise _wrong(f"has resample {config['resample']!r}; accepted: {accepted_filters}")
 
 
-def _is_pixels(value: object, *keys: str) -> bool:
-    """Whether `value` maps exactly `keys` to positive whole numbers."""
+def _check_numbers(key: str, values: Any, good: Callable[[object], bool]) -> None:
+    if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(map(good, values)):
+        raise _wrong(f"has {key} {values!r}; accepted: three numbers")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_positive(value: object) -> bool:
+    return _is_number(value) and value > 0  # type: ignore[operator]
+
+
+def _is_level(value: object) -> bool:
+    return type(value) is int and 0 <= value < 256
+
+
+def _is_pixels(value: object, keys: set[str]) -> bool:
+    """Whether `value` maps exactly `keys` to numbers of pixels."""
     return (
         isinstance(value, Mapping)
-        and set(value) == set(keys)
-        and all(type(edge) is int and edge > 0 for edge in value.values())
+        and set(value) == keys
+        and all(type(edge) is int and 0 < edge <= MOST_PIXELS for edge in value.values())
     )
+
+
+def _is_square(value: Any) -> bool:
+    return _is_pixels(value, {"height", "width"}) and value["height"] == value["width"]
 
 
 def _wrong(found: str) -> BundleError:

@@ -6,9 +6,9 @@ hands over no array and copies no cache.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import onnxruntime
 from tightrope.arrays import Array, Counts, Floats, Indices
 from tightrope.bundle import Bundle
 from tightrope.errors import BackendError
+from tightrope.foreign import translated
 from tightrope.interface.calls import (
     Call,
     Update,
@@ -71,7 +72,7 @@ class OnnxRuntimeBackend:
             if self._chosen_threads is not None:
                 options.intra_op_num_threads = self._chosen_threads
             file = self._bundle.graph(graph)
-            with _translated():
+            with self._bundle.damaged(graph.file):
                 self._sessions[graph] = onnxruntime.InferenceSession(
                     str(file), options, providers=["CPUExecutionProvider"]
                 )
@@ -183,15 +184,9 @@ def _spare(slots: Slots, side: int) -> dict[str, Array]:
     return {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """ONNX Runtime's own errors become BackendError."""
-    try:
-        yield
-    except Exception as error:  # its exception classes share no base but this
-        if type(error).__module__.startswith("onnxruntime"):
-            raise BackendError(f"ONNX Runtime failed: {error}") from error
-        raise
+def _translated() -> AbstractContextManager[None]:
+    """Inside, whatever ONNX Runtime raises is a BackendError."""
+    return translated(BackendError, "ONNX Runtime failed", "inspect --verify checks the bundle")
 
 
 def _check_version(minimum: str) -> None:

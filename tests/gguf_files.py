@@ -1,0 +1,281 @@
+"""Small GGUF files of Hugging Face models, laid out as llama.cpp's converter lays them out.
+
+Written with the package gguf, and from its own table of names: nothing of the reader is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+CORPUS = (
+    "The quick brown fox jumps over the lazy dog, doesn't it? We'll see: I'd say they've gone. "
+    "In 2024 or 1999, 3.14 and 12345 of 67 kg cost $1,000. def main(args): return args[0] + 1\n\n"
+    "Ärger über Öl; ça va, señor? Привет, мир! 你好，世界。今日は。안녕하세요 สวัสดี नमस्ते مرحبا "
+    "\tif (x >= 10) { y = x ** 2; }\r\n   three   spaces 😀👍🏽 ﬁ ½ ² Ⅳ Éclair "
+    "naïveté HELLOWorld helloWORLD "
+) * 20
+CONTROL, USER_DEFINED, BYTE, NORMAL = 3, 4, 6, 1
+Kind = gguf.GGMLQuantizationType
+F32 = Kind.F32
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A matrix that is quantised already: uint8 [rows, bytes]."""
+
+    codes: np.ndarray
+    kind: Any
+
+
+def byte_level(specials: Iterable[str] = (), size: int = 500, split: str | None = None) -> Any:
+    """A trained byte-level BPE of the tokenizers library; specials come first."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    steps: list[Any] = [] if split is None else [pre_tokenizers.Split(Regex(split), "isolated")]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(specials),
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator([CORPUS], trainer)
+    return tokenizer
+
+
+def metadata_of(
+    tokenizer: Any, user_defined: Iterable[str] = (), normal: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Keys of a byte-level tokenizer; added tokens are control unless named otherwise."""
+    state = json.loads(tokenizer.to_str())
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    added = {entry["content"] for entry in state["added_tokens"]} - set(normal)
+    kinds = [
+        USER_DEFINED if token in set(user_defined) else CONTROL if token in added else NORMAL
+        for token in tokens
+    ]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in state["model"]["merges"]],
+    }
+
+
+def digest(ids: Iterable[int]) -> str:
+    """Token ids in few letters."""
+    return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:10]
+
+
+def pieces(size: int) -> list[str]:
+    """Pieces of a trained vocabulary in the order in which they are merged, characters last."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False)
+    tokenizer.train_from_iterator([CORPUS.replace("\n", " ")], trainer)
+    vocabulary = tokenizer.get_vocab()
+    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+    return [
+        *(piece for piece in ordered if len(piece) > 1),
+        *("▁▁", "▁▁▁▁"),
+        *(piece for piece in ordered if len(piece) == 1),
+    ]
+
+
+def sentencepiece(pieces: Iterable[str], user_defined: Iterable[str] = ()) -> dict[str, Any]:
+    """Keys of a vocabulary of the model `llama`; earlier pieces are merged first."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    kinds = [2, CONTROL, CONTROL, *[BYTE] * 256]
+    for token in user_defined:
+        tokens.append(token)
+        kinds.append(USER_DEFINED)
+    scores = [0.0] * len(tokens)
+    for piece in dict.fromkeys(pieces):
+        if piece not in tokens:
+            tokens.append(piece)
+            kinds.append(NORMAL)
+            scores.append(-float(len(tokens)))
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.scores": scores,
+    }
+
+
+def config_of(architecture: str, **changes: Any) -> Any:
+    """A small config with odd changes."""
+    values: dict[str, Any] = {
+        "vocab_size": 300,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
+    return transformers.AutoConfig.for_model(architecture, **(values | changes))
+
+
+def model_of(config: Any, seed: int = 0) -> Any:
+    """A random model whose biases and norms are no zeros and ones either."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = model.eval().requires_grad_(False)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.5)
+            elif "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    return model
+
+
+def keys_of(model: Any, architecture: str) -> dict[str, Any]:
+    """Metadata that the converter writes for a model."""
+    config = model.config
+    rope = config.rope_parameters
+    head_dim = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    keys: dict[str, Any] = {
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "rope.freq_base": float(rope["rope_theta"]),
+    }
+    if head_dim != config.hidden_size // config.num_attention_heads:
+        keys |= {"attention.key_length": head_dim, "attention.value_length": head_dim}
+    if architecture == "llama":
+        keys |= {"rope.dimension_count": head_dim, "vocab_size": config.vocab_size}
+    if rope["rope_type"] in ("linear", "yarn"):
+        keys["rope.scaling.type"] = rope["rope_type"]
+        keys["rope.scaling.factor"] = float(rope["factor"])
+    if rope["rope_type"] == "yarn":
+        keys["rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
+        for name in ("beta_fast", "beta_slow"):
+            if name in rope:
+                keys[f"rope.scaling.yarn_{name}"] = float(rope[name])
+        if "attention_factor" in rope:
+            keys["rope.scaling.yarn_attn_factor"] = float(rope["attention_factor"])
+    return {f"{architecture}.{name}": value for name, value in keys.items()}
+
+
+def tensors_of(model: Any, architecture: str) -> dict[str, np.ndarray]:
+    """The file's tensors, float32: q and k of llama with rows in pairs, as it is rotated there."""
+    config = model.config
+    kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[architecture]
+    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        value = parameter.detach().float().numpy()
+        if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
+            heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+            half = value.shape[0] // heads // 2
+            order = [
+                head * 2 * half + side * half + pair
+                for head in range(heads)
+                for pair in range(half)
+                for side in range(2)
+            ]
+            value = value[order]
+        tensors[names.get_name(name, (".weight", ".bias"))] = value
+    rope = config.rope_parameters
+    if rope["rope_type"] == "llama3":
+        plain = 1 / rope["rope_theta"] ** (
+            np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
+        )
+        scaled = model.model.rotary_emb.inv_freq.numpy()
+        tensors["rope_freqs.weight"] = (plain / scaled).astype(np.float32)
+    renamed = {}
+    for name, value in tensors.items():
+        suffix = "" if name.endswith((".weight", ".bias")) else ".weight"
+        renamed[name + suffix] = value
+    return renamed
+
+
+def write(
+    file: Path,
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    architecture: str = "llama",
+    kind: Any = F32,
+) -> Path:
+    """A GGUF file; matrices are stored in `kind`, vectors in float32."""
+    writer = gguf.GGUFWriter(file, architecture)
+    for key, value in metadata.items():
+        _add(writer, key, value)
+    for name, value in tensors.items():
+        if isinstance(value, Coded):
+            writer.add_tensor(name, value.codes, raw_dtype=value.kind)
+        elif kind == F32 or value.ndim < 2:
+            writer.add_tensor(name, np.ascontiguousarray(value, np.float32))
+        elif kind == Kind.F16:
+            writer.add_tensor(name, value.astype(np.float16))
+        else:
+            writer.add_tensor(name, gguf.quantize(value, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)
+
+
+def file_of(
+    file: Path,
+    model: Any,
+    metadata: Mapping[str, Any],
+    architecture: str = "llama",
+    kind: Any = F32,
+) -> Path:
+    """The file of a model, with a tokenizer's metadata."""
+    keys = keys_of(model, architecture) | dict(metadata)
+    return write(file, keys, tensors_of(model, architecture), architecture, kind)
+
+
+def place(model: Any, name: str, value: np.ndarray) -> None:
+    """Put a tensor of a llama file back into its model; undoes `tensors_of`, row by row."""
+    config = model.config
+    for own, parameter in model.named_parameters():
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+        if names.get_name(own, (".weight", ".bias")) != name:
+            continue
+        if "q_proj" in own or "k_proj" in own:
+            heads = config.num_attention_heads if "q_proj" in own else config.num_key_value_heads
+            half = value.shape[0] // heads // 2
+            rows = np.arange(value.shape[0]).reshape(heads, half, 2)
+            value = value[np.concatenate([rows[..., 0], rows[..., 1]], 1).reshape(-1)]
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))

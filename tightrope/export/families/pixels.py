@@ -1,0 +1,100 @@
+"""A checkpoint's image processor as preprocessor.json: everything stated, nothing left to a class.
+
+What config.json or the processor's own file leaves out is the default of its class, which is asked
+for it here: the runtime has no transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import SizeDict
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from tightrope.errors import BundleError, UnsupportedModel
+from tightrope.export.accounting import Account, Harmless, WithoutEffect
+from tightrope.export.foreign import reading, silence
+from tightrope.inputs.prepare.pixels import CONFIG_KEYS, SquarePixels
+
+WAY_OUT = "take the image processor's file from where the checkpoint was published"
+HARMLESS = (
+    Harmless(r"do_convert_rgb", "images arrive as RGB"),
+    Harmless(r"_valid_processor_keys|_valid_kwargs_names", "a list of keys"),
+    Harmless(
+        r"return_tensors|data_format|input_data_format|device|disable_grouping|return_metadata",
+        "the form of the result, which is fixed here",
+    ),
+    Harmless(r"default_to_square", "whether one number is a square; its class decides it"),
+    Harmless(r"image_seq_length|patch_size|num_additional_image_tokens", "said by config.json"),
+    Harmless(r"image_token|vision_feature_select_strategy|chat_template", "not about pixels"),
+)
+"""Keys of an image processor that change no pixel."""
+_CLASSES = ("image_processor_type", "feature_extractor_type", "processor_class")
+"""Keys that name what reads the others."""
+_UNUSED = ("pad_size",)
+"""Read by transformers only where images are padded to a common size."""
+
+
+def square_pixels(
+    folder: Path, stored: Mapping[str, Any], side: int
+) -> tuple[dict[str, Any], list[WithoutEffect]]:
+    """preprocessor.json of images that become `side` x `side`, and keys that are without effect.
+
+    stored: the image processor as its file has it. Raises UnsupportedModel naming what is not
+    understood, and where another size comes out than the tower takes.
+    """
+    with silence(), reading(f"{folder} has no image processor that can be read", WAY_OUT):
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    pads_to_square = isinstance(processor, LlavaImageProcessorPil)
+    if not pads_to_square and type(processor)._preprocess is not PilBackend._preprocess:
+        raise UnsupportedModel(
+            f"the image processor is a {type(processor).__name__}, whose steps are not known here; "
+            "accepted: those of CLIP, LLaVA and SigLIP"
+        )
+    account = Account("keys of the image processor", stored, HARMLESS, WAY_OUT)
+    account.take_all((*CONFIG_KEYS, *_CLASSES))
+    config = {key: _plain(getattr(processor, key, None)) for key in CONFIG_KEYS}
+    config |= {key: bool(value) for key, value in config.items() if key.startswith("do_")}
+    if not config["do_pad"]:
+        account.take_all(_UNUSED)
+    elif not pads_to_square:
+        raise UnsupportedModel(
+            f"the image processor has do_pad, which of a {type(processor).__name__} pads images to "
+            "the largest of a batch: here each is prepared alone"
+        )
+    for key in ("image_mean", "image_std"):
+        if isinstance(config[key], (int, float)):
+            config[key] = [config[key]] * 3
+    mean = config["image_mean"] or (0, 0, 0)
+    config["background"] = [int(level * 255) for level in mean] if config["do_pad"] else None
+    without_effect = account.close()
+    config = {key: value for key, value in config.items() if value is not None}
+    _check(config, side)
+    return config, without_effect
+
+
+def _check(config: dict[str, Any], side: int) -> None:
+    try:
+        own = SquarePixels(config).own_side
+    except BundleError as error:
+        said = str(error).removeprefix("preprocessor.json ").partition("; export")[0]
+        raise UnsupportedModel(f"the image processor {said}; {WAY_OUT}") from error
+    if own not in (None, side):
+        raise UnsupportedModel(
+            f"the image processor makes pictures of {own} x {own} pixels, the tower takes "
+            f"{side} x {side}; {WAY_OUT}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it; sizes without their empty entries."""
+    if isinstance(value, SizeDict):
+        return dict(value)
+    if isinstance(value, IntEnum):  # filters
+        return int(value)
+    return list(value) if isinstance(value, (list, tuple)) else value

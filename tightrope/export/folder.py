@@ -1,0 +1,135 @@
+"""What a Hugging Face folder must not say, because nothing here follows it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tightrope.errors import UnsupportedModel
+from tightrope.export.accounting import Account, Harmless, WithoutEffect, listed
+from tightrope.export.weight_files import is_plain
+
+HARMLESS_TENSORS = (
+    Harmless(r".*rotary_emb\.inv_freq", "rotary_emb.inv_freq follows from config.json"),
+    Harmless(r".*\.position_ids", "position_ids count from 0"),
+)
+_SILENT = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
+_TAKEN = {
+    "default": ("rope_theta",),
+    "linear": ("rope_theta", "factor"),
+    "llama3": (
+        "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+    "yarn": (
+        "rope_theta", "factor", "original_max_position_embeddings", "attention_factor",
+        "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate",
+    ),
+}  # fmt: skip
+"""What transformers reads of each kind of rotary positions."""
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+_HARMLESS_ROPE = (Harmless("finetuned", "finetuned is a remark"),)
+
+
+def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
+    """Entries of config.json that are without effect.
+
+    Raises UnsupportedModel for quantised weights, code of the checkpoint's own, and rotary
+    positions that transformers would not compute as the file says.
+    """
+    found = []
+    for part in (config, config.get("text_config") or {}, config.get("vision_config") or {}):
+        if isinstance(part, dict):
+            _refuse_quantised(part)
+            refuse_code("config.json", part)
+            found += _check_rope(part)
+    return found
+
+
+def _refuse_quantised(config: dict[str, Any]) -> None:
+    for key in ("quantization_config", "compression_config"):
+        if quantised := config.get(key):
+            method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+            raise UnsupportedModel(
+                f"the checkpoint is quantised by {method or 'an unnamed method'} ({key}), which "
+                "is not read here; take the one that it was made from"
+            )
+
+
+def refuse_code(file: str, content: dict[str, Any]) -> None:
+    """Raises UnsupportedModel where a JSON file names classes of the checkpoint's own."""
+    if content.get("auto_map"):
+        raise UnsupportedModel(
+            f"{file} has an auto_map: the checkpoint needs code of its own, which is never run; "
+            "take a version that transformers knows by itself"
+        )
+
+
+def _check_rope(config: dict[str, Any]) -> list[WithoutEffect]:
+    found = []
+    for key in ("rope_scaling", "rope_parameters"):
+        values = config.get(key)
+        if not isinstance(values, dict):
+            continue
+        account = Account(f"keys of {key}", values, _HARMLESS_ROPE)
+        kinds = [account.take(name) for name in ("rope_type", "type")]
+        kind = next((kind for kind in kinds if kind is not None), "default")
+        if None not in kinds and kinds[0] != kinds[1]:
+            raise UnsupportedModel(f"{key} has rope_type {kinds[0]!r} and type {kinds[1]!r}")
+        if kind in LENGTH_DEPENDENT:
+            raise UnsupportedModel(
+                f"rope_type is {kind!r}: its frequencies change with the prompt's length, which a "
+                f"graph cannot follow; accepted: {', '.join(_TAKEN)}"
+            )
+        if kind not in _TAKEN:
+            raise UnsupportedModel(f"rope_type is {kind!r}; accepted: {', '.join(_TAKEN)}")
+        if values.get("partial_rotary_factor") in (None, 1.0):
+            account.take("partial_rotary_factor")
+        account.take_all(_TAKEN[kind])
+        found += account.close()
+    if config.get("partial_rotary_factor") not in (None, 1.0):
+        raise UnsupportedModel(
+            f"partial_rotary_factor is {config['partial_rotary_factor']!r}; accepted: 1.0"
+        )
+    return found
+
+
+def account_tensors(
+    model: Any, stored: dict[str, str], unexpected: set[str]
+) -> list[WithoutEffect]:
+    """Stored tensors that are without effect, after `model` was loaded of them.
+
+    stored: name -> dtype; unexpected: what transformers found no place for. Raises
+    UnsupportedModel naming tensors without a place, and parameters that are not stored as floats.
+    """
+    # transformers leaves names that match these patterns of a class out of its report.
+    silent = [*(model._keys_to_ignore_on_load_unexpected or ()), *_SILENT]
+    passed_over = {
+        name
+        for name in stored.keys() - model.state_dict().keys()
+        if any(re.search(pattern, name) for pattern in silent)
+    }
+    account = Account(
+        "tensors of the checkpoint",
+        dict.fromkeys(sorted(unexpected | passed_over)),
+        HARMLESS_TENSORS,
+        "config.json is of another model, or the model needs code that is not here",
+    )
+    without_effect = account.close()
+    left = unexpected | passed_over
+    if coded := [n for n, dtype in stored.items() if n not in left and not is_plain(dtype)]:
+        raise UnsupportedModel(
+            f"weights that are no plain floats: {listed([f'{n} {stored[n]}' for n in coded])}; "
+            "take a checkpoint that is not quantised"
+        )
+    return without_effect
+
+
+def check_tied(model: Any) -> None:
+    """Raises UnsupportedModel where config.json ties a head that is stored with other values."""
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.tie_word_embeddings and head.weight is not table.weight:
+        raise UnsupportedModel(
+            "lm_head.weight is not the embeddings, though config.json ties the two: set "
+            "tie_word_embeddings to false there"
+        )

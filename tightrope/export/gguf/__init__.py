@@ -1,0 +1,1 @@
+"""GGUF files, read from their own definition: the file alone decides what the model is."""

@@ -1,0 +1,134 @@
+"""The tensors of a GGUF file, dequantised and laid out as Hugging Face's model has them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+
+from tightrope.arrays import Floats
+from tightrope.errors import UnsupportedModel
+from tightrope.export.accounting import Account, WithoutEffect, listed
+from tightrope.export.foreign import reading
+from tightrope.export.gguf.architectures import Architecture
+from tightrope.export.gguf.config import WAY_OUT
+from tightrope.export.gguf.file import GgufFile
+
+ROPE_FREQS = "rope_freqs.weight"
+_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+
+
+def fill(model: Any, file: GgufFile, architecture: Architecture) -> list[WithoutEffect]:
+    """Give `model`, float32, the file's weights, one tensor at a time.
+
+    Returns what is without effect; raises UnsupportedModel naming tensors that are missing,
+    misshapen, in a quantisation that cannot be undone, or have no place.
+    """
+    account = Account("tensors of the file", file.tensors, way_out=WAY_OUT)
+    parameters = dict(model.named_parameters())
+    places = check(parameters, file, architecture)
+    heads = model.config.num_attention_heads, model.config.num_key_value_heads
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            source = places.get(name)
+            if source is None:
+                parameter.zero_()  # a bias that the file leaves out
+                continue
+            value = dequantise(account.take(source))
+            if _LAYER.fullmatch(source) and source.split(".")[2] in architecture.permuted:
+                value = interleaved_to_halves(value, heads[".attn_k." in source])
+            parameter.copy_(torch.from_numpy(value))
+    if ROPE_FREQS in file.tensors:
+        _scale_rotary(model, dequantise(account.take(ROPE_FREQS)), file)
+    return account.close()
+
+
+def check(
+    parameters: dict[str, torch.Tensor], file: GgufFile, architecture: Architecture
+) -> dict[str, str]:
+    """Parameter -> its tensor in the file; the parameters may be on the meta device.
+
+    Raises UnsupportedModel as `fill` does, before anything is dequantised.
+    """
+    places, missing, misshapen = {}, [], []
+    sources = {place_of(name, architecture): name for name in file.tensors}
+    for name, parameter in parameters.items():
+        source = sources.get(name)
+        if source is None:
+            if not name.endswith(".bias"):
+                missing.append(name)
+            continue
+        found = [int(length) for length in reversed(file.tensors[source].shape)]
+        if found != list(parameter.shape):
+            misshapen.append(f"{source} {found} instead of {list(parameter.shape)}")
+        places[name] = source
+    for problem, names in (("no tensors for", missing), ("misshapen tensors:", misshapen)):
+        if names:
+            raise UnsupportedModel(f"{file.path} has {problem} {listed(names)}; {WAY_OUT}")
+    left = Account("tensors of the file", file.tensors, way_out=WAY_OUT)
+    left.take_all([*places.values(), ROPE_FREQS])
+    left.close()
+    _check_quantisations(file)
+    return places
+
+
+def place_of(name: str, architecture: Architecture) -> str | None:
+    """Hugging Face's name of a tensor; None if the architecture has no place for it."""
+    if name in architecture.whole:
+        return architecture.whole[name]
+    layer = _LAYER.fullmatch(name)
+    if layer is None or layer[2] not in architecture.layer:
+        return None
+    return f"model.layers.{int(layer[1])}.{architecture.layer[layer[2]]}.{layer[3]}"
+
+
+def _check_quantisations(file: GgufFile) -> None:
+    known: set[Any] = set()
+    for name, tensor in file.tensors.items():
+        kind = tensor.tensor_type
+        if kind in known:
+            continue
+        try:
+            gguf.dequantize(np.zeros(gguf.GGML_QUANT_SIZES[kind][1], np.uint8), kind)
+        except NotImplementedError as error:
+            raise UnsupportedModel(
+                f"{file.path} has {name} in {kind.name}, which the package gguf cannot "
+                "dequantise; take a file of another quantisation"
+            ) from error
+        known.add(kind)
+
+
+def dequantise(tensor: Any) -> Floats:
+    """A `gguf.ReaderTensor` as float32, in numpy's order of axes."""
+    with reading(f"{tensor.name} cannot be dequantised"):
+        value: Floats = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
+        value = value.reshape([int(length) for length in reversed(tensor.shape)])
+        # Plain floats are still the file's own, mapped for reading.
+        return np.ascontiguousarray(value) if value.flags.writeable else value.copy()
+
+
+def interleaved_to_halves(value: Floats, heads: int) -> Floats:
+    """Rows of each head from (0, 0', 1, 1', ...), pairs side by side, to (0, 1, ..., 0', 1', ...).
+
+    llama.cpp rotates neighbours, Hugging Face the two halves of a head.
+    """
+    pairs = value.shape[0] // heads // 2
+    split = value.reshape(heads, pairs, 2, *value.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(value.shape)
+
+
+def _scale_rotary(model: Any, factors: Floats, file: GgufFile) -> None:
+    """`rope_freqs.weight` [D/2]: by what each rotary frequency is divided (Llama 3.1's scaling)."""
+    rotary = model.model.rotary_emb
+    if factors.shape != tuple(rotary.inv_freq.shape) or not (
+        np.isfinite(factors).all() and (factors > 0).all()
+    ):
+        raise UnsupportedModel(
+            f"{file.path} has {ROPE_FREQS} of shape {list(factors.shape)}; accepted: "
+            f"{list(rotary.inv_freq.shape)} numbers above 0"
+        )
+    rotary.inv_freq.copy_(rotary.inv_freq / torch.from_numpy(factors))
+    rotary.original_inv_freq.copy_(rotary.inv_freq)
