@@ -56,6 +56,8 @@ def profile(
 
 
 def _print_for_people(record: LatencyRecord) -> None:
+    from tightrope.latency import Estimate
+
     key, held_out = record.key, record.held_out
     print_pairs(
         "Measured",
@@ -66,7 +68,19 @@ def _print_for_people(record: LatencyRecord) -> None:
             ("requests", f"{record.requests} of {record.points} kinds in {record.seconds:.0f} s"),
         ],
     )
-    print_table("\nModel", ("what", "ms"), _model_rows(record.model))
+    model = record.model
+    print_table("\nModel", ("what", "ms"), _model_rows(model))
+    columns = ("mean", "p50", "p95", "p99")
+    spreads = {"first token": model.ttft, "a token": model.tpot, "in all": model.total}
+    print_table(
+        "\nSpread, of what the model says",
+        ("", *columns),
+        [
+            (name, *(f"{value:.2f}" for value in Estimate(1.0, spread).to_dict().values()))
+            for name, spread in spreads.items()
+        ],
+        numbers=columns,
+    )
     print_pairs(
         "\nHeld out: each kind predicted by the others",
         [
