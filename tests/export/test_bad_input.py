@@ -134,6 +134,16 @@ CONFIGS: dict[str, tuple[str, Edit, str]] = {
         lambda c: c.update(vision_feature_select_strategy="full"),
         "strategy is 'full'",
     ),
+    "a side that patches do not fill": (
+        "llava",
+        lambda c: c["vision_config"].update(image_size=60),
+        "own side is 60 pixels, no multiple of its patch of 14; name a --resolution",
+    ),
+    "an image token beyond the tokenizer": (
+        "llava",
+        lambda c: c.update(image_token_id=100_000),
+        "image_token_id is 100000, which is none of the tokenizer's",
+    ),
     "several layers": ("llava", lambda c: c.update(vision_feature_layer=[-2, -3]), "one layer"),
     "no layer": ("llava", lambda c: c.update(vision_feature_layer=0), r"layer is 0.*1\.\.3"),
     "a layer too deep": ("llava", lambda c: c.update(vision_feature_layer=-4), "has 3 layers"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tightrope.bundle import Bundle
+from tightrope.checks import shown
 from tightrope.errors import BundleError, InputError
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.options import Prompt
@@ -78,11 +79,11 @@ class Language:
         """
         if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
             raise InputError(
-                f"prompt is {prompt!r}; accepted: a question, a list of token ids, or a list of "
-                "messages"
+                f"prompt is {shown(prompt)}; accepted: a question, a list of token ids, or a list "
+                "of messages"
             )
         if not prompt and (num_images == 0 or not isinstance(prompt, str)):
-            raise InputError(f"prompt is {prompt!r}, which is empty; give a question")
+            raise InputError(f"prompt is {shown(prompt)}, which is empty; give a question")
         if self._vision is None and num_images:
             raise InputError(f"{num_images} images were given, but the bundle sees none")
         if thinking is not None and not self._thinks:
@@ -110,7 +111,9 @@ class Language:
     def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
         for token in prompt:
             if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
-                raise InputError(f"the prompt has {token!r} among token ids; accepted: ids alone")
+                raise InputError(
+                    f"the prompt has {shown(token)} among token ids; accepted: ids alone"
+                )
         ids = [int(token) for token in prompt]
         if bad := [token for token in ids if not 0 <= token < self._vocab]:
             raise InputError(f"token id {bad[0]} is outside the vocabulary of {self._vocab}")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
+from tightrope.checks import shown
 from tightrope.errors import BundleError, InputError
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.tokenizer import Tokenizer
@@ -74,15 +75,18 @@ def _checked(messages: Messages) -> list[dict[str, Any]]:
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Sequence) or not messages:
-        raise InputError(f"messages are {messages!r}; accepted: a string, or a list of messages")
+        raise InputError(
+            f"messages are {shown(messages)}; accepted: a string, or a list of messages"
+        )
     return [_checked_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
 def _checked_message(message: object, name: str) -> dict[str, Any]:
     if not isinstance(message, Mapping) or "role" not in message:
-        raise InputError(f"{name} is {message!r}; accepted: an object with role and content")
-    if message["role"] not in ROLES:
-        raise InputError(f"{name} has role {message['role']!r}; accepted: {', '.join(ROLES)}")
+        raise InputError(f"{name} is {shown(message)}; accepted: an object with role and content")
+    role = message["role"]
+    if not isinstance(role, str) or role not in ROLES:
+        raise InputError(f"{name} has role {shown(role)}; accepted: {', '.join(ROLES)}")
     # What clients give back has all its keys: None says that it has none of them.
     plain = {key: value for key, value in _plain(message, name).items() if value is not None}
     reasoning = next((plain[key] for key in _REASONING if key in plain), None)
@@ -93,7 +97,7 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
     if content is None and plain["role"] == "assistant" and plain.get("tool_calls"):
         return plain
     if not isinstance(content, (str, list)):
-        raise InputError(f"{name} has content {content!r}; accepted: a string or parts")
+        raise InputError(f"{name} has content {shown(content)}; accepted: a string or parts")
     if isinstance(content, list):
         for part in content:
             _check_part(part, plain["role"], name)
@@ -108,7 +112,7 @@ def _check_part(part: Any, role: str, name: str) -> None:
     text = part.get("text") if isinstance(part, dict) else None
     if not isinstance(text, str) or part != {"type": "text", "text": text}:
         raise InputError(
-            f'{name} has a part {part!r}; accepted: {{"type": "text", "text": ...}} and '
+            f'{name} has a part {shown(part)}; accepted: {{"type": "text", "text": ...}} and '
             '{"type": "image"}, the images themselves being passed apart'
         )
 
