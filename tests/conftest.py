@@ -140,6 +140,12 @@ def oracle() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """The latency model and the workloads of `latency_models.py`, made up and known."""
+    return load_module(HERE / "latency_models.py")
+
+
+@pytest.fixture(scope="session")
 def parts_of() -> Callable[[Model], Loaded]:
     """`parts_of(model)`: its bundle's parts, opened once more on the same backend."""
     from tightrope.runtime.loaded import Loaded

@@ -175,7 +175,7 @@ WRONG_ENTRIES: dict[str, Edit] = {
     "unknown entries": lambda m: m.update(colour="red"),
     "dims has unknown entries": lambda m: m["dims"].update(depth=3),
     "num_hidden_layers": lambda m: m["dims"].pop("num_hidden_layers"),
-    "'slots'": lambda m: m.pop("slots"),
+    "has no slots": lambda m: m.pop("slots"),
     "slots is '64'": lambda m: m.update(slots="64"),
     "slots is 64.0": lambda m: m.update(slots=64.0),
     "slots is True": lambda m: m.update(slots=True),

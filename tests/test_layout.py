@@ -82,7 +82,9 @@ def test_importing_loads_nothing_heavy_and_no_part_under_its_bare_name(statement
     assert packages & set(PARTS) == set()
 
 
-@pytest.mark.parametrize("command", ["", "run", "export", "bench", "task score", "task make"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "export", "bench", "profile", "inspect", "task score", "task make"]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     arguments = ["tightrope", *command.split(), "--help"]
     loaded = modules_after(f"import tightrope.cli; sys.argv = {arguments}; tightrope.cli.main()")

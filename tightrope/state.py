@@ -2,20 +2,26 @@
 
 NAME.state/
   stamp.json      size, mtime and inode of each file when it was last hashed
+  profile.lock    held while something is measured
   latency/        what requests cost on one board, see `tightrope.latency_file`
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tightrope.errors import InputError
+
 STAMP = "stamp.json"
+LOCK = "profile.lock"
 Stamps = dict[str, list[Any]]
 
 
@@ -76,3 +82,32 @@ def set_aside(file: Path) -> Path | None:
         return file.rename(aside)
     except OSError:
         return None
+
+
+@contextlib.contextmanager
+def held(bundle: Path) -> Iterator[None]:
+    """The bundle's state folder, to this process alone, for what two must not measure at once.
+
+    Raises InputError naming the process that holds it, or the folder that cannot be written.
+    """
+    file = state_folder(bundle) / LOCK
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{file.parent} cannot be written ({error}); name another folder in TIGHTROPE_STATE"
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            raise InputError(
+                f"{file.parent} is being measured by process {stream.read().strip() or 'unknown'}; "
+                "wait for it, or end it"
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield  # the lock goes with the stream

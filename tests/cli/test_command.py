@@ -12,7 +12,18 @@ from tightrope.errors import BackendError, BudgetUnreachable, BundleError, Input
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-SUBCOMMANDS = ("demo", "export", "inspect", "run", "bench", "build", "methods", "doctor", "task")
+SUBCOMMANDS = (
+    "demo",
+    "export",
+    "inspect",
+    "run",
+    "bench",
+    "profile",
+    "build",
+    "methods",
+    "doctor",
+    "task",
+)
 
 
 def assert_one_sentence(text: str) -> None:
@@ -52,6 +63,13 @@ def test_version_is_printed_alone(command: Command) -> None:
         ("run", "x.bundle"),
         ("run", "x.bundle", "--chat", "--json"),
         ("bench", "x.bundle", "--keep", "64"),
+        ("profile", "x.bundle"),
+        ("profile", "x.bundle", "--latency-only", "--minutes", "0"),
+        ("profile", "x.bundle", "--latency-only", "--minutes", "nan"),
+        ("run", "x.bundle", "question", "--dry-run", "--n", "2"),
+        ("run", "x.bundle", "--dry-run", "--chat"),
+        ("inspect", "x.bundle", "--power-mode", "15W"),
+        ("inspect", "x.bundle", "--board", "Orin Toaster"),
         ("build", "x.bundle", "--plugins", "some"),
     ],
 )

@@ -249,6 +249,40 @@ def test_bench_prints_one_json_object_and_a_table(bundle: str) -> None:
     assert "visionzip, keep 25%" in table.stdout
 
 
+def test_a_request_is_counted_and_once_latency_is_profiled_predicted(
+    bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIGHTROPE_STATE", str(tmp_path))
+    dry = ("run", bundle, QUESTION, "--image", IMAGE, "--selector", "visionzip", "--keep", "25%")
+    before = json.loads(tightrope(*dry, "--dry-run", "--json").stdout)
+    assert before["prediction"] is None
+    assert "--latency-only" in before["notes"][0]
+    assert (before["visual_tokens"], before["visual_tokens_kept"]) == (576, 144)
+
+    measured = tightrope("profile", bundle, "--latency-only", "--minutes", "0.4", "--json")
+    assert (measured.returncode, measured.stderr) == (0, "")
+    record = json.loads(measured.stdout)
+    (file,) = (tmp_path / "latency").iterdir()
+    assert json.loads(file.read_text(encoding="utf-8")) == record
+    assert record["points"] >= 6 and record["seconds"] < 40
+
+    after = tightrope(*dry, "--dry-run")
+    assert after.returncode == 0
+    assert all(word in after.stdout for word in ("first token", "p95", "prefill", "144"))
+    told = json.loads(tightrope(*dry, "--dry-run", "--json").stdout)
+    assert {**told, "prediction": None, "notes": before["notes"]} == before
+    assert told["prediction"]["ttft"]["p95_ms"] >= told["prediction"]["ttft"]["p50_ms"] > 0
+
+
+def test_inspect_adds_what_a_boards_data_sheet_promises(bundle: str) -> None:
+    result = tightrope("inspect", bundle, "--board", "Orin Nano 8GB", "--power-mode", "25W")
+    assert result.returncode == 0
+    assert "guessed from the board's data sheet; measured nowhere" in result.stdout
+    told = json.loads(tightrope("inspect", bundle, "--board", "Orin Nano 8GB", "--json").stdout)
+    assert told["data_sheet"]["device"]["power_mode"] == "MAXN_SUPER"
+    assert told["data_sheet"]["tpot_ms"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

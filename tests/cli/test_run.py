@@ -31,6 +31,7 @@ def answer(text: str, samples: tuple[Any, ...] | None = None) -> Any:
         samples=samples,
         backend="null",
         finish_reason="stop",
+        stop=SimpleNamespace(text="</s>", token_id=2),
         to_dict=lambda: told,
     )
 
@@ -108,6 +109,7 @@ def test_explain_leaves_the_answer_alone_on_standard_output(model: ScriptedModel
     result = run("q", "--explain")
     assert result.stdout == "a cup\n"
     assert "ttft_ms" in result.stderr
+    assert "'</s>' (token 2)" in result.stderr
     assert "12.3" in result.stderr
 
 

@@ -20,6 +20,7 @@ from tightrope.cli.doctor import doctor
 from tightrope.cli.export import export
 from tightrope.cli.inspect import inspect
 from tightrope.cli.methods import methods
+from tightrope.cli.profile import profile
 from tightrope.cli.run import run
 from tightrope.cli.task import app as task_app
 from tightrope.errors import BudgetUnreachable, InputError, TightropeError
@@ -123,6 +124,6 @@ def demo() -> None:
     run_demo()
 
 
-for _command in (export, inspect, run, bench, build, methods, doctor):
+for _command in (export, inspect, run, bench, profile, build, methods, doctor):
     app.command()(_command)
 app.add_typer(task_app, name="task")

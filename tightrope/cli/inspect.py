@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,10 @@ from tightrope.bundle import Bundle, Manifest
 from tightrope.cli.export import parity_rows
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import bytes_text, print_json, print_pairs
+from tightrope.errors import InputError
 from tightrope.interface.onnx import ITEM_BYTES
+from tightrope.jetson.device import Device, find_device
+from tightrope.jetson.roofline import DevicePrediction, decoder_sizes, predict_from_device
 from tightrope.schemas import versioned
 
 
@@ -24,13 +27,28 @@ def inspect(
             "--verify", metavar="", help="Hash every file again, whatever was remembered."
         ),
     ] = False,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Adds what its data sheet promises, such as 'Orin Nano 8GB'."
+        ),
+    ] = None,
+    power_mode: Annotated[
+        str | None, typer.Option(metavar="MODE", help="Of that board; its fastest if left out.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what a bundle was made from and for, its files, and the memory it needs."""
+    if power_mode is not None and board is None:
+        raise InputError(f"--power-mode is {power_mode!r} but --board is missing; name one")
+    device = None if board is None else find_device(board, power_mode)
     manifest = Bundle.open(bundle, verify=verify).manifest
     memory = resident_memory(manifest)
+    promised = None if device is None else promise(device, manifest)
     if json:
-        values = {"bundle": manifest.to_dict(), "memory_bytes": memory}
+        values: dict[str, Any] = {"bundle": manifest.to_dict(), "memory_bytes": memory}
+        if promised is not None:
+            values["data_sheet"] = asdict(promised)
         print_json(versioned("inspect", values))
         return
     print_pairs(str(bundle), _facts(manifest))
@@ -45,6 +63,14 @@ def inspect(
         [(name, bytes_text(size)) for name, size in memory.items()],
         numbers=True,
     )
+    if promised is not None:
+        _print_promise(promised, manifest.prefill_chunk)
+
+
+def promise(device: Device, manifest: Manifest) -> DevicePrediction:
+    """A full prefill call on the device, and steps behind it; nothing of it was measured."""
+    chunk = manifest.prefill_chunk
+    return predict_from_device(device, decoder_sizes(manifest), prompt_tokens=chunk, context=chunk)
 
 
 def resident_memory(manifest: Manifest) -> dict[str, int]:
@@ -69,6 +95,18 @@ def resident_memory(manifest: Manifest) -> dict[str, int]:
         "slots at capacity, standard graphs": slot_values * ITEM_BYTES[manifest.activations],
         "embeddings, at most": dims.vocab_size * dims.hidden_size * ITEM_BYTES[manifest.embeddings],
     }
+
+
+def _print_promise(promised: DevicePrediction, tokens: int) -> None:
+    device = promised.device
+    print_pairs(
+        f"\n{device.name}, {device.power_mode}, guessed from {promised.basis}",
+        [
+            (f"prefill of {tokens} tokens", f"{promised.prefill_ms:.0f} ms"),
+            (f"a token behind {tokens} slots", f"{promised.tpot_ms:.1f} ms"),
+        ],
+        numbers=True,
+    )
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tightrope.cli.count import print_count
 from tightrope.cli.options import (
     Backend,
     BundlePath,
@@ -72,6 +73,12 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain", metavar="", help="Add what was spent and how long it took.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", metavar="", help="Tell tokens, slots and predicted time; answer nothing."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Ask a bundle a question about text and images, and print the answer as it comes."""
@@ -95,6 +102,8 @@ def run(
     images = list(image or ())
     if chat and (json or n != 1):
         raise InputError("--chat streams one answer after another; it takes neither --json nor --n")
+    if dry_run and (chat or n != 1):
+        raise InputError("--dry-run tells of one answer; it takes neither --chat nor --n")
     if not chat and question is None:
         question = _question_from_stdin()
 
@@ -111,6 +120,9 @@ def run(
             {"role": "system", "content": system},
             {"role": "user", "content": question},
         ]
+    if dry_run:
+        print_count(model.count(prompt, images, max_tokens=max_tokens, point=point), json=json)
+        return
     if json or n != 1:
         answer = model.generate(prompt, images=images, n=n, **options)
         _print_finished(answer, json=json)

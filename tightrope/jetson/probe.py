@@ -98,7 +98,7 @@ def read_machine(root: Path = ROOT) -> Machine:
         kernel=platform.release(),
         architecture=platform.machine(),
         cpu=_cpu_name(root),
-        num_cores=_num_cores(),
+        num_cores=num_cores(),
         python=platform.python_version(),
         memory_bytes=memory.get("MemTotal"),
         memory_available_bytes=memory.get("MemAvailable"),
@@ -172,6 +172,7 @@ def find_module(module_id: str) -> Module | None:
             continue
         table = tomllib.loads(file.read_text(encoding="utf-8"))
         for row in table["module"]:
+            row.pop("power_modes", None)
             if module_id in row.pop("ids"):
                 return Module(
                     family=table["family"], compute_capability=table["compute_capability"], **row
@@ -190,7 +191,8 @@ def find_jetpack(l4t: str) -> JetPack | None:
     return JetPack(**{key: value for key, value in row.items() if key != "l4t"})
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

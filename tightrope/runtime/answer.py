@@ -39,6 +39,10 @@ class Timings:
 
     image_ms: float = 0.0
     """Decoding and preprocessing images."""
+    image_decode_ms: float = 0.0
+    """Of these, decoding and hashing."""
+    preprocess_ms: float = 0.0
+    """Of these, scaling and normalising."""
     vision_ms: float = 0.0
     select_ms: float = 0.0
     prefill_ms: float = 0.0

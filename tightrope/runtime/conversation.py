@@ -79,7 +79,8 @@ class Conversation:
         keep_inside: visual tokens that the schedule leaves, over all images of the call.
         Raises InputError before anything runs where the slots cannot hold it.
         """
-        length, chunk = len(stream.ordinals), self.loaded.manifest.prefill_chunk
+        manifest = self.loaded.manifest
+        length, chunk = len(stream.ordinals), manifest.prefill_chunk
         self.check_fits(length, len(stream.visual), keep_inside, settings)
         selection = self._selection(stream.visual, keep_inside, settings)
         rope = self.loaded.rope(stream.ordinals)
@@ -96,7 +97,7 @@ class Conversation:
                 selection,
             )
             seen = call.tokens_per_layer()
-            self.slots.make_room(seen, self._most(seen, settings))
+            self.slots.make_room(seen, most_slots(self.slots, seen, settings, manifest.slots))
             logits, update = self.loaded.backend.prefill(self.slots, call, cancel)
             self.slots.commit(update)
             self.slots.trim(settings.kv_budget, settings.policy)
@@ -110,22 +111,13 @@ class Conversation:
         self.keys += token_ids
         self.next_ordinal += len(token_ids)
 
-    def _most(self, seen: Counts, settings: Settings) -> Counts:
-        """Slots that each layer may have in a prefill call of which it sees `seen` [L] tokens.
-
-        Where all new tokens find an empty slot the graph ranks nothing, and what is too much is
-        trimmed afterwards; only where the bundle's slots do not suffice it ranks inside the call.
-        """
-        slots = self.loaded.manifest.slots
-        fits = self.slots.occupied.max((1, 2)) + seen <= slots
-        return np.where(fits, slots, settings.kv_budget.max(1))
-
     def check_fits(
         self, length: int, num_visual: int, keep_inside: int, settings: Settings
-    ) -> None:
-        """Raises InputError for `length` new tokens that no call or no slots can hold.
+    ) -> Counts:
+        """Those of `length` new tokens that each layer sees, [L].
 
         num_visual: how many of them are visual.
+        Raises InputError where no call or no slots can hold them.
         """
         manifest = self.loaded.manifest
         selection = self._selection(np.arange(num_visual), keep_inside, settings)
@@ -135,15 +127,14 @@ class Conversation:
                 f"{manifest.prefill_chunk} at most: export with a larger prefill_chunk, or use "
                 "no schedule"
             )
-        if settings.evicts:
-            return
         seen = new_tokens(manifest.dims.num_hidden_layers, length, selection)
         needed = int((self.slots.occupied.max((1, 2)) + seen).max())
-        if needed > manifest.slots:
+        if needed > manifest.slots and not settings.evicts:
             raise InputError(
                 f"the prompt needs {needed} slots, the bundle has {manifest.slots}; shorten "
                 "it, keep fewer visual tokens, set kv_budget, or export with more --slots"
             )
+        return seen
 
     def _selection(self, visual: Indices, keep_inside: int, settings: Settings) -> Selection | None:
         link = settings.link("inside")
@@ -154,6 +145,18 @@ class Conversation:
         return Selection(
             link.method, visual[None], tuple(keeps), tuple(stage.layer for stage in stages)
         )
+
+
+def most_slots(slots: Slots, seen: Counts, settings: Settings, available: int) -> Counts:
+    """Slots that each layer may have in a prefill call of which it sees `seen` [L] tokens.
+
+    available: the bundle's.
+
+    Where all new tokens find an empty slot the graph ranks nothing, and what is too much is
+    trimmed afterwards; only where the bundle's slots do not suffice it ranks inside the call.
+    """
+    fits = slots.occupied.max((1, 2)) + seen <= available
+    return np.where(fits, available, settings.kv_budget.max(1))
 
 
 def _scoring(policy: Floats) -> list[list[float]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -18,12 +19,16 @@ from tightrope.arrays import Array
 from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
+from tightrope.latency import SourceImage
 from tightrope.runtime.options import ImageSource
 
 _ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
 """Largest image that is decoded: 192 MB as RGB, already much on a board of 8 GB."""
 
+Read = TypeVar("Read")
+Reader = Callable[[PIL.Image.Image, str, int], Read]
+"""From an opened image, its name, and the bytes that it is encoded in: 0 for pixels."""
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 
@@ -45,24 +50,39 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
     Pillow does for 16-bit colour, where a plain conversion would clip nearly all of it to white.
     Raises InputError for a file that is missing, damaged, animated, empty or too large.
     """
+    return _read(source, _decode)
+
+
+def image_header(source: ImageSource) -> SourceImage:
+    """Format and size of an image of `load_image`, of which nothing is decoded.
+
+    Raises InputError as it does, but for damage behind the header.
+    """
+    return _read(source, _header)
+
+
+def _read(source: ImageSource, reader: Reader[Read]) -> Read:
+    """What `reader` says of the opened image."""
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source), "the array")
+        return reader(_from_array(source), "the array", 0)
     if isinstance(source, PIL.Image.Image):
-        return _decode(source, getattr(source, "filename", "") or "the image")
+        return reader(source, getattr(source, "filename", "") or "the image", 0)
     if isinstance(source, bytes):
-        return _open(io.BytesIO(source), "the encoded image")
+        return _open(io.BytesIO(source), "the encoded image", len(source), reader)
     if not isinstance(source, (str, Path)):
         raise InputError(f"an image is a {type(source).__name__}; accepted: {_ACCEPTED}")
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return _open(io.BytesIO(_from_data_url(source)), shown(source))
+        content = _from_data_url(source)
+        return _open(io.BytesIO(content), shown(source), len(content), reader)
     path = check_path("an image", source, _ACCEPTED)
     name = repr(str(path))
     with translated(InputError, f"image {name} cannot be read", "change its permissions"):
         # Also keeps out pipes and devices, whose opening may block for ever.
         is_file = path.is_file()
+        num_bytes = path.stat().st_size if is_file else 0
     if not is_file:
         raise InputError(f"image {shown(str(path))} is not a file; check the path")
-    return _open(path, name)
+    return _open(path, name, num_bytes, reader)
 
 
 def image_digest(image: PIL.Image.Image) -> str:
@@ -84,7 +104,7 @@ def _from_data_url(url: str) -> bytes:
         return content
 
 
-def _open(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
+def _open(file: Path | io.BytesIO, name: str, num_bytes: int, reader: Reader[Read]) -> Read:
     with _damaged(name):
         try:
             opened = PIL.Image.open(file)
@@ -96,11 +116,11 @@ def _open(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
         except _BOMB as error:
             raise _too_large(name, "far more pixels than that") from error
     with opened:
-        return _decode(opened, name)
+        return reader(opened, name, num_bytes)
 
 
-def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """The opened image's pixels; its header is judged before anything is decoded."""
+def _check_header(image: PIL.Image.Image, name: str) -> None:
+    """Raises InputError for an opened image that is empty, too large or animated."""
     width, height = image.size
     if width < 1 or height < 1:
         raise InputError(f"image {name} has {width} x {height} pixels; it needs at least one")
@@ -113,6 +133,21 @@ def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
             raise InputError(
                 f"image {name} has {frames} frames; pass the frames you mean as separate images"
             )
+
+
+def _header(image: PIL.Image.Image, name: str, num_bytes: int) -> SourceImage:
+    _check_header(image, name)
+    # An MPO is a JPEG with another behind it.
+    kind = "JPEG" if image.format == "MPO" else image.format
+    return SourceImage(
+        format=kind or "array", width=image.width, height=image.height, encoded_bytes=num_bytes
+    )
+
+
+def _decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Image:
+    """The opened image's pixels; its header is judged before anything is decoded."""
+    _check_header(image, name)
+    with _damaged(name):
         image.load()
         return _to_rgb(image, name)
 

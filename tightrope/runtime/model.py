@@ -13,6 +13,7 @@ from tightrope.configs import default_of
 from tightrope.runtime.answer import Answer
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.chat import Chat
+from tightrope.runtime.count import Count, count
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.stream import Stream, start
@@ -123,9 +124,29 @@ class Model:
         )
         return start(self._loaded, prompt, images, options)
 
+    def count(
+        self,
+        prompt: Prompt,
+        images: Sequence[ImageSource] = (),
+        *,
+        max_tokens: int = default_of(Options, "max_tokens"),
+        point: OperatingPoint | None = None,
+    ) -> Count:
+        """What `generate` would spend on these arguments: tokens, slots, bytes, predicted time.
+
+        Nothing is computed, and of images the headers alone are read.
+        Raises InputError as `generate` does.
+        """
+        return count(self._loaded, prompt, images, Options(max_tokens=max_tokens, point=point))
+
     def chat(self, system: str | None = None) -> Chat:
         """A conversation that keeps its slots between turns."""
         return Chat(self._loaded, system)
+
+    def forget_images(self) -> None:
+        """Compute every image anew, as if none had been seen: whoever measures asks for it."""
+        if self._loaded.vision is not None:
+            self._loaded.vision.forget()
 
     def token_ids(
         self, prompt: Prompt, num_images: int = 0, thinking: bool | None = None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tightrope.arrays import Floats
-from tightrope.inputs.layout import ImageTokens, Stream, assemble, visual_tokens
+from tightrope.inputs.layout import ImageTokens, Stream, assemble
 from tightrope.runtime.answer import Answer, Piece, Sample, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.controls import (
@@ -22,6 +22,7 @@ from tightrope.runtime.controls import (
     stop_strings,
 )
 from tightrope.runtime.conversation import Conversation, Key
+from tightrope.runtime.demand import demand_of
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
@@ -69,7 +70,7 @@ class Request:
             loaded.language.decoder(options.stop, options.ignore_eos) for _ in range(options.n)
         )
         self._rows = [Row(decoder) for decoder in decoders]
-        with self._watch("image_ms"):
+        with self._watch("image_ms"), self._watch("image_decode_ms"):
             self._images = load_images(images)
         self._token_ids = loaded.language.token_ids(prompt, len(self._images), None)
         self._keys = self._remembered_as()
@@ -129,7 +130,7 @@ class Request:
             return None
         known = {key[0] for key in self._conversation.keys if isinstance(key, tuple)}
         new = [image for image in self._images if image.digest not in known]
-        with self._watch("image_ms"):
+        with self._watch("image_ms"), self._watch("preprocess_ms"):
             return vision.prepare(new, resolution)
 
     def _read(self, known: int, settings: Settings) -> _Read:
@@ -160,15 +161,8 @@ class Request:
 
     def _check_fits(self, num_ids: int, num_images: int, settings: Settings) -> None:
         """Raises InputError before the tower runs where the slots cannot hold the prompt."""
-        length, visual, inside = num_ids, 0, 0
-        if self._loaded.vision is not None and settings.resolution is not None:
-            layout = self._loaded.vision.tower.layout(settings.resolution)
-            available = visual_tokens(layout)
-            kept = settings.kept("tower", available, available)
-            visual = num_images * kept
-            inside = num_images * settings.kept("inside", available, kept)
-            length += num_images * (sum(map(len, layout)) - available + kept - 1)
-        self._conversation.check_fits(length, visual, inside, settings)
+        demand = demand_of(self._loaded, num_ids, num_images, settings)
+        self._conversation.check_fits(demand.length, demand.visual, demand.inside, settings)
 
     def _see(self, earlier: int, ids: list[int], settings: Settings) -> list[ImageTokens]:
         """The visual tokens that the new images bring."""

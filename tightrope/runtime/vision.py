@@ -125,6 +125,11 @@ class Vision:
             ImageTokens(layout, kept, values) for kept, values in zip(index, embeds, strict=True)
         ]
 
+    def forget(self) -> None:
+        """Remember no image."""
+        with self._lock:
+            self._memory.clear()
+
     def _known(self, digest: str, resolution: int) -> bool:
         with self._lock:
             return (digest, resolution) in self._memory

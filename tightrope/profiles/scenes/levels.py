@@ -40,7 +40,7 @@ class Ladder:
     least: int
     most: int
     usual: int
-    """What the reference model bears: it answers nine of ten questions."""
+    """What is drawn where nothing else is asked for."""
     limit: str
     """Why there is nothing beyond."""
 

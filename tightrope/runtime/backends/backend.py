@@ -34,6 +34,8 @@ class Backend(Protocol):
     name: str
     device: str
     """What it computes on; one thread serves all bundles of a device."""
+    threads: int
+    """Of the CPU, that it computes with."""
 
     def decoder_shapes(self) -> dict[str, list[int | str]]:
         """Axes of the decoder graph's inputs and outputs, by name."""

@@ -25,6 +25,7 @@ class NullBackend:
     """Answers call number i with the token `script(i)` and keeps the newest tokens in its slots."""
 
     name = device = "null"
+    threads = 1
 
     def __init__(self, dims: Dims, script: Script, make_storage: MakeStorage | None = None) -> None:
         """make_storage: None keeps no keys and values."""

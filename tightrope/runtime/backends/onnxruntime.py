@@ -38,6 +38,7 @@ from tightrope.interface.tensors import (
     VISUAL_EMBEDS,
     decoder_outputs,
 )
+from tightrope.jetson.probe import num_cores
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.slots import Slots
@@ -53,7 +54,8 @@ class OnnxRuntimeBackend:
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         _check_version(bundle.manifest.minimum_onnxruntime)
         self._bundle = bundle
-        self._threads = threads
+        self._chosen_threads = threads
+        self.threads = threads or num_cores()
         self._dims = bundle.manifest.dims
         self._sessions: dict[GraphName, Any] = {}
         self._decoder = self._session("decoder")
@@ -67,8 +69,8 @@ class OnnxRuntimeBackend:
             options.log_severity_level = 3
             # In the graph's own order a layer's attention weights are gone before the next layer.
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-            if self._threads is not None:
-                options.intra_op_num_threads = self._threads
+            if self._chosen_threads is not None:
+                options.intra_op_num_threads = self._chosen_threads
             file = self._bundle.graph(graph)
             with self._bundle.damaged(graph.file):
                 self._sessions[graph] = onnxruntime.InferenceSession(
