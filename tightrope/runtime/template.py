@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import nodes
-
 from tightrope.errors import BundleError, InputError
 from tightrope.foreign import words
 from tightrope.runtime import sandbox
+from tightrope.runtime.lookups import looked_for
 
 Message = Mapping[str, Any]
 
@@ -31,7 +30,7 @@ class ChatTemplate:
         try:
             environment = sandbox.environment()
             self._template = environment.from_string(source)
-            self._sought = _sought(environment.parse(source))
+            self._sought = looked_for(environment.parse(source))
         except Exception as error:  # folding of constants runs them
             raise BundleError(
                 f"chat_template.jinja is not a valid template ({words(error)}); export the bundle "
@@ -111,24 +110,6 @@ def takes_parts(source: str) -> bool:
     # Their spelling does not matter here, but adding to an undefined name fails.
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
     return ChatTemplate(source, dict.fromkeys(names, "")).takes_parts("user")
-
-
-def _sought(tree: nodes.Template) -> frozenset[str]:
-    """Constants that a template compares with, splits by, or hands to a method, filter or test."""
-    places: list[nodes.Node] = []
-    for compare in tree.find_all(nodes.Compare):
-        places += [compare.expr, *(operand.expr for operand in compare.ops)]
-    calls: list[nodes.Call | nodes.Filter | nodes.Test] = []
-    calls += [*tree.find_all(nodes.Call), *tree.find_all(nodes.Filter), *tree.find_all(nodes.Test)]
-    for call in calls:
-        places += call.args
-    # A name for a marker is for looking for it, too.
-    places += [assigned.node for assigned in tree.find_all(nodes.Assign)]
-    return frozenset(
-        place.value
-        for place in places
-        if isinstance(place, nodes.Const) and isinstance(place.value, str)
-    )
 
 
 def _content(text: str, parts: bool) -> str | list[dict[str, str]]:
