@@ -104,6 +104,15 @@ def test_ours_a_full_memory_and_an_interrupt_pass(error: BaseException) -> None:
     assert caught.value is error
 
 
+def test_a_panic_of_code_in_rust_is_no_exception_and_becomes_ours() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    with (
+        pytest.raises(BundleError, match=r"^x: Precompiled: .*charsmap.*; y$"),
+        translated(BundleError, "x", "y"),
+    ):
+        tokenizers.normalizers.Precompiled(b"")
+
+
 def test_words_are_one_line_and_never_none() -> None:
     assert words(ValueError("a\n  b.")) == "a b"
     assert words(NotImplementedError()) == "NotImplementedError"

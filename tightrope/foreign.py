@@ -23,8 +23,15 @@ def translated(kind: type[TightropeError], what: str, way_out: str) -> Iterator[
         raise
     # Readers of files raise plain Exception, KeyError, AssertionError and more over damaged ones,
     # and ONNX Runtime's classes share no base: no list of classes holds.
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
         raise kind(f"{what}: {words(error)}; {way_out}") from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether code in Rust, such as that of tokenizers, gave up: no Exception, nor importable."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 def words(error: BaseException) -> str:

@@ -39,7 +39,8 @@ class Tokenizer:
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         unknown = unknown or special_tokens.get("unk_token")
         self._unk_id = self._tokenizer.token_to_id(unknown) if unknown else None
-        self._first_piece_differs = self._treats_first_piece_apart()
+        with _translated("cannot encode a text"):
+            self._first_piece_differs = self._treats_first_piece_apart()
 
     @property
     def special_ids(self) -> frozenset[int]:
