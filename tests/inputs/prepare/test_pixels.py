@@ -188,6 +188,21 @@ def test_an_image_too_thin_to_scale_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "given"),
+    [
+        ({"size": {"shortest_edge": 1 << 14}}, (40, 30)),
+        ({"size": {"shortest_edge": 1 << 14}}, (30, 6000)),
+        ({"do_pad": True, "background": [0, 0, 0]}, (20_000, 100)),
+    ],
+)
+def test_what_would_take_gigabytes_on_its_way_is_refused(
+    change: dict[str, Any], given: tuple[int, int]
+) -> None:
+    with pytest.raises(InputError, match=f"{given[0]} x {given[1]} pixels would take .*144 mega"):
+        SquarePixels({**CLIP, **change})([PIL.Image.new("RGB", given)], 24)
+
+
+@pytest.mark.parametrize(
     ("size", "given"),
     [({"max_height": 24, "max_width": 24}, (1, 90)), ({"max_height": 9, "max_width": 9}, (80, 2))],
 )

@@ -30,6 +30,8 @@ MAX_ASPECT_RATIO = 200
 """Longest side over shortest: beyond it, scaling the short side up would need gigabytes."""
 MOST_PIXELS = 1 << 14
 """Of an edge in a configuration."""
+MOST_MEGAPIXELS = 144
+"""Of what an image becomes on its way, padded or scaled: Pillow takes four bytes for each pixel."""
 _LARGEST = float(np.finfo(np.float32).max)
 
 _NEEDS = {
@@ -93,6 +95,7 @@ class SquarePixels:
             dimensions = _dimensions(image.size, edges)
             if min(dimensions) < 1:
                 raise _too_thin(given, "nothing would be left of it")
+            _check_area(given, dimensions)
             image = image.resize(dimensions, resample=self._resample)
         pixels: Pixels = np.asarray(image)
         if self._crops:
@@ -111,6 +114,7 @@ def _padded(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Im
     if image.width == image.height:
         return image
     _check_aspect(image.size)
+    _check_area(image.size, (side, side))
     square = PIL.Image.new("RGB", (side, side), background)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
@@ -141,6 +145,14 @@ def _dimensions(given: tuple[int, int], edges: Mapping[str, int]) -> tuple[int, 
 def _check_aspect(given: tuple[int, int]) -> None:
     if max(given) > MAX_ASPECT_RATIO * min(given):
         raise _too_thin(given, f"one side may be at most {MAX_ASPECT_RATIO} times the other")
+
+
+def _check_area(given: tuple[int, int], becomes: tuple[int, int]) -> None:
+    if becomes[0] * becomes[1] > MOST_MEGAPIXELS * 1_000_000:
+        raise InputError(
+            f"an image of {given[0]} x {given[1]} pixels would take {becomes[0]} x {becomes[1]} on "
+            f"its way, at most {MOST_MEGAPIXELS} megapixels are made: scale it down, or cut it"
+        )
 
 
 def _too_thin(given: tuple[int, int], why: str) -> InputError:
