@@ -32,9 +32,16 @@ from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.names import GraphName
 from tightrope.interface.onnx import ITEM_BYTES, OWN_OPSET
 from tightrope.interface.ranges import Ranges, decoder_ranges, visual_ranges
-from tightrope.interface.tensors import Dims
+from tightrope.interface.tensors import (
+    Dims,
+    Rows,
+    decoder_inputs,
+    decoder_outputs,
+    select_inputs,
+    select_outputs,
+)
 from tightrope.state import Stamps, read_stamps, write_stamps
-from tightrope.typed import typed
+from tightrope.typed import stored_arrays, typed
 
 if TYPE_CHECKING:  # what it needs is not loaded before a bundle is opened
     from tightrope.arrays import Array
@@ -157,6 +164,21 @@ class Manifest:
             None if visual is None else visual["V"],
         )
 
+    def rows(self, name: GraphName) -> Rows:
+        """Inputs and outputs of one of the host's graphs; KeyError for one that is not listed."""
+        dims = self.dims
+        if name.role == "decoder":
+            stages = len(self.schedules[name.method]) if name.method else 0
+            return (*decoder_inputs(dims, stages), *decoder_outputs(dims, stages))
+        tower = self.tower
+        assert tower is not None, "a model without a tower has decoders alone"
+        vision = tower.output_rows(dims.hidden_size)
+        if name.role == "vision":
+            return (*tower.input_rows(), *vision)
+        reads = self.selectors[name.method]
+        inputs = select_inputs(vision, reads.signals, reads.text_guided)
+        return (*inputs, *select_outputs(dims.hidden_size))
+
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON-ready values."""
         return asdict(self)
@@ -242,10 +264,8 @@ class Bundle:
 
     def read_arrays(self, name: str) -> dict[str, Array]:
         """One of the bundle's .npz files."""
-        import numpy as np
-
-        with self.damaged(name), np.load(self.file(name), allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays}
+        with self.damaged(name):
+            return stored_arrays(self.file(name))
 
     def read_text(self, name: str) -> str:
         """One of the bundle's texts."""

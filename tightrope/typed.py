@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+MOST_BYTES = 1 << 28
+"""Of all arrays of a file: position tables and self-tests take a few megabytes."""
 
 
 def typed(hint: Any, value: Any, name: str) -> Any:
@@ -36,6 +40,32 @@ def _lacks(value: Mapping[str, Any], field: Field[Any]) -> bool:
     """Whether an entry that has no default is left out."""
     has_default = field.default is not MISSING or field.default_factory is not MISSING
     return not has_default and field.name not in value
+
+
+def stored_arrays(file: Path) -> dict[str, Any]:
+    """The arrays of an .npz file; raises whatever numpy does over a damaged one, and ValueError.
+
+    What each array claims is held against what the file has before any memory is asked for.
+    """
+    import math  # bundle.json alone is read without them
+    import zipfile
+
+    import numpy as np
+
+    header = np.lib.format
+    with zipfile.ZipFile(file) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > MOST_BYTES:
+            raise ValueError(f"its arrays take {total} bytes, at most {MOST_BYTES} are read")
+        for entry in archive.infolist():
+            with archive.open(entry) as stream:
+                one = header.read_magic(stream) == (1, 0)
+                read = header.read_array_header_1_0 if one else header.read_array_header_2_0
+                shape, _, dtype = read(stream)
+            if math.prod(shape) * dtype.itemsize > entry.file_size:
+                raise ValueError(f"{entry.filename} claims {list(shape)} numbers, which it lacks")
+    with np.load(file, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays}
 
 
 def typed_array(array: Any, kind: str, shape: Sequence[int | None], name: str) -> Any:

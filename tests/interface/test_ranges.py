@@ -82,7 +82,10 @@ def graphs(described: Manifest) -> Iterator[tuple[GraphName, Rows]]:
         visual = tower.output_rows(dims.hidden_size)
         yield GraphName("host", "vision"), (*tower.input_rows(), *visual)
         for guided in (False, True):
-            rows = (*select_inputs(visual, guided), *select_outputs(dims.hidden_size))
+            rows = (
+                *select_inputs(visual, VISION.signals, guided),
+                *select_outputs(dims.hidden_size),
+            )
             yield GraphName("host", "select", "some"), rows
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tightrope import typed
 from tightrope.budget import OperatingPoint
 from tightrope.bundle import MANIFEST
 from tightrope.errors import BackendError, BundleError, DeviceUnavailable, InputError
@@ -257,6 +260,17 @@ def test_a_model_goes_on_after_a_refusal(loaded: Loaded) -> None:
     assert model.generate("a", max_tokens=3).token_ids == before
 
 
+def without_unknown(tokenizer: dict[str, Any]) -> None:
+    """Words alone, and none for what is no word."""
+    words = {"a": 0, "b": 1}
+    tokenizer["model"] = {"type": "WordLevel", "vocab": words, "unk_token": "<none>"}
+
+
+def giving_up(tokenizer: dict[str, Any]) -> None:
+    """Code in Rust panics over it, which is no Exception."""
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+
+
 @pytest.fixture
 def copy(bundle: Find, tmp_path: Path) -> Callable[..., Path]:
     """`copy("llama", {"generation.json": edit})`: a bundle whose JSON and hashes were edited."""
@@ -310,13 +324,22 @@ def copy(bundle: Find, tmp_path: Path) -> Callable[..., Path]:
         ("llava", "preprocessor.json", lambda p: p.update(do_resize="yes"), "do_resize 'yes'"),
         ("llava", "preprocessor.json", b"\xff", r"preprocessor\.json is damaged"),
         ("llama", "graphs/host.decoder.onnx", b"garbage", r"host\.decoder\.onnx is damaged"),
-        ("llama", MANIFEST, lambda m: m["dims"].update(num_hidden_layers=2), "the decoder has"),
-        ("llama", MANIFEST, lambda m: m["dims"].update(num_key_value_heads=4), "the decoder has"),
-        ("llama", MANIFEST, lambda m: m["dims"].update(head_dim=8), "the decoder has"),
+        (
+            "llama",
+            MANIFEST,
+            lambda m: m["dims"].update(num_hidden_layers=2),
+            r"decoder\.onnx .*says",
+        ),
+        ("llama", MANIFEST, lambda m: m["dims"].update(num_key_value_heads=4), r"r\.onnx .*says"),
+        ("llama", MANIFEST, lambda m: m["dims"].update(head_dim=8), r"decoder\.onnx .*says"),
         ("llama", MANIFEST, lambda m: m["files"].pop("tokenizer.json"), "has no tokenizer.json"),
         ("llama", MANIFEST, lambda m: m["files"].pop("embeddings.data"), "has no embeddings"),
         ("llama", MANIFEST, lambda m: m.update(minimum_onnxruntime="99.1"), "ONNX Runtime 99.1"),
         ("llava", "preprocessor.json", lambda p: p.pop("resample"), "do_resize but no resample"),
+        ("llama", "generation.json", lambda g: g.update(embedding_scale=math.nan), "scale is nan"),
+        ("llama", "generation.json", lambda g: g.update(embedding_scale=1e300), "scale is 1e"),
+        ("llama", "tokenizer.json", without_unknown, r"cannot encode a text: .*Missing \[UNK\]"),
+        ("llama", "tokenizer.json", giving_up, "is no tokenizer: Precompiled"),
         ("llava", MANIFEST, lambda m: m["vision"].update(kind="cloud"), "of kind 'cloud'"),
         ("llava", MANIFEST, lambda m: m.update(positions="spiral"), "has positions 'spiral'"),
         ("llava", "positions.npz", b"PK", "positions.npz is damaged"),
@@ -339,6 +362,92 @@ def test_a_bundle_whose_parts_disagree_is_not_loaded(
 ) -> None:
     with pytest.raises((BundleError, BackendError), match=said):
         load(copy(name, {file: edit}))
+
+
+def with_row(kind: str, old: str, new: str) -> Callable[[bytes], bytes]:
+    """A graph in which one input or output has another name."""
+
+    def edit(content: bytes) -> bytes:
+        onnx = pytest.importorskip("onnx", reason="a graph is edited with it")
+        model = onnx.ModelProto.FromString(content)
+        graph = model.graph
+        for row in getattr(graph, kind):
+            row.name = new if row.name == old else row.name
+        for node in graph.node:
+            names = getattr(node, kind)
+            names[:] = [new if name == old else name for name in names]
+        edited: bytes = model.SerializeToString()
+        return edited
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "said"),
+    [
+        ("vision", with_row("output", "visual_embeds", "zap"), "visual_embeds is missing"),
+        ("vision", with_row("input", "pixel_values", "zap"), "pixel_values is missing"),
+        ("select-divprune", with_row("input", "visual_embeds", "zap"), "visual_embeds is missing"),
+        ("decoder", with_row("input", "policy", "zap"), "policy is missing"),
+        ("decoder", lambda c: c.replace(b"query_position", b"query_posi\xff\xfeon"), "utf-8"),
+        ("select-divprune", None, "keep_ramp is missing"),
+    ],
+)
+def test_a_graph_of_other_inputs_and_outputs_is_told_by_its_name(
+    bundle: Find, copy: Callable[..., Path], file: str, edit: Callable[[bytes], bytes], said: str
+) -> None:
+    graphs = bundle("llava") / "graphs"
+    name = f"graphs/host.{file}.onnx"
+    # Without an edit: another graph of the bundle in its place.
+    whole = (graphs / ("host.vision.onnx" if edit is None else Path(name).name)).read_bytes()
+    edited = whole if edit is None else edit(whole)
+    assert edit is None or edited != whole
+    point = OperatingPoint(selector="divprune", keep=4)
+    with pytest.raises(BundleError, match=rf"host\.{file}\.onnx is damaged: .*{said}"):
+        load(copy("llava", {name: edited})).generate("a", [RED], max_tokens=1, point=point)
+
+
+def npy(claimed: tuple[int, ...], held: int) -> bytes:
+    """An array that claims a shape and holds `held` bytes."""
+    stream = io.BytesIO()
+    described = {"descr": "<f4", "fortran_order": False, "shape": claimed}
+    np.lib.format.write_array_header_1_0(stream, described)
+    return stream.getvalue() + b"\0" * held
+
+
+@pytest.mark.parametrize(
+    ("claimed", "held", "said"),
+    [
+        ((10**12,), 16, "claims"),
+        ((10**5, 10**5), 16, "claims"),
+        ((1, 17, 32), 17 * 32 * 4 - 1, "claims"),
+        ((2**33, 2**33), 0, "claims"),
+        ((typed.MOST_BYTES // 4,), typed.MOST_BYTES, "at most"),
+        ((-1, 17, 32), 17 * 32 * 4, "negative|claims"),
+    ],
+    ids=str,
+)
+def test_an_array_that_claims_more_than_it_holds_asks_for_no_memory(
+    copy: Callable[..., Path], claimed: tuple[int, ...], held: int, said: str
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("56.npy", npy(claimed, held))
+    folder = copy("llava", {"positions.npz": packed.getvalue()})
+    with pytest.raises(BundleError, match=rf"positions\.npz is damaged: .*({said})"):
+        load(folder)
+
+
+def test_a_text_over_which_a_tokenizer_gives_up_is_told(copy: Callable[..., Path]) -> None:
+    def backtrack(tokenizer: dict[str, Any]) -> None:
+        endless = {"Regex": "(a|aa|aaa|b)+$|(((.*)*)*)*x"}
+        tokenizer["pre_tokenizer"] = {
+            "type": "Split", "pattern": endless, "behavior": "Isolated", "invert": False
+        }  # fmt: skip
+
+    model = load(copy("llama", {"tokenizer.json": backtrack}))
+    with pytest.raises(BundleError, match="cannot encode this text: Onig"):
+        model.generate("a" * 40 + "!", max_tokens=1)
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,9 @@ def _signals(width: int, head_dim: int) -> Rows:
     )
 
 
-def select_inputs(visual: Rows, text_guided: bool) -> Rows:
-    """Inputs of one selector's graph; visual: the rows of `vision_outputs` that it reads."""
+def select_inputs(vision: Rows, signals: Sequence[str], text_guided: bool) -> Rows:
+    """Inputs of one selector's graph; vision: `vision_outputs`, of which it reads `signals`."""
+    visual = tuple(row for row in vision if row.name in (VISUAL_EMBEDS, *signals))
     (_, _, embed) = visual[0].axes
     text = (TensorSpec(TEXT_EMBEDS, "activation", ("T", embed)),) if text_guided else ()
     return (*visual, *text, TensorSpec(KEEP_RAMP, "int64", ("K",)))

@@ -20,6 +20,7 @@ from tightrope.typed import typed
 
 THINKING = "enable_thinking"
 """The variable by which chat templates are told whether the model thinks before it answers."""
+_LARGEST_SCALE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Language:
         content = bundle.read_json("generation.json")
         with bundle.damaged("generation.json"):
             rules: Rules = typed(Rules, content, "generation.json")
+            if not 0 < rules.embedding_scale <= _LARGEST_SCALE:
+                raise ValueError(f"embedding_scale is {rules.embedding_scale}")
         self.embedding_scale = rules.embedding_scale
         self._vocab = bundle.manifest.dims.vocab_size
         self._vision = bundle.manifest.vision

@@ -140,7 +140,10 @@ def build(name: str, activation: int, projector: Floats) -> ir.Model:
 
     selector, op = SELECTORS[name], OpBuilder()
     visual = vision_outputs(WIDTH, KEY_WIDTH, EMBED, selector.signals)
-    given = {row.name: empty(row) for row in select_inputs(visual, selector.text_guided)}
+    given = {
+        row.name: empty(row)
+        for row in select_inputs(visual, selector.signals, selector.text_guided)
+    }
     context = LinearContext(activation, projector.astype(DTYPES[activation]))
     outputs = selector.body(op, given, context)
     for value, row in zip(outputs, select_outputs(EMBED), strict=True):

@@ -10,7 +10,6 @@ from tightrope.export.selectors import Selector
 from tightrope.export.tracing.trace import set_axes
 from tightrope.interface.onnx import FLOAT16, IR_VERSION, OPSET, element_type
 from tightrope.interface.tensors import (
-    VISUAL_EMBEDS,
     Rows,
     TensorSpec,
     select_inputs,
@@ -52,10 +51,10 @@ def build_select(selector: Selector, vision: Rows, projector: ir.Model) -> ir.Mo
 
     vision: outputs of the tower's graph. projector: traced, tower states to embeddings.
     """
-    visual = tuple(row for row in vision if row.name in (VISUAL_EMBEDS, *selector.signals))
-    embed = visual[0].axes[-1]
+    embed = vision[0].axes[-1]
     assert isinstance(embed, int), "the width of an embedding is fixed"
-    rows, promised = select_inputs(visual, selector.text_guided), select_outputs(embed)
+    rows = select_inputs(vision, selector.signals, selector.text_guided)
+    promised = select_outputs(embed)
     given = {
         row.name: ir.Value(name=row.name, type=_type(row), shape=ir.Shape(row.axes)) for row in rows
     }

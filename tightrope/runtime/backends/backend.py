@@ -37,9 +37,6 @@ class Backend(Protocol):
     threads: int
     """Of the CPU, that it computes with."""
 
-    def decoder_shapes(self) -> dict[str, list[int | str]]:
-        """Axes of the decoder graph's inputs and outputs, by name."""
-
     def make_storage(self, rows: int, capacity: Counts) -> Storage:
         """Empty slots of `capacity` [L] for `rows` rows."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tightrope.arrays import Array, Counts, Floats, Indices
 from tightrope.interface.calls import Call, Update
-from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
+from tightrope.interface.tensors import Dims
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.slots import MakeStorage, Slots
@@ -31,10 +31,6 @@ class NullBackend:
         """make_storage: None keeps no keys and values."""
         self._dims, self._script, self._make_storage = dims, script, make_storage
         self._calls = 0
-
-    def decoder_shapes(self) -> dict[str, list[int | str]]:
-        rows = (*decoder_inputs(self._dims), *decoder_outputs(self._dims))
-        return {row.name: list(row.axes) for row in rows}
 
     def make_storage(self, rows: int, capacity: Counts) -> Storage:
         if self._make_storage is not None:

@@ -36,6 +36,7 @@ from tightrope.interface.tensors import (
     NEXT_SCORE,
     TEXT_EMBEDS,
     VISUAL_EMBEDS,
+    Rows,
     decoder_outputs,
 )
 from tightrope.jetson.probe import num_cores
@@ -43,6 +44,15 @@ from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import NumpyStorage
+
+_TYPES = {
+    "activation": "tensor(float)",
+    "float32": "tensor(float)",
+    "int32": "tensor(int32)",
+    "int64": "tensor(int64)",
+}
+"""What ONNX Runtime calls the element types of a host graph."""
+_NONE: tuple[str, tuple[Any, ...]] = ("missing", ())
 
 
 class OnnxRuntimeBackend:
@@ -73,14 +83,12 @@ class OnnxRuntimeBackend:
                 options.intra_op_num_threads = self._chosen_threads
             file = self._bundle.graph(graph)
             with self._bundle.damaged(graph.file):
-                self._sessions[graph] = onnxruntime.InferenceSession(
+                session = onnxruntime.InferenceSession(
                     str(file), options, providers=["CPUExecutionProvider"]
                 )
+                _check_rows(session, self._bundle.manifest.rows(graph))
+            self._sessions[graph] = session
         return self._sessions[graph]
-
-    def decoder_shapes(self) -> dict[str, list[int | str]]:
-        values = (*self._decoder.get_inputs(), *self._decoder.get_outputs())
-        return {value.name: value.shape for value in values}
 
     def make_storage(self, rows: int, capacity: Counts) -> NumpyStorage:
         return NumpyStorage(self._dims, rows, capacity)
@@ -119,10 +127,10 @@ class OnnxRuntimeBackend:
         return update_of(outputs)
 
     def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
-        step = self._steps.get(slots)
-        if step is None or step.storage is not slots.storage:
-            step = self._steps[slots] = _Step(self._decoder, slots, call)
         with _translated():
+            step = self._steps.get(slots)
+            if step is None or step.storage is not slots.storage:
+                step = self._steps[slots] = _Step(self._decoder, slots, call)
             return step.run(slots, call)
 
 
@@ -182,6 +190,22 @@ def _spare(slots: Slots, side: int) -> dict[str, Array]:
     """Where a step that reads `side` writes scores and positions."""
     views = slots.storage.views(1 - side)
     return {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
+
+
+def _check_rows(session: Any, rows: Rows) -> None:
+    """Raises ValueError where a graph's inputs and outputs are not those of `rows`."""
+    wanted = {row.name: (_TYPES[row.dtype], row.axes) for row in rows}
+    values = (*session.get_inputs(), *session.get_outputs())
+    found = {value.name: (value.type, tuple(value.shape)) for value in values}
+    for name in {**wanted, **found}:
+        (kind, axes), (has_kind, shape) = wanted.get(name, _NONE), found.get(name, _NONE)
+        # Only fixed lengths: names of free axes are the graph's own.
+        fits = kind == has_kind and len(axes) == len(shape)
+        lengths = zip(axes, shape, strict=False)
+        if not fits or any(isinstance(axis, int) and axis != size for axis, size in lengths):
+            raise ValueError(
+                f"{name} is {has_kind} {list(shape)}, bundle.json says {kind} {list(axes)}"
+            )
 
 
 def _translated() -> AbstractContextManager[None]:
