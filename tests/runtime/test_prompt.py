@@ -382,6 +382,13 @@ def test_an_assistant_that_called_tools_said_nothing(tokenizer: Tokenizer) -> No
     )
 
 
+def nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     ("messages", "named"),
     [
@@ -392,6 +399,8 @@ def test_an_assistant_that_called_tools_said_nothing(tokenizer: Tokenizer) -> No
         ([{"role": "user"}], r"messages\[0\] has content None"),
         ([{"role": "user", "content": "a"}, {"role": "robot", "content": "a"}], "role 'robot'"),
         ([{"role": "user", "content": 3}], "content 3"),
+        ([{"role": "user", "content": "a", "x": nested(5000)}], "deeper than 100 levels"),
+        ([{"role": "user", "content": "a", ("b", 1): 1}], r"the key \('b', 1\)"),
         ([{"role": np.zeros(2), "content": "a"}], r"role array"),
         ([{"role": ["user"], "content": "a"}], r"role \['user'\]"),
         ([{"role": "x" * 5000, "content": "a"}], "role 'xxx"),

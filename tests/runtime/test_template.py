@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+import tracemalloc
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 import tokenizers
 
 from tightrope.errors import BundleError, InputError
-from tightrope.runtime import template as template_module
+from tightrope.runtime import sandbox
 from tightrope.runtime.template import ChatTemplate, takes_parts
 
 LLAMA = """{%- for message in messages %}
@@ -175,10 +177,75 @@ def test_a_template_that_fails_is_a_bundle_error(source: str, error: str) -> Non
 
 
 def test_a_template_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_module, "MAX_RENDERED_CHARACTERS", 1000)
+    monkeypatch.setattr(sandbox, "MAX_CHARACTERS", 1000)
     endless = "{% for i in range(90000) %}{% for j in range(90000) %}ab{% endfor %}{% endfor %}"
     with pytest.raises(BundleError, match="more than 1000 characters"):
         ChatTemplate(endless, {}).render([])
+
+
+def doubled(value: str, operator: str) -> str:
+    """A template that joins a value with itself, 99 times over."""
+    grow = f"{{% set n.x = n.x {operator} n.x %}}"
+    return f"{{% set n = namespace(x={value}) %}}{{% for i in range(99) %}}{grow}{{% endfor %}}"
+
+
+SILENT = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SILENT,
+        SILENT.replace("in range(90000)", "in range(90000) if 1"),
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) ~ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% set l = [1, 2] * 90 %}" + "{% for a in l %}" * 9 + "{% endfor %}" * 9,
+        "{% for a in [[[]]] * 99 recursive %}{{ loop(a * 99) }}{% endfor %}" + SILENT,
+    ],
+)
+def test_a_template_that_writes_nothing_and_never_ends_is_stopped(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.2)
+    template = ChatTemplate(source, {})
+    begun = time.monotonic()
+    for act in (lambda: template.render([]), lambda: template.takes_text("user")):
+        with pytest.raises(BundleError, match=r"runs for more than 0\.2 seconds"):
+            act()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** 9 * 'a' }}",
+        "{{ 10 ** (10 ** 10) }}",
+        "{{ (9 ** 9999) ** 9999 }}",
+        doubled("2", "*"),
+        doubled("'a'", "+"),
+        doubled("'a'", "~"),
+        doubled("[1]", "+"),
+        "{{ ([0] * 10 ** 9) | length }}",
+        "{{ 'a' | center(10 ** 9) }}",
+        "{{ 'a\nb' | indent(10 ** 9) }}",
+        "{{ 'a'.ljust(10 ** 9) }}",
+        "{{ [1] | tojson(indent=10 ** 9) }}",
+    ],
+)
+def test_a_template_that_grows_without_end_is_stopped(source: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(BundleError, match="OverflowError"):
+        ChatTemplate(source, {}).render([])
+    assert tracemalloc.get_traced_memory()[1] < 300e6
+    tracemalloc.stop()
+
+
+def test_large_numbers_are_no_growth() -> None:
+    source = (
+        "{{ 123456789 | tojson }}{{ x | default(10 ** 9) }}{% macro f(n) %}{{ n }}{% endmacro %}"
+        "{{ f(99999999999) }}{{ 99999999999 + 99999999999 * 3 }}"
+    )
+    assert ChatTemplate(source, {}).render([]) == hugging_face(source, CHAT)
 
 
 def test_takes_parts_tells_templates_apart(reference_template: str) -> None:

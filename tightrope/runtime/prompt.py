@@ -22,6 +22,8 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names by which clients give a message's reasoning back; templates read the first, some the
 second."""
+_INSTEAD_OF_CONTENT = ("tool_calls", *_REASONING, "refusal")
+_MOST_LEVELS = 100
 
 _IMAGE: Part = {"type": "image"}
 # The private-use planes of Unicode: no text means anything by these characters.
@@ -93,8 +95,8 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
     if reasoning is not None:
         plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
     content = plain.get("content")
-    # An assistant that only called tools said nothing.
-    if content is None and plain["role"] == "assistant" and plain.get("tool_calls"):
+    # An assistant that only called tools, thought or refused said nothing.
+    if content is None and role == "assistant" and any(map(plain.get, _INSTEAD_OF_CONTENT)):
         return plain
     if not isinstance(content, (str, list)):
         raise InputError(f"{name} has content {shown(content)}; accepted: a string or parts")
@@ -117,7 +119,7 @@ def _check_part(part: Any, role: str, name: str) -> None:
         )
 
 
-def _plain(value: object, name: str) -> Any:
+def _plain(value: object, name: str, level: int = 0) -> Any:
     """A copy made of plain types, because templates may call whatever methods a value has."""
     if value is None or type(value) in (bool, int, float):
         return value
@@ -125,10 +127,15 @@ def _plain(value: object, name: str) -> Any:
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise InputError(f"{name} holds half of a surrogate pair, which is no text; remove it")
         return str.__str__(value)
+    if level > _MOST_LEVELS:
+        raise InputError(f"{name} is nested deeper than {_MOST_LEVELS} levels; flatten it")
     if isinstance(value, Mapping):
-        return {_plain(key, name): _plain(item, name) for key, item in value.items()}
+        if strange := [key for key in value if isinstance(key, (Mapping, list, tuple))]:
+            raise InputError(f"{name} has the key {shown(strange[0])}; accepted: strings")
+        items = ((_plain(key, name), _plain(item, name, level + 1)) for key, item in value.items())
+        return dict(items)
     if isinstance(value, (list, tuple)):
-        return [_plain(item, name) for item in value]
+        return [_plain(item, name, level + 1) for item in value]
     raise InputError(f"{name} holds a {type(value).__name__}; accepted: what JSON can say")
 
 

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
-
-import jinja2
-import jinja2.exceptions
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
-import jinja2.utils
-from jinja2 import nodes
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tightrope.errors import BundleError, InputError
 from tightrope.foreign import words
+from tightrope.runtime import sandbox
+from tightrope.runtime.lookups import looked_for
 
 Message = Mapping[str, Any]
-
-MAX_RENDERED_CHARACTERS = 16_000_000
-"""A template that writes more is broken: the longest contexts in use are a quarter of that."""
 
 _MARK = "tightrope-trial"
 _PRINTED = re.compile(rf"""["']text["']\s*:\s*["']{_MARK}""")
@@ -40,9 +28,9 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._forms: dict[tuple[str, bool], bool] = {}
         try:
-            environment = _environment()
+            environment = sandbox.environment()
             self._template = environment.from_string(source)
-            self._sought = _sought(environment.parse(source))
+            self._sought = looked_for(environment.parse(source))
         except Exception as error:  # folding of constants runs them
             raise BundleError(
                 f"chat_template.jinja is not a valid template ({words(error)}); export the bundle "
@@ -62,8 +50,8 @@ class ChatTemplate:
         variables = {"tools": None, "documents": None, **self._special_tokens, **arguments}
         variables |= {"messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
-            return "".join(_bounded(self._template.generate(variables)))
-        except _Refused as error:
+            return sandbox.rendered(self._template, variables)
+        except sandbox.Refused as error:
             raise InputError(f"the chat template refuses these messages: {error}") from error
         # A template is a program: what comes out of it is not jinja's own errors alone.
         except Exception as error:
@@ -105,7 +93,11 @@ class ChatTemplate:
         trial = {"user": trial, "system": [*trial, question]}.get(role, [question, *trial])
         try:
             rendered = self.render(trial)
-        except (InputError, BundleError):
+        except InputError:
+            return False
+        except BundleError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise  # the next trial would not end either
             return False
         return _MARK in rendered and not _PRINTED.search(rendered)
 
@@ -120,124 +112,5 @@ def takes_parts(source: str) -> bool:
     return ChatTemplate(source, dict.fromkeys(names, "")).takes_parts("user")
 
 
-def _sought(tree: nodes.Template) -> frozenset[str]:
-    """Constants that a template compares with, splits by, or hands to a method, filter or test."""
-    places: list[nodes.Node] = []
-    for compare in tree.find_all(nodes.Compare):
-        places += [compare.expr, *(operand.expr for operand in compare.ops)]
-    calls: list[nodes.Call | nodes.Filter | nodes.Test] = []
-    calls += [*tree.find_all(nodes.Call), *tree.find_all(nodes.Filter), *tree.find_all(nodes.Test)]
-    for call in calls:
-        places += call.args
-    # A name for a marker is for looking for it, too.
-    places += [assigned.node for assigned in tree.find_all(nodes.Assign)]
-    return frozenset(
-        place.value
-        for place in places
-        if isinstance(place, nodes.Const) and isinstance(place.value, str)
-    )
-
-
 def _content(text: str, parts: bool) -> str | list[dict[str, str]]:
     return [{"type": "text", "text": text}] if parts else text
-
-
-def _bounded(pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces, up to MAX_RENDERED_CHARACTERS in all."""
-    written = 0
-    for piece in pieces:
-        written += len(piece)
-        if written > MAX_RENDERED_CHARACTERS:
-            raise OverflowError(f"it writes more than {MAX_RENDERED_CHARACTERS} characters")
-        yield piece
-
-
-class _Refused(jinja2.TemplateError):
-    """The template called raise_exception: its judgement of the messages, not a defect of it."""
-
-
-def _environment() -> jinja2.Environment:
-    """The sandbox that transformers compiles chat templates in, tag by tag and name by name."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    environment.globals["dict"] = _Dict()
-    environment.globals["namespace"] = _Namespace
-    return environment
-
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}`: marks what the assistant said, for training; here it adds nothing."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        lineno = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        call = self.call_method("_body")
-        # A call block, as in transformers, so that variables set inside stay inside.
-        return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(lineno)
-
-    def _body(self, caller: Any) -> Any:
-        return caller()
-
-
-class _Dict:
-    """`dict(...)` without the type itself, whose attributes lead out of the sandbox."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args, **kwargs)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """`namespace(...)` that stores no underscored name."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        # Like jinja's own, so that a template may store an attribute called `self`.
-        self, args = args[0], args[1:]
-        attributes = dict(*args, **kwargs)
-        for name in attributes:
-            _refuse_underscored(name)
-        jinja2.utils.Namespace.__init__(self, attributes)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _refuse_underscored(name)
-        super().__setitem__(name, value)
-
-
-def _refuse_underscored(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(
-            f"a namespace stores no underscored name, here {name!r}"
-        )
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is: jinja's own filter escapes HTML, which models were not trained on."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise _Refused(message)
-
-
-def _strftime_now(format: str) -> str:
-    return datetime.now().strftime(format)
