@@ -175,7 +175,7 @@ def test_a_config_that_cannot_be_served_is_told(
         ("llama", "model.safetensors", None, "cannot be loaded.*model.safetensors"),
         ("llama", "model.safetensors", b"", "cannot be loaded.*header"),
         ("llama", "model.safetensors", b"\xff" * 64, "cannot be loaded.*header"),
-        ("llava", "processor_config.json", None, "no image processor that can be read"),
+        ("llava", "processor_config.json", None, "has neither preprocessor_config.json"),
         ("llava", "processor_config.json", b"{", "processor_config.json cannot be read"),
     ],
 )
