@@ -8,13 +8,12 @@ import pytest
 
 from tightrope import cli
 
+# No NUL: a command line cannot hold one.
 TEXTS = {
     "a long name": "x" * 300,
     "very long": "y" * 5000,
     "deep": "a/" * 3000,
     "a data URL": "data:image/png;base64," + "A" * 6000,
-    "a NUL": "a\0b",
-    "half a character": "\ud800",
     "nothing": "",
     "a template": "{{ 1/0 }}",
     "a device": "/dev/zero",
