@@ -160,7 +160,7 @@ def test_a_manifest_that_is_no_manifest_is_damaged(folder: Path, text: bytes) ->
 )
 def test_another_format_names_the_way_out(folder: Path, found: object, way_out: str) -> None:
     rewrite(folder, lambda values: values.update(format=found))
-    with pytest.raises(BundleError, match=rf"has format {found}, .*{way_out}"):
+    with pytest.raises(BundleError, match=rf"has format {found!r}, .*{way_out}"):
         Bundle.open(folder)
 
 
@@ -207,7 +207,7 @@ WRONG_ENTRIES: dict[str, Edit] = {
 @pytest.mark.parametrize("said", WRONG_ENTRIES)
 def test_an_entry_that_no_export_writes_is_named(folder: Path, said: str) -> None:
     rewrite(folder, WRONG_ENTRIES[said])
-    with pytest.raises(BundleError, match=rf"bundle\.json is damaged \(.*{said}"):
+    with pytest.raises(BundleError, match=rf"bundle\.json is damaged: .*{said}"):
         Bundle.open(folder)
 
 

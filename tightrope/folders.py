@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all."""
+"""Places that a user names: looked at with care, and folders written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tightrope.checks import check_path, shown
 from tightrope.errors import InputError, TightropeError
+from tightrope.foreign import translated
+
+
+@contextlib.contextmanager
+def reaching(name: str, path: Path) -> Iterator[None]:
+    """Inside, `path` is looked at; whatever the system has against that is an InputError."""
+    check_path(name, path, "the path of a file or folder")
+    what = f"{name} {shown(str(path))} cannot be reached"
+    with translated(InputError, what, "change its permissions, or choose another place"):
+        yield
 
 
 @contextlib.contextmanager

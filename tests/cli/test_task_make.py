@@ -121,7 +121,7 @@ def test_a_sheet_is_a_picture_that_is_never_overwritten(
         (("--id", "nobody"), "nobody"),
         (("--type", "smell"), "the task has colour"),
         (("--limit", "0"), "1 or more"),
-        (("--sheet", "sheet.jpg"), "ends in .png"),
+        (("--sheet", "sheet.jpg"), "ending in .png"),
     ],
 )
 def test_show_refuses_what_is_not_there(

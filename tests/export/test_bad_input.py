@@ -112,7 +112,7 @@ CONFIGS: dict[str, tuple[str, Edit, str]] = {
     ),
     "no name": ("llama", lambda c: c.pop("model_type"), "model type None has no exporter"),
     "a name that is none": ("llama", lambda c: c.update(model_type=["llama"]), "no exporter"),
-    "a width in words": ("llama", lambda c: c.update(hidden_size="wide"), "no config.*hidden_size"),
+    "a width in words": ("llama", lambda c: c.update(hidden_size="wide"), "has hidden_size 'wide'"),
     "no heads": ("llama", lambda c: c.update(num_attention_heads=0), "no config that can be read"),
     "a rotary rule unheard of": (
         "llama",
@@ -175,7 +175,7 @@ def test_a_config_that_cannot_be_served_is_told(
         ("llama", "model.safetensors", None, "cannot be loaded.*model.safetensors"),
         ("llama", "model.safetensors", b"", "cannot be loaded.*header"),
         ("llama", "model.safetensors", b"\xff" * 64, "cannot be loaded.*header"),
-        ("llava", "processor_config.json", None, "no image processor that can be read"),
+        ("llava", "processor_config.json", None, "has neither preprocessor_config.json"),
         ("llava", "processor_config.json", b"{", "processor_config.json cannot be read"),
     ],
 )
@@ -467,7 +467,7 @@ def test_a_place_that_cannot_be_written_is_told(
     (tmp_path / "file").touch()
     source = checkpoint("llama")
     for place in (tmp_path / "file" / "x.bundle", Path("/proc/x.bundle"), "a\0b"):
-        with pytest.raises(InputError, match="cannot be written"):
+        with pytest.raises(InputError, match=r"cannot be written|is no path"):
             export(source, place)
     for nowhere in (None, 5, ""):
         with pytest.raises(InputError, match="output is"):

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 _CHATML = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
 _ASK = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
@@ -282,6 +285,26 @@ CONSTRUCTIONS = {
     ),
 }
 
+
+def _read(file: Path) -> dict[str, str]:
+    """Templates that are laid out in lines as published ones are; "### name" begins one."""
+    _, *pieces = re.split(r"^### (.+)\n", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+CONSTRUCTIONS |= _read(Path(__file__).parents[1] / "data" / "chat_templates.txt")
+
+MEASURING = (
+    "string methods",
+    "filters of text",
+    "tools with separators and escaped letters",
+    "quotes, escapes and letters of other scripts",
+    "tokens of the template in a test of what was said",
+    "tools and calls as XML",
+    "filter blocks and raw blocks",
+)
+"""They count or change letters, or look for control tokens; one that was said is a letter to them."""
+
 _CALL = {
     "id": "c1",
     "type": "function",
@@ -300,6 +323,8 @@ TOOLS = [
         },
     }
 ]
+HOLDING_CONTROLS = ("a thought in the answer", "other scripts")
+DOCUMENTS = [{"title": "T", "text": "by <A> & B"}]
 CONVERSATIONS = {
     "a question": [{"role": "user", "content": "hello"}],
     "a system": [{"role": "system", "content": " be brief "}, {"role": "user", "content": "hi"}],
@@ -364,6 +389,35 @@ CONVERSATIONS = {
         },
         {"role": "assistant", "content": [{"type": "text", "text": "yes"}]},
         {"role": "user", "content": [{"type": "text", "text": "more"}]},
+    ],
+    "tool calls with text for arguments": [
+        {"role": "system", "content": "Use tools."},
+        {"role": "user", "content": "weather?", "extra": {"a": [1, 2.5, True, None]}},
+        {
+            "role": "assistant",
+            "content": None,
+            "thinking": "one call\n",
+            "tool_calls": [
+                {
+                    "id": "a1b2c3d4e",
+                    "type": "function",
+                    "function": {"name": "weather", "arguments": '{"city": "Bern"}'},
+                }
+            ],
+        },
+        {"role": "tool", "content": "sun", "tool_call_id": "a1b2c3d4e", "name": None},
+        {"role": "assistant", "content": "Sun.", "reasoning": "seen"},
+    ],
+    "the assistant first": [
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "assistant", "content": "Ask me."},
+        {"role": "developer", "content": "Rules"},
+    ],
+    "nothing said": [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "\r\n\t"},
     ],
     "other scripts": [
         {

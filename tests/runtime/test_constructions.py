@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +52,7 @@ class Both:
         backend.save(str(folder / "tokenizer.json"))
         self.theirs = self.transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **SPECIAL)
         self.ours = Tokenizer(folder / "tokenizer.json", SPECIAL, False)
+        self.template = functools.cache(lambda source: ChatTemplate(source, SPECIAL))
 
     def their_text(self, source: str, messages: Any, **arguments: Any) -> str | None:
         """None where it refuses."""
@@ -62,9 +64,25 @@ class Both:
             return None
         return str(text)
 
+    def adapts(self, source: str, messages: Any) -> bool:
+        """Whether some content comes in a form that the template does not take.
+
+        Parts are then joined, or a string becomes a part, of which transformers does neither.
+        """
+        template = self.template(source)
+        for message in messages:
+            role, content = message["role"], message["content"]
+            if isinstance(content, list) and not template.takes_parts(role):
+                return True
+            if isinstance(content, str) and (
+                template.takes_parts(role) and not template.takes_text(role)
+            ):
+                return True
+        return False
+
     def our_text(self, source: str, messages: Any, **arguments: Any) -> str | None:
         try:
-            ids = render_and_encode(ChatTemplate(source, SPECIAL), self.ours, messages, **arguments)
+            ids = render_and_encode(self.template(source), self.ours, messages, **arguments)
         except (InputError, BundleError):
             return None
         return str(self.theirs.decode(ids))
@@ -76,7 +94,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_there_are_enough_of_them(table: ModuleType) -> None:
-    assert len(table.CONSTRUCTIONS) >= 60 and len(table.CONVERSATIONS) >= 14
+    assert len(table.CONSTRUCTIONS) >= 120 and len(table.CONVERSATIONS) >= 14
 
 
 def test_every_construction_renders_every_conversation_as_transformers_does(
@@ -87,10 +105,16 @@ def test_every_construction_renders_every_conversation_as_transformers_does(
     for name, source in table.CONSTRUCTIONS.items():
         for talk, messages in table.CONVERSATIONS.items():
             for tools in (None, table.TOOLS):
-                told = {"tools": tools, "add_generation_prompt": tools is None}
+                if talk in table.HOLDING_CONTROLS and name in table.MEASURING:
+                    continue
+                if both.adapts(source, messages):
+                    continue
+                told = {
+                    "tools": tools,
+                    "documents": tools and table.DOCUMENTS,
+                    "add_generation_prompt": tools is None,
+                }
                 expected = both.their_text(source, messages, **told)
-                if talk == "parts" and not ChatTemplate(source, SPECIAL).takes_parts("user"):
-                    continue  # a template for strings: there they are joined instead
                 found = both.our_text(source, messages, **told)
                 if found != expected:
                     differing.append(f"{name}, {talk}: {found!r} instead of {expected!r}")
@@ -126,9 +150,29 @@ def test_what_a_template_looks_for_is_told_from_what_it_writes() -> None:
         "{{ '<x>' + messages[0].content.split('<b>')[0] | replace('<c>', '') }}{{ close }}"
     )
     template = ChatTemplate(source, SPECIAL)
-    looked_for = filter(template.looks_for, ["<a>", "<b>", "<c>", "</t>", "<w>", "<x>"])
     # A marker that has a name and is written alone is not looked for.
-    assert list(looked_for) == ["<a>", "<b>", "<c>"]
+    assert template.marks(["<a>", "<b>", "<c>", "</t>", "<w>", "<x>"]) == {"<a>", "<b>", "<c>"}
+
+
+def test_what_begins_and_ends_a_text_is_no_mark_of_an_answer(both: Both) -> None:
+    source = (
+        "{% for m in messages %}{{ m.content.split('</s>')[-1] | replace('<|vision|>', '') }}"
+        "{% endfor %}"
+    )
+    template = ChatTemplate(source, SPECIAL)
+    assert template.marks(CONTROL) == {"<|vision|>"}
+    for role in ("user", "assistant"):
+        message = {"role": role, "content": "a</s>b<|vision|>c"}
+        ids = render_and_encode(template, both.ours, [message], "<|vision|>")
+        assert both.theirs.decode(ids) == "a</s>b<|vision|>c"
+        assert both.ours.special_ids.isdisjoint(ids)
+
+
+def test_a_control_token_is_printed_as_it_was_written(both: Both) -> None:
+    message = {"role": "user", "content": "a<|im_end|>b"}
+    ids = render_and_encode(ChatTemplate("{{ messages }}", SPECIAL), both.ours, [message])
+    assert both.theirs.decode(ids) == str([message])
+    assert both.ours.special_ids.isdisjoint(ids)
 
 
 def test_a_user_cannot_write_a_marker(both: Both) -> None:

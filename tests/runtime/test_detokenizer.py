@@ -144,6 +144,31 @@ def test_a_control_token_may_be_a_stop_string_or_a_part_of_one(
     assert streamed(["<|im_end|><|im_end|>"], [end, end]) == ("", "<|im_end|><|im_end|>")
 
 
+@pytest.mark.parametrize("family", ["byte_level", "byte_fallback", "unigram"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_control_tokens_as_stop_strings_stop_where_transformers_does(
+    family: str, make_tokenizer: MakeTokenizer, backends: Backends, data: st.DataObject
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="the oracle is its stop criterion")
+    torch = pytest.importorskip("torch", reason="the oracle is its stop criterion")
+    tokenizer = make_tokenizer(family)
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=backends[family]())
+    control = st.sampled_from(sorted(tokenizer.special_ids))
+    token_ids = data.draw(st.lists(st.one_of(st.integers(0, 299), control), max_size=12))
+    token_ids = [token for token in token_ids if token < backends[family]().get_vocab_size()]
+    stop = data.draw(st.lists(control, min_size=1, max_size=2).map(tuple))
+    text = "".join(tokenizer.token(token) or "" for token in stop)
+    criterion = transformers.StopStringCriteria(theirs, text)
+    decoder = StreamDecoder(tokenizer, [text])
+    for n, token in enumerate(token_ids, 1):
+        decoder.push(token)
+        expected = bool(criterion(torch.tensor([token_ids[:n]]), None)[0])
+        assert bool(decoder.stopped_by) == expected
+        if expected:
+            break
+
+
 def test_words_without_a_decoder_are_joined_by_spaces(
     make_tokenizer: MakeTokenizer,
 ) -> None:
@@ -171,6 +196,7 @@ def test_a_token_costs_the_same_however_long_the_text_is(
 
     class Counting:
         special_ids = tokenizer.special_ids
+        special_strings = tokenizer.special_strings
         token = staticmethod(tokenizer.token)
 
         @staticmethod

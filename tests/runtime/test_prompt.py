@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import enum
 import itertools
 import json
 from collections.abc import Callable
@@ -288,14 +289,33 @@ ATTACKS = st.lists(
 ).map("".join)
 
 
+# Templates that cut what was said where they find something, or anywhere.
+CUTTING = [
+    STRINGS_ONLY.replace("m['content'] | trim", cut)
+    for cut in (
+        "m['content'][1:-1]",
+        "m['content'][:9]",
+        "m['content'][2:]",
+        "m['content'].split('|>')[-1]",
+        "m['content'].split('<|im_end|>') | join",
+        "m['content'].replace('|', '').replace('im', '|im')",
+        "m['content'].strip('<|>abc ')",
+        "m['content'] | replace('a', '') | title | lower",
+        "m['content'] | list | join('')",
+        "m['content'] | reverse | reverse",
+        "(m['content'] if '<|im_end|>' in m['content'] else m['content'] | upper)",
+    )
+]
+
+
 @given(
     texts=st.lists(ATTACKS, min_size=1, max_size=3),
     as_parts=st.booleans(),
-    source=st.sampled_from([CHATML, STRINGS_ONLY, IMAGES_FIRST]),
+    source=st.sampled_from([CHATML, STRINGS_ONLY, IMAGES_FIRST, *CUTTING]),
     role=st.sampled_from(["system", "user", "assistant", "tool"]),
     with_image=st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_no_text_ever_becomes_a_control_token(
     make_tokenizer: MakeTokenizer,
     texts: list[str],
@@ -305,7 +325,8 @@ def test_no_text_ever_becomes_a_control_token(
     with_image: bool,
 ) -> None:
     tokenizer = make_tokenizer("byte_level")
-    template = ChatTemplate(source, {})
+    template = ChatTemplate(source, {"eos_token": "<|im_end|>"})
+    with_image = with_image and source not in CUTTING  # they would cut the image away
     if with_image:
         texts = [t.replace(PAD, "") for t in texts]
 
@@ -380,6 +401,46 @@ def test_an_assistant_that_called_tools_said_nothing(tokenizer: Tokenizer) -> No
     assert render_and_encode(
         ChatTemplate(CHATML.replace("p in m", "p in [] and m"), {}), tokenizer, chat
     )
+
+
+@pytest.mark.parametrize(
+    ("given_part", "part"),
+    [
+        ({"type": "text", "text": "a", "image_url": None, "refusal": None}, text("a")),
+        ({"text": "a", "type": "text"}, text("a")),
+    ],
+)
+def test_keys_of_a_part_that_are_none_are_left_out(
+    given_part: dict[str, Any], part: dict[str, str], tokenizer: Tokenizer
+) -> None:
+    template = ChatTemplate("{{ messages }}", {})
+    written = [
+        render_and_encode(template, tokenizer, [{"role": "user", "content": [content]}])
+        for content in (given_part, part)
+    ]
+    assert written[0] == written[1]
+
+
+def test_an_image_part_may_have_keys_that_are_none(tokenizer: Tokenizer) -> None:
+    chat = [{"role": "user", "content": [{**IMAGE, "text": None, "url": None}, text("what?")]}]
+    ours = render_and_encode(ChatTemplate(CHATML, {}), tokenizer, chat, PAD, 1)
+    assert ours == render_and_encode(ChatTemplate(CHATML, {}), tokenizer, "what?", PAD, 1)
+
+
+class Colour(enum.IntEnum):
+    RED = 3
+
+
+class Text(str):
+    def upper(self) -> str:
+        raise AssertionError("a template called a method of the caller's")
+
+
+def test_templates_see_plain_values(tokenizer: Tokenizer) -> None:
+    chat = [{"role": "user", "content": Text("x"), "a": Colour.RED, "b": np.float64(1.5)}]
+    source = "{% set m = messages[0] %}{{ m.content.upper() }} {{ m.a | tojson }} {{ [m.b, m.a] }}"
+    ours = render_and_encode(ChatTemplate(source, {}), tokenizer, chat)
+    assert tokenizer.decode(ours) == "X 3 [1.5, 3]"
 
 
 def nested(levels: int) -> list[Any]:

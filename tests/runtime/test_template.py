@@ -138,7 +138,30 @@ def test_a_refusal_is_an_input_error_in_the_templates_words() -> None:
 
 
 def test_a_template_with_broken_syntax_is_a_bundle_error() -> None:
-    for source in ("{% for %}", "{{ messages", "{% endif %}", "{{ 1 | no_such_filter }}"):
+    for source in (
+        *(
+            "{% for %}",
+            "{{ messages",
+            "{% endif %}",
+            "{{ 1 | no_such_filter }}",
+            "{{ 1 is none_such }}",
+        ),
+        *(
+            "{% break %}",
+            "{% unknown %}",
+            "{% generation %}",
+            "{{ '\\ud8' }}",
+            "{% set a.b.c = 1 %}",
+        ),
+        *(
+            "{" * 9,
+            "{{ " + "(" * 99_999,
+            "{{ " + "-" * 99_999 + "1 }}",
+            "{{ " + "1+" * 9999 + "1 }}",
+        ),
+        "{% for a in [] %}" * 30 + "{% endfor %}" * 30,
+        "{{ " + "[" * 300 + "]" * 300 + " }}",
+    ):
         with pytest.raises(BundleError, match=r"chat_template\.jinja is not a valid template"):
             ChatTemplate(source, {})
 
@@ -169,6 +192,24 @@ def test_a_template_cannot_leave_the_sandbox(source: str) -> None:
         ("{{ 1 + 'a' }}", "TypeError"),
         ("{{ messages | tojson(indent='x', no=1) }}", "TypeError"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{% include 'other' %}", "TypeError"),
+        ("{% import 'other' as o %}{{ o.x }}", "TypeError"),
+        ("{% extends 'other' %}", "TypeError"),
+        ("{% block a %}{{ self.a() }}{% endblock %}", "RecursionError"),
+        ("{{ super() }}", "UndefinedError"),
+        ("{{ [1, 'a'] | sort }}", "TypeError"),
+        ("{{ [1] | map('nothing') | list }}", "TemplateRuntimeError"),
+        ("{{ [1] | map(nothing=1) | list }}", "FilterArgumentError"),
+        ("{{ [] | random ~ ([] | max).x }}", "UndefinedError"),
+        ("{{ '\u00e9'.encode('ascii') }}", "UnicodeEncodeError"),
+        ("{{ {}['a']['b'] }}", "UndefinedError"),
+        ("{{ 'abc'.index('z') }}", "ValueError"),
+        ("{{ strftime_now(3) }}", "TypeError"),
+        ("{{ (1e308 * 10) | int ~ 10 ** 0.5 ** 9999 ~ 1e308 ** 2 }}", "OverflowError"),
+        ("{{ 2 ** 16000 }}", "ValueError"),
+        ("{{ messages.__class__() }}", "SecurityError"),
+        ("{{ lipsum(n=10 ** 9) }}", "UndefinedError"),
+        ("{% for a, b in [1] %}{% endfor %}", "TypeError"),
     ],
 )
 def test_a_template_that_fails_is_a_bundle_error(source: str, error: str) -> None:
@@ -230,19 +271,28 @@ def test_a_template_that_writes_nothing_and_never_ends_is_stopped(
         "{{ 'a\nb' | indent(10 ** 9) }}",
         "{{ 'a'.ljust(10 ** 9) }}",
         "{{ [1] | tojson(indent=10 ** 9) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%*d' % (10 ** 9, 1) }}",
+        "{{ '%.999999999f' | format(1) }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{{ 'a'.zfill(width=10 ** 9) if 0 else '\t'.expandtabs(10 ** 9) }}",
     ],
 )
 def test_a_template_that_grows_without_end_is_stopped(source: str) -> None:
     tracemalloc.start()
-    with pytest.raises(BundleError, match="OverflowError"):
-        ChatTemplate(source, {}).render([])
-    assert tracemalloc.get_traced_memory()[1] < 300e6
-    tracemalloc.stop()
+    try:
+        with pytest.raises(BundleError, match="OverflowError"):
+            ChatTemplate(source, {}).render([])
+        assert tracemalloc.get_traced_memory()[1] < 300e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_large_numbers_are_no_growth() -> None:
     source = (
         "{{ 123456789 | tojson }}{{ x | default(10 ** 9) }}{% macro f(n) %}{{ n }}{% endmacro %}"
+        "{{ '%d' | format(99999999999) }}{{ '{:,}'.format(99999999999) }}"
+        "{{ '20240726 %s' % 20240726 }}"
         "{{ f(99999999999) }}{{ 99999999999 + 99999999999 * 3 }}"
     )
     assert ChatTemplate(source, {}).render([]) == hugging_face(source, CHAT)

@@ -13,6 +13,7 @@ from tightrope.cli.output import figure, print_json, print_pairs, progress_on_te
 from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.export.config import ExportConfig, ExportSummary
+from tightrope.folders import reaching
 
 
 def export(
@@ -54,7 +55,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Turn a Hugging Face or GGUF checkpoint into a bundle, and check it against the original."""
-    if output.exists() and not force:
+    with reaching("output", output):
+        exists = output.exists()
+    if exists and not force:
         raise InputError(f"{output} exists; choose another name, or replace it with --force")
 
     from tightrope.export.export import export as export_checkpoint

@@ -26,6 +26,7 @@ from tightrope.cli.task_make import make
 from tightrope.cli.task_show import show
 from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.folders import reaching
 from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.schemas import versioned
 
@@ -72,8 +73,10 @@ def score(
     point = operating_point(
         selector=selector, keep=keep, policy=policy, kv_budget=kv_budget, resolution=resolution
     )
-    if records is not None and not records.absolute().parent.is_dir():
-        raise InputError(f"--records is {str(records)!r}, whose folder does not exist")
+    if records is not None:
+        with reaching("--records", records):
+            if not records.absolute().parent.is_dir():
+                raise InputError(f"--records is {str(records)!r}, whose folder does not exist")
 
     import tightrope
     from tightrope.profiles.task.score import score_task

@@ -12,6 +12,7 @@ from tightrope.checks import check_whole
 from tightrope.cli.options import Json
 from tightrope.cli.output import print_json, print_pairs, print_table
 from tightrope.errors import InputError
+from tightrope.folders import reaching
 from tightrope.schemas import versioned
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ def show(
     """Count a task's questions by type, list them, show one, or draw them on a contact sheet."""
     if limit is not None:
         check_whole("--limit", limit, least=1)
-    if sheet is not None and (sheet.suffix.lower() != ".png" or sheet.exists()):
-        why = "exists" if sheet.exists() else "is no PNG"
-        raise InputError(f"--sheet {str(sheet)!r} {why}; accepted: a new file that ends in .png")
+    if sheet is not None:
+        with reaching("--sheet", sheet):
+            exists = sheet.exists()
+        if exists or sheet.suffix.lower() != ".png":
+            why = "exists" if exists else "is no PNG"
+            raise InputError(f"--sheet {str(sheet)!r} {why}; accepted: a new file ending in .png")
 
     from tightrope.profiles.task.task import read_task
 

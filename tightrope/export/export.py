@@ -20,7 +20,7 @@ from tightrope.export.host_files import write_host_files, write_json
 from tightrope.export.manifest import describe
 from tightrope.export.recipe import plan
 from tightrope.export.weights import WeightFile
-from tightrope.folders import finished_folder
+from tightrope.folders import finished_folder, reaching
 from tightrope.progress import Progress, part, silent
 
 
@@ -42,10 +42,11 @@ def export(
     config = ExportConfig() if config is None else config
     check_type("config", config, ExportConfig, "an ExportConfig, or None")
     target = check_path("output", output, "the path of the folder to write")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; choose another name, or ask for it to be replaced")
-    if target.exists() and not (target / bundles.MANIFEST).is_file():
-        raise InputError(f"{target} is no bundle and is not replaced; choose another name")
+    with reaching("output", target):
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists; choose another name, or ask for it to be replaced")
+        if target.exists() and not (target / bundles.MANIFEST).is_file():
+            raise InputError(f"{target} is no bundle and is not replaced; choose another name")
     opened = open_checkpoint(
         os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
     )

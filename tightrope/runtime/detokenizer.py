@@ -9,10 +9,6 @@ from tightrope.checks import shown
 from tightrope.errors import InputError
 from tightrope.runtime.tokenizer import Tokenizer
 
-# Stand for control tokens in stop strings, where they have text: Unicode's noncharacters, which no
-# text holds.
-_MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
-
 # Tokens decoded anew with each token, and how many of them stay when there are more. UTF-8 falls
 # into step within a character, at most 4 bytes, and a byte-level token has at least one.
 _LONGEST_WINDOW = 16
@@ -26,7 +22,8 @@ class StreamDecoder:
     """The text of one answer, piece by piece.
 
     The pieces joined are the text of all tokens, control tokens left out, cut before the first
-    stop string to be completed. Each token costs the same, however long the text is.
+    stop string to be completed. A stop string in which a control token is written is found where
+    the model says that token. Each token costs the same, however long the text is.
     """
 
     def __init__(
@@ -45,14 +42,19 @@ class StreamDecoder:
                 f"stop is {shown(stop)}; accepted: a list of strings, none of them empty"
             )
         self.stopped_by: str | None = None
-        """The first stop string to be completed; what follows it is not text of the answer."""
+        """The stop string that was completed; what follows it is not text of the answer."""
         self._tokenizer = tokenizer
         self._hidden = tokenizer.special_ids | hidden
-        self._marks = _marks(tokenizer, self._hidden, stop)
-        self._stop = {self._marked(text): text for text in stop}
+        self._stop = tuple(stop)
+        written = tokenizer.special_strings if stop else ()
+        self._control_stop = tuple(
+            text for text in stop if any(control in text for control in written)
+        )
         self._window: list[int] = []
         self._given = 0
+        self._matched = 0
         self._held = ""
+        self._visible: list[bool] = []
 
     def push(self, token_id: int) -> str:
         """Takes the next token; returns the text that can be shown now, often "" or a word."""
@@ -60,14 +62,19 @@ class StreamDecoder:
         if self.stopped_by is not None or token is None:
             return ""
         if token_id in self._hidden:
-            return self._release(self._marks[token]) if token in self._marks else ""
+            if not self._control_stop or token_id not in self._tokenizer.special_ids:
+                return ""
+            # Bytes that may yet become another character stand before the control token.
+            pending = self._tokenizer.decode(self._window)[self._given + self._matched :]
+            self._matched += len(pending)
+            return self._release(pending + token, visible=False)
         self._window.append(token_id)
         # A run of byte tokens is decoded as one: a later byte may make all of it invalid.
         if _BYTE_TOKEN.fullmatch(token):
             return ""
         text = self._tokenizer.decode(self._window)
         certain = _certain(text)
-        piece, self._given = text[self._given : certain], certain
+        piece, self._given, self._matched = text[self._given : certain], certain, 0
         self._shorten_window()
         return self._release(piece)
 
@@ -79,7 +86,7 @@ class StreamDecoder:
         self._window, self._given = [], 0
         shown = self._release(piece)
         rest, self._held = self._held, ""
-        return shown + self._unmarked(rest)
+        return shown + self._take_visible(rest)
 
     def _shorten_window(self) -> None:
         """Drops old tokens; those that stay give the next ones their context.
@@ -93,44 +100,43 @@ class StreamDecoder:
             self._window = self._window[-_CONTEXT:]
             self._given = _certain(text)
 
-    def _release(self, piece: str) -> str:
+    def _release(self, piece: str, visible: bool = True) -> str:
         """The part of the held text and the piece that no stop string can claim any more.
 
-        piece: with marks where control tokens stand that a stop string names.
+        visible: False for a control token as it is written, which only stop strings see.
         """
         text = self._held + piece
-        # (end, start) of each stop string: the first to be completed counts, else the cut would
-        # depend on how the text falls into tokens.
-        found = [(text.find(stop) + len(stop), text.find(stop), stop) for stop in self._stop]
-        found = [(end, start, stop) for end, start, stop in found if start >= 0]
+        self._visible += [visible] * len(piece)
+        places = [i for i, visible in enumerate(self._visible) if visible]
+        plain = "".join(text[i] for i in places)
+        # (end, start, stop string): the first to be completed counts, else the cut would depend
+        # on how the text falls into tokens.
+        found = [
+            (places[start + len(stop) - 1] + 1, places[start], stop)
+            for stop in self._stop
+            if (start := plain.find(stop)) >= 0
+        ]
+        found += [
+            (start + len(stop), start, stop)
+            for stop in self._control_stop
+            if (start := text.find(stop)) >= 0
+        ]
         if found:
-            _, start, stop = min(found)
-            self.stopped_by, self._held = self._stop[stop], ""
-            return self._unmarked(text[:start])
-        shown = len(text) - max((_overlap(text, stop) for stop in self._stop), default=0)
-        self._held = text[shown:]
-        return self._unmarked(text[:shown])
+            _, start, self.stopped_by = min(found)
+            self._held = ""
+            return self._take_visible(text[:start])
+        held = max((_overlap(plain, stop) for stop in self._stop), default=0)
+        start = places[-held] if held else len(text)
+        claimed = max((_overlap(text, stop) for stop in self._control_stop), default=0)
+        start = min(start, len(text) - claimed)
+        self._held = text[start:]
+        return self._take_visible(text[:start])
 
-    def _marked(self, stop: str) -> str:
-        """A stop string as it is looked for."""
-        for token, mark in self._marks.items():
-            stop = stop.replace(token, mark)
-        return stop
-
-    def _unmarked(self, text: str) -> str:
-        """What is shown of a text: control tokens have none."""
-        for mark in self._marks.values():
-            text = text.replace(mark, "")
-        return text
-
-
-def _marks(tokenizer: Tokenizer, hidden: frozenset[int], stop: Sequence[str]) -> dict[str, str]:
-    """A character for each hidden token that a stop string names, the longest first."""
-    texts = {tokenizer.token(token_id) for token_id in hidden}
-    named = {text for text in texts if text and any(text in string for string in stop)}
-    # Beyond the noncharacters no mark is left, and a stop string of so many tokens never matches.
-    ordered = sorted(named, key=lambda text: (-len(text), text))[: len(_MARKS)]
-    return dict(zip(ordered, _MARKS, strict=False))
+    def _take_visible(self, text: str) -> str:
+        """What can be seen of the beginning of the held text, which is given away."""
+        seen = self._visible[: len(text)]
+        del self._visible[: len(text)]
+        return "".join(letter for letter, visible in zip(text, seen, strict=True) if visible)
 
 
 def _certain(text: str) -> int:

@@ -26,8 +26,9 @@ _INSTEAD_OF_CONTENT = ("tool_calls", *_REASONING, "refusal")
 _MOST_LEVELS = 100
 
 _IMAGE: Part = {"type": "image"}
-# The private-use planes of Unicode: no text means anything by these characters.
-_PRIVATE_USE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
+# Rare ideographs, of which those are taken that stand nowhere in a conversation. They are letters
+# without case that Python prints as they are, so that a template treats them as it does text.
+_RARE = range(0x20000, 0x2A6E0)
 
 
 def render_and_encode(
@@ -57,10 +58,10 @@ def render_and_encode(
     else:
         adapted = [_adapt(message, template, image_token, num_images) for message in placed]
         arguments = _plain(arguments, "an argument of the template")
-        hidden = _Hidden(tokenizer, image_token, [adapted, arguments])
+        hidden = _Hidden(tokenizer, image_token, [template.source, adapted, arguments])
         spared = {
             "user": {image_token} if image_token and num_images else set(),
-            "assistant": {token for token in hidden.tokens if template.looks_for(token)},
+            "assistant": template.marks(hidden.tokens) - {image_token},
         }
         rendered = template.render(
             [hidden.message(message, spared.get(message["role"], set())) for message in adapted],
@@ -101,22 +102,25 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
     if not isinstance(content, (str, list)):
         raise InputError(f"{name} has content {shown(content)}; accepted: a string or parts")
     if isinstance(content, list):
-        for part in content:
-            _check_part(part, plain["role"], name)
+        plain["content"] = [_checked_part(part, plain["role"], name) for part in content]
     return plain
 
 
-def _check_part(part: Any, role: str, name: str) -> None:
+def _checked_part(part: Any, role: str, name: str) -> Part:
+    """The part without keys that are None, such as a client's `image_url` beside a text."""
+    if isinstance(part, dict):
+        part = {key: value for key, value in part.items() if value is not None}
     if part == _IMAGE:
         if role != "user":
             raise InputError(f"{name} has an image and role {role!r}; images belong to the user")
-        return
+        return _IMAGE
     text = part.get("text") if isinstance(part, dict) else None
-    if not isinstance(text, str) or part != {"type": "text", "text": text}:
-        raise InputError(
-            f'{name} has a part {shown(part)}; accepted: {{"type": "text", "text": ...}} and '
-            '{"type": "image"}, the images themselves being passed apart'
-        )
+    if isinstance(text, str) and part == {"type": "text", "text": text}:
+        return {"type": "text", "text": text}
+    raise InputError(
+        f'{name} has a part {shown(part)}; accepted: {{"type": "text", "text": ...}} and '
+        '{"type": "image"}, the images themselves being passed apart'
+    )
 
 
 def _plain(value: object, name: str, level: int = 0) -> Any:
@@ -127,6 +131,8 @@ def _plain(value: object, name: str, level: int = 0) -> Any:
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise InputError(f"{name} holds half of a surrogate pair, which is no text; remove it")
         return str.__str__(value)
+    if isinstance(value, (int, float)):  # of an enumeration, or numpy's
+        return int(value) if isinstance(value, int) else float(value)
     if level > _MOST_LEVELS:
         raise InputError(f"{name} is nested deeper than {_MOST_LEVELS} levels; flatten it")
     if isinstance(value, Mapping):
@@ -229,7 +235,7 @@ def _encode_bare(
 
 
 class _Hidden:
-    """Swaps the control tokens that users wrote for private characters while rendering."""
+    """Swaps the control tokens that users wrote for characters of their own while rendering."""
 
     def __init__(self, tokenizer: Tokenizer, image_token: str | None, values: object) -> None:
         """values: everything that will be hidden; its own characters stand for nothing else."""
@@ -240,7 +246,7 @@ class _Hidden:
 
     @property
     def literals(self) -> dict[str, str]:
-        """What each private character stands for."""
+        """What each such character stands for."""
         return {character: text for text, character in self._stand_ins.items()}
 
     def message(self, message: dict[str, Any], spared: Set[str]) -> dict[str, Any]:
@@ -283,10 +289,10 @@ class _Hidden:
 
 
 def _free_characters(text: str) -> Iterator[str]:
-    """Private-use characters that `text` does not hold."""
+    """Characters that `text` does not hold, to stand for something in it."""
     used = set(text)
-    yield from (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
-    raise InputError("the messages hold every private-use character of Unicode; remove some")
+    yield from (chr(code) for code in _RARE if chr(code) not in used)
+    raise InputError("the messages hold every character of CJK extension B; remove some")
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -18,6 +19,7 @@ import jinja2
 import jinja2.compiler
 import jinja2.exceptions
 import jinja2.ext
+import jinja2.filters
 import jinja2.nodes
 import jinja2.parser
 import jinja2.runtime
@@ -32,7 +34,10 @@ MAX_SECONDS = 10.0
 
 _MAX_BITS = 100_000
 _WIDENING = ("batch", "center", "indent", "slice", "tojson", "wordwrap")
-_OPERATORS = frozenset(["+", "*", "**"])
+_OPERATORS = frozenset(["+", "*", "**", "%"])
+_PADDING = frozenset(["center", "expandtabs", "ljust", "rjust", "zfill"])
+_WIDE = re.compile(r"%[-+ #0]*[\d.]{8,}|%[-+ #0\d.]*\*|\{[^{}]*\d{8,}")
+"""Fields of a format that pad without end, or as far as an argument says."""
 
 _deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=float("inf"))
 
@@ -60,6 +65,8 @@ def environment() -> jinja2.Environment:
     )
     sandbox.filters["tojson"] = _tojson
     sandbox.filters |= {name: _limited(sandbox.filters[name]) for name in _WIDENING}
+    sandbox.filters["format"] = _format
+    del sandbox.globals["lipsum"]  # text without end, drawn by chance
     sandbox.globals["raise_exception"] = _raise_exception
     sandbox.globals["strftime_now"] = _strftime_now
     sandbox.globals["dict"] = _Dict()
@@ -125,8 +132,12 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """As jinja's, whose names leave a template free to use any keyword."""
         _check_time()
-        if isinstance(getattr(__obj, "__self__", None), str):
+        method = getattr(__obj, "__wrapped__", __obj)  # as jinja wraps str.format
+        text, name = getattr(method, "__self__", None), getattr(method, "__name__", None)
+        if isinstance(text, str) and name in _PADDING:
             _check_numbers((*args, *kwargs.values()))
+        if isinstance(text, str) and name in ("format", "format_map"):
+            _check_format(text)
         return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -140,6 +151,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
                 _check_size(_length(right if times is left else left) * times)
         elif operator == "+":
             _check_size(_length(left) + _length(right))
+        elif isinstance(left, str):
+            _check_format(left)
         return super().call_binop(context, operator, left, right)
 
 
@@ -154,6 +167,11 @@ def _check_numbers(arguments: Iterable[Any]) -> None:
     for value in arguments:
         if isinstance(value, int):
             _check_size(value)
+
+
+def _check_format(text: str) -> None:
+    if _WIDE.search(text):
+        raise OverflowError("it formats with a width that fits nothing")
 
 
 def _length(value: Any) -> int:
@@ -219,6 +237,12 @@ def _refuse_underscored(name: object) -> None:
         raise jinja2.exceptions.SecurityError(
             f"a namespace stores no underscored name, here {name!r}"
         )
+
+
+def _format(value: str, *args: Any, **kwargs: Any) -> str:
+    """jinja's filter, which is `%` with the one or the other kind of arguments."""
+    _check_format(value)
+    return jinja2.filters.do_format(value, *args, **kwargs)
 
 
 def _tojson(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tightrope.errors import BundleError, InputError
@@ -25,6 +25,7 @@ class ChatTemplate:
 
         Raises BundleError if the source is not valid jinja.
         """
+        self.source = source
         self._special_tokens = dict(special_tokens)
         self._forms: dict[tuple[str, bool], bool] = {}
         try:
@@ -61,9 +62,17 @@ class ChatTemplate:
                 "template"
             ) from error
 
-    def looks_for(self, text: str) -> bool:
-        """Whether the template looks for a text in what it is given, rather than writing it."""
-        return any(text in sought for sought in self._sought)
+    def marks(self, tokens: Iterable[str]) -> set[str]:
+        """Those of the tokens that the template looks for in what was said, such as </think>.
+
+        The tokens that it has by name are none: by them a text begins and ends.
+        """
+        named = self._special_tokens.values()
+        return {
+            token
+            for token in tokens
+            if token not in named and any(token in sought for sought in self._sought)
+        }
 
     def takes_text(self, role: str) -> bool:
         """Whether the content of a message of this role may be a string."""

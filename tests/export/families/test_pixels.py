@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 transformers = pytest.importorskip("transformers", reason="the oracle is transformers' own code")
 
-from tightrope.errors import UnsupportedModel  # noqa: E402
+from tightrope.errors import InputError, UnsupportedModel  # noqa: E402
 from tightrope.export.families.pixels import square_pixels  # noqa: E402
 from tightrope.inputs.prepare.pixels import SquarePixels  # noqa: E402
 
@@ -129,6 +129,81 @@ def test_pixels_are_those_of_transformers(store: Store, name: str, width: int, h
     np.testing.assert_array_equal(ours, expected.astype(np.float32))
 
 
+SIZES: list[Any] = [
+    SIDE, SQUARE, {"shortest_edge": SIDE}, {"shortest_edge": 32}, {"shortest_edge": 12},
+    {"height": 32, "width": 40}, {"shortest_edge": SIDE, "longest_edge": 40},
+    {"max_height": 40, "max_width": 30}, {"longest_edge": 40},
+]  # fmt: skip
+STEPS = ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb")
+NUMBERS: list[Any] = [[0.48, 0.45, 0.4], [1, 1, 1], [0.1, 0.2, 0.3], 0.5, 2, [1.2, 0.1, 0.5]]
+KEYS: dict[str, list[Any]] = {
+    "image_processor_type": [
+        f"{name}ImageProcessor{end}"
+        for name in (
+            "CLIP",
+            "Llava",
+            "Llava",
+            "Siglip",
+            "ViT",
+            "Bit",
+            "ChineseCLIP",
+            "Blip",
+            "DeiT",
+        )
+        for end in ("", "Fast")
+    ],
+    "crop_size": [
+        SIDE,
+        SIDE,
+        SQUARE,
+        SQUARE,
+        {"height": SIDE, "width": 20},
+        {"shortest_edge": SIDE},
+    ],
+    **{step: [True, True, False, 1, 0] for step in STEPS},
+    "do_pad": [False, False, False, True],
+    "do_center_crop": [True, True, True, False],
+    "resample": [0, 1, 2, 3, 4, 5],
+    "rescale_factor": [1 / 255, 1 / 127.5, 1, 0.5],
+    "image_mean": [*NUMBERS, [0, 0, 0]],
+    "image_std": [*NUMBERS],
+    "default_to_square": [True, False],
+    "pad_size": [SQUARE],
+    "data_format": ["channels_first", "channels_last"],
+}
+
+
+@given(
+    st.fixed_dictionaries(
+        {"size": st.sampled_from(SIZES)},
+        optional={key: st.sampled_from(values) for key, values in KEYS.items()},
+    ),
+    st.integers(1, 90),
+    st.integers(1, 90),
+)
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_is_stored_is_followed_to_the_bit_or_refused(
+    store: Store, stored: dict[str, Any], width: int, height: int
+) -> None:
+    folder = store(stored)
+    try:
+        config, _ = square_pixels(folder, stored, SIDE)
+        ours = SquarePixels(json.loads(json.dumps(config)))([image(width, height)], SIDE)
+    except (UnsupportedModel, InputError):
+        event("refused")
+        return
+    event("followed")
+    theirs = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    try:
+        expected = theirs([image(width, height)], return_tensors="np")["pixel_values"]
+    except TypeError:  # a background of a single mean
+        assert config["do_pad"] and isinstance(stored["image_mean"], (int, float))
+        return
+    np.testing.assert_array_equal(ours, expected.astype(np.float32))
+
+
 @pytest.mark.parametrize("name", STORED)
 def test_everything_is_stated_and_what_is_left_has_a_reason(store: Store, name: str) -> None:
     config, left = square_pixels(store(STORED[name]), STORED[name], SIDE)
@@ -141,6 +216,12 @@ def test_everything_is_stated_and_what_is_left_has_a_reason(store: Store, name: 
 
 
 CLIP = STORED["the class and two sizes"]
+
+
+@pytest.mark.parametrize("stored", [{}, None])
+def test_a_folder_without_an_image_processor_is_told(tmp_path: Path, stored: Any) -> None:
+    with pytest.raises(UnsupportedModel, match=r"neither preprocessor_config\.json nor"):
+        square_pixels(tmp_path, stored, SIDE)
 
 
 @pytest.mark.parametrize(

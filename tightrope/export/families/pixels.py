@@ -48,6 +48,11 @@ def square_pixels(
     stored: the image processor as its file has it. Raises UnsupportedModel naming what is not
     understood, and where another size comes out than the tower takes.
     """
+    if not stored:
+        raise UnsupportedModel(
+            f"{folder} has neither preprocessor_config.json nor an image_processor in "
+            f"processor_config.json; {WAY_OUT}"
+        )
     with silence(), reading(f"{folder} has no image processor that can be read", WAY_OUT):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     pads_to_square = isinstance(processor, LlavaImageProcessorPil)

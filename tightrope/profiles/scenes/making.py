@@ -14,7 +14,7 @@ from PIL import Image
 
 from tightrope.arrays import Array
 from tightrope.errors import InputError
-from tightrope.folders import finished_folder
+from tightrope.folders import finished_folder, reaching
 from tightrope.profiles.scenes.card import SMALL, MakeSummary, card
 from tightrope.profiles.scenes.kinds import make_one
 from tightrope.profiles.scenes.lines import Order
@@ -71,10 +71,11 @@ def pixel_hash(folder: Path) -> str:
 
 
 def _check_target(target: Path, force: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / FILE).is_file():
-        raise InputError(f"{target} is no task and is not replaced; choose another name")
+    with reaching("target", target):
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return
+        if not (target / FILE).is_file():
+            raise InputError(f"{target} is no task and is not replaced; choose another name")
     if not force:
         raise InputError(f"{target} exists; choose another name, or replace it with --force")
 

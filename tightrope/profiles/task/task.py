@@ -26,6 +26,7 @@ from PIL import Image
 
 from tightrope.checks import check_type
 from tightrope.errors import InputError
+from tightrope.folders import reaching
 
 FILE = "task.jsonl"
 KEYS = ("id", "images", "question", "messages", "answer", "type", "info")
@@ -64,7 +65,9 @@ def read_task(folder: Path) -> Task:
     Images are opened, not decoded. Raises InputError naming file and line of what is wrong.
     """
     file = folder / FILE
-    if not folder.is_dir():
+    with reaching("task", folder):
+        is_folder = folder.is_dir()
+    if not is_folder:
         raise InputError(f"task {str(folder)!r} is not a folder; accepted: one that has {FILE}")
     try:
         lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tightrope.checks import check_one_of
 from tightrope.errors import InputError
+from tightrope.folders import reaching
 from tightrope.profiles.task.layouts import easy_vqa, mmbench, pope, textvqa, vqav2
 from tightrope.profiles.task.layouts.layout import Entry
 from tightrope.profiles.task.task import FILE, Task, read_task, write_task
@@ -31,10 +32,12 @@ def convert(layout: str, source: Path, images: Path | None, out: Path) -> Task:
     a task; the task file is written last, so that an import that failed can be repeated.
     """
     check_one_of("layout", layout, LAYOUTS)
-    if (out / FILE).exists():
-        raise InputError(f"{out} already has a {FILE}; name another folder")
-    if not source.is_file():
-        raise InputError(f"source is {str(source)!r}, which is not a file")
+    with reaching("out", out):
+        if (out / FILE).exists():
+            raise InputError(f"{out} already has a {FILE}; name another folder")
+    with reaching("source", source):
+        if not source.is_file():
+            raise InputError(f"source is {str(source)!r}, which is not a file")
     lines = []
     placed: set[str] = set()
     for entry in LAYOUTS[layout](source, images):
