@@ -74,7 +74,7 @@ def test_an_answer_is_printed_as_it_streams(model: ScriptedModel) -> None:
     assert (result.exit_code, result.stdout) == (0, "a cup\n")
     prompt, options = model.asked[0]
     assert prompt == "What is it?"
-    assert options["images"] == [Path("frame.jpg")]
+    assert options["images"] == ["frame.jpg"]
     assert (options["max_tokens"], options["stop"], options["point"]) == (8, ["."], None)
 
 
@@ -123,7 +123,21 @@ def test_a_chat_asks_line_by_line_and_hands_each_image_over_once(
     assert (result.exit_code, result.stdout) == (0, "a cup\na cup\n")
     assert model.system == "Be brief."
     assert [prompt for prompt, _ in model.asked] == ["What is it?", "And its colour?"]
-    assert [options["images"] for _, options in model.asked] == [[image], []]
+    assert [options["images"] for _, options in model.asked] == [[str(image)], []]
+
+
+def test_a_data_url_keeps_all_its_slashes(model: ScriptedModel) -> None:
+    url = "data:image/png;base64,AA//BB=="
+    run("What is it?", "--image", url)
+    run("--chat", stdin=f"/image {url}\nWhat is it?\n")
+    assert [options["images"] for _, options in model.asked] == [[url], [url]]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/a.png", "a\0b"])
+def test_a_chat_goes_on_after_an_image_that_is_no_path(model: ScriptedModel, name: str) -> None:
+    result = run("--chat", stdin=f"/image {name}\nStill there?\n")
+    assert (result.exit_code, result.stdout) == (0, "a cup\n")
+    assert "/image" in result.stderr and len(result.stderr) < 300
 
 
 def test_a_chat_goes_on_after_an_image_that_is_not_there(model: ScriptedModel) -> None:

@@ -31,8 +31,10 @@ BundlePath = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", metavar="", help="Print one JSON object and nothing else.")
 ]
+# No Path, which would join the slashes of a data URL.
 Images = Annotated[
-    list[Path] | None, typer.Option("--image", metavar="FILE", help="An image; may be repeated.")
+    list[str] | None,
+    typer.Option("--image", metavar="FILE", help="An image, or its data URL; may be repeated."),
 ]
 Backend = Annotated[
     str,

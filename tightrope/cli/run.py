@@ -28,6 +28,7 @@ from tightrope.cli.options import (
 from tightrope.cli.output import print_json, print_pairs
 from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.folders import reaching
 from tightrope.runtime.options import Options
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _print_finished(answer: Answer, *, json: bool) -> None:
 def _chat(
     model: Model,
     first: list[str],
-    images: list[Path],
+    images: list[str],
     *,
     system: str | None,
     options: dict[str, Any],
@@ -192,12 +193,18 @@ def _turns(first: list[str]) -> Iterator[str]:
             yield line.strip()
 
 
-def _existing(name: str) -> list[Path]:
-    """The image file of this name, or none with a sentence: a slip must not end a conversation."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return [path]
-    print(f"/image is {name!r}; accepted: the path of an image file", file=sys.stderr)
+def _existing(name: str) -> list[str]:
+    """The image of this name, or none with a sentence: a slip must not end a conversation."""
+    if name[:5].lower() == "data:":
+        return [name]
+    try:
+        with reaching("/image", Path(name)):
+            path = Path(name).expanduser()
+            if path.is_file():
+                return [str(path)]
+        print(f"/image is {name!r}; accepted: the path of an image file", file=sys.stderr)
+    except InputError as error:
+        print(error, file=sys.stderr)
     return []
 
 
