@@ -210,6 +210,15 @@ def test_the_limits_of_other_images_are_those_of_data_urls(
         load_image("data:image/gif;base64," + base64.b64encode(file.getvalue()).decode())
 
 
+@pytest.mark.parametrize("url", ["http://x.example/a.png", "HTTPS://x.example/" + "a" * 5000])
+def test_a_web_address_is_told_as_one(url: str) -> None:
+    with pytest.raises(
+        InputError, match=r"(?i)image 'http.* is a web address; download it"
+    ) as caught:
+        load_image(url)
+    assert len(str(caught.value)) < 150
+
+
 def test_something_else_is_refused() -> None:
     with pytest.raises(InputError, match="is a int"):
         load_image(3)  # type: ignore[arg-type]

@@ -74,6 +74,8 @@ def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     if isinstance(source, str) and source[:5].lower() == "data:":
         content = _from_data_url(source)
         return _open(io.BytesIO(content), shown(source), len(content), reader)
+    if isinstance(source, str) and source[:8].lower().startswith(("http://", "https://")):
+        raise InputError(f"image {shown(source)} is a web address; download it first")
     path = check_path("an image", source, _ACCEPTED)
     name = repr(str(path))
     with translated(InputError, f"image {name} cannot be read", "change its permissions"):
