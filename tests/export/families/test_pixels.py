@@ -91,6 +91,18 @@ STORED: dict[str, dict[str, Any]] = {
         "size": {"shortest_edge": SIDE},
         "crop_size": SQUARE,
     },
+    "padded to the largest of a batch, in which all are alike": {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_pad": True,
+        "size": {"shortest_edge": 32},
+        "crop_size": SQUARE,
+    },
+    "padded to the size that it has": {
+        "image_processor_type": "BlipImageProcessor",
+        "do_pad": True,
+        "pad_size": SIDE,
+        "size": SQUARE,
+    },
     "SigLIP": {"image_processor_type": "SiglipImageProcessor", "size": SQUARE},
     "another rescaling": {
         "image_processor_type": "CLIPImageProcessor",
@@ -233,7 +245,7 @@ def test_a_folder_without_an_image_processor_is_told(tmp_path: Path, stored: Any
         ({"crop_size": {"height": 56, "width": 56}}, "makes pictures of 56 x 56 .* takes 28 x 28"),
         ({"crop_size": {"height": 28, "width": 20}}, "equal height and width"),
         ({"do_center_crop": False}, "without a crop"),
-        ({"do_pad": True}, "do_pad, which of a CLIPImageProcessorPil pads images to the largest"),
+        ({"do_pad": True, "pad_size": 40}, "do_pad and pad_size .*40"),
         ({"image_processor_type": "LlavaNextImageProcessor"}, "LlavaNextImageProcessor"),
         ({"image_processor_type": "NoSuchProcessor"}, "no image processor that can be read"),
         ({"image_std": [0.5, 0.0, 0.5]}, "image_std"),

@@ -37,7 +37,7 @@ HARMLESS = (
 _CLASSES = ("image_processor_type", "feature_extractor_type", "processor_class")
 """Keys that name what reads the others."""
 _UNUSED = ("pad_size",)
-"""Read by transformers only where images are padded to a common size."""
+"""Read by transformers only where images are padded to a common size, not to a square."""
 
 
 def square_pixels(
@@ -65,13 +65,11 @@ def square_pixels(
     account.take_all((*CONFIG_KEYS, *_CLASSES))
     config = {key: _plain(getattr(processor, key, None)) for key in CONFIG_KEYS}
     config |= {key: bool(value) for key, value in config.items() if key.startswith("do_")}
-    if not config["do_pad"]:
+    if not (config["do_pad"] and pads_to_square):
         account.take_all(_UNUSED)
-    elif not pads_to_square:
-        raise UnsupportedModel(
-            f"the image processor has do_pad, which of a {type(processor).__name__} pads images to "
-            "the largest of a batch: here each is prepared alone"
-        )
+    if config["do_pad"] and not pads_to_square:
+        _check_padding(_plain(processor.pad_size), side)
+        config["do_pad"] = False
     for key in ("image_mean", "image_std"):
         if isinstance(config[key], (int, float)):
             config[key] = [config[key]] * 3
@@ -81,6 +79,18 @@ def square_pixels(
     config = {key: value for key, value in config.items() if value is not None}
     _check(config, side)
     return config, without_effect
+
+
+def _check_padding(pad_size: Any, side: int) -> None:
+    """Other processors than LLaVA's pad last, all images of a batch to the largest or to pad_size.
+
+    Images that have one size already stay as they are.
+    """
+    if pad_size not in (None, {}, {"height": side, "width": side}):
+        raise UnsupportedModel(
+            f"the image processor has do_pad and pad_size {pad_size}, the tower takes "
+            f"{side} x {side}; {WAY_OUT}"
+        )
 
 
 def _check(config: dict[str, Any], side: int) -> None:
