@@ -262,7 +262,7 @@ def test_a_model_goes_on_after_a_refusal(loaded: Loaded) -> None:
 
 def without_unknown(tokenizer: dict[str, Any]) -> None:
     """Words alone, and none for what is no word."""
-    words = {"a": 0, "b": 1}
+    words = {"cup": 0, "red": 1}
     tokenizer["model"] = {"type": "WordLevel", "vocab": words, "unk_token": "<none>"}
 
 
@@ -388,7 +388,7 @@ def with_row(kind: str, old: str, new: str) -> Callable[[bytes], bytes]:
         ("vision", with_row("output", "visual_embeds", "zap"), "visual_embeds is missing"),
         ("vision", with_row("input", "pixel_values", "zap"), "pixel_values is missing"),
         ("select-divprune", with_row("input", "visual_embeds", "zap"), "visual_embeds is missing"),
-        ("decoder", with_row("input", "policy", "zap"), "policy is missing"),
+        ("decoder", with_row("output", "logits", "zap"), "logits is missing"),
         ("decoder", lambda c: c.replace(b"query_position", b"query_posi\xff\xfeon"), "utf-8"),
         ("select-divprune", None, "keep_ramp is missing"),
     ],
@@ -420,7 +420,7 @@ def npy(claimed: tuple[int, ...], held: int) -> bytes:
     [
         ((10**12,), 16, "claims"),
         ((10**5, 10**5), 16, "claims"),
-        ((1, 17, 32), 17 * 32 * 4 - 1, "claims"),
+        ((1, 17, 32), 17 * 32 * 4 - 1, "EOF|claims"),
         ((2**33, 2**33), 0, "claims"),
         ((typed.MOST_BYTES // 4,), typed.MOST_BYTES, "at most"),
         ((-1, 17, 32), 17 * 32 * 4, "negative|claims"),
