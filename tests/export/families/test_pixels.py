@@ -82,6 +82,7 @@ STORED: dict[str, dict[str, Any]] = {
     "LLaVA, padded without a crop": {
         "image_processor_type": "LlavaImageProcessor",
         "do_pad": True,
+        "pad_size": 40,
         "do_center_crop": False,
         "size": {"shortest_edge": SIDE},
         "image_mean": [0.1, 0.5, 0.9],

@@ -36,8 +36,8 @@ HARMLESS = (
 """Keys of an image processor that change no pixel."""
 _CLASSES = ("image_processor_type", "feature_extractor_type", "processor_class")
 """Keys that name what reads the others."""
-_UNUSED = ("pad_size",)
-"""Read by transformers only where images are padded to a common size, not to a square."""
+_PADDING = ("pad_size",)
+"""Read where images are padded to a common size; padding to a square passes it over."""
 
 
 def square_pixels(
@@ -65,8 +65,7 @@ def square_pixels(
     account.take_all((*CONFIG_KEYS, *_CLASSES))
     config = {key: _plain(getattr(processor, key, None)) for key in CONFIG_KEYS}
     config |= {key: bool(value) for key, value in config.items() if key.startswith("do_")}
-    if not (config["do_pad"] and pads_to_square):
-        account.take_all(_UNUSED)
+    account.take_all(_PADDING)
     if config["do_pad"] and not pads_to_square:
         _check_padding(_plain(processor.pad_size), side)
         config["do_pad"] = False
