@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -45,7 +46,11 @@ def bundle(rng: Random, bases: Path, folder: Path) -> Attempt:
         name = one_of(rng, [name for name in names if "host" in name or "weights" in name])
     file = copy / name
     content = file.read_bytes()
-    if name.endswith(".json") and rng.random() < 0.7:
+    if name == "tokenizer.json" and rng.random() < 0.4:
+        how, content = _other_part(rng, content)
+    elif name == "preprocessor.json" and rng.random() < 0.3:
+        how, content = _larger(rng, content)
+    elif name.endswith(".json") and rng.random() < 0.7:
         how, value = damage_value(rng, json.loads(content))
         content = json.dumps(value).encode()
     elif name.endswith(".npz") and rng.random() < 0.7:
@@ -78,11 +83,51 @@ def _use(folder: Path) -> None:
     selftest.compare(loaded, selftest.stored(model.bundle))
 
 
+PARTS: tuple[tuple[str, Any], ...] = (
+    ("model", {"type": "WordLevel", "vocab": {"cup": 0}, "unk_token": "<none>"}),
+    ("model", {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0]]}),
+    ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+    ("normalizer", {"type": "Replace", "pattern": {"String": ""}, "content": "x"}),
+    ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "(a|aa|b)+$|(((.*)*)*)*x"},
+                       "behavior": "Isolated", "invert": False}),
+    ("decoder", {"type": "Strip", "content": "a", "start": 2**40, "stop": 2**40}),
+    ("truncation", {"direction": "Right", "max_length": 0, "strategy": "LongestFirst",
+                    "stride": 5}),
+)  # fmt: skip
+"""Of a tokenizer.json: valid by themselves, and no good where they stand."""
+
+
+def _other_part(rng: Random, content: bytes) -> tuple[str, bytes]:
+    part, value = one_of(rng, PARTS)
+    return f"{part} is a {value.get('type')}", json.dumps(
+        {**json.loads(content), part: value}
+    ).encode()
+
+
+def _larger(rng: Random, content: bytes) -> tuple[str, bytes]:
+    edge = int(one_of(rng, (1 << 12, 1 << 13, 1 << 14)))
+    changes = {"size": {"shortest_edge": edge}, "do_pad": True, "background": [0, 0, 0]}
+    return f"images become {edge} pixels", json.dumps({**json.loads(content), **changes}).encode()
+
+
+def _claiming(rng: Random, name: str) -> bytes:
+    """An archive of one array that claims more numbers than it has."""
+    array, packed = io.BytesIO(), io.BytesIO()
+    shape = (int(one_of(rng, (10**7, 10**10, 10**12))), int(one_of(rng, (1, 32, 2**31))))
+    described = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(array, described)
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(f"{name}.npy", array.getvalue() + b"\0" * 16)
+    return packed.getvalue()
+
+
 def _damage_arrays(rng: Random, content: bytes) -> tuple[str, bytes]:
     with np.load(io.BytesIO(content)) as stored:
         arrays: dict[str, Any] = {name: stored[name] for name in stored}
     name = one_of(rng, list(arrays))
     array = arrays.pop(name)
+    if rng.random() < 0.15:
+        return f"{name} claims more than it has", _claiming(rng, name)
     changes: dict[str, Callable[[], Any]] = {
         "left out": lambda: None,
         "of float64": lambda: array.astype(np.float64),
@@ -115,7 +160,7 @@ def _damage_graph(rng: Random, content: bytes) -> tuple[str, bytes]:
     graph = model.graph
     stored = [tensor for tensor in graph.initializer if tensor.external_data]
     node = one_of(rng, graph.node)
-    way = int(rng.integers(8))
+    way = int(rng.integers(9))
     if way == 0 and stored:
         entry = one_of(rng, one_of(rng, stored).external_data)
         entry.value = str(
@@ -139,6 +184,12 @@ def _damage_graph(rng: Random, content: bytes) -> tuple[str, bytes]:
         attribute.i = int(one_of(rng, (-1, 0, 7, 2**62)))
         return f"{node.name}: {attribute.name} is {attribute.i}", model.SerializeToString()
     row = one_of(rng, [*graph.input, *graph.output])
+    if way == 8:
+        old, row.name = row.name, "zap"
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = ["zap" if name == old else name for name in names]
+        return f"{old} is called zap throughout", model.SerializeToString()
     if way == 5:
         row.name = one_of(rng, ("", "zap", "é\0", "x" * 5000))
         return f"a row is called {row.name[:9]!r}", model.SerializeToString()
