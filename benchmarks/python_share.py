@@ -18,9 +18,9 @@ import numpy as np
 import tokenizers
 from measuring import record, spread
 
-from tightrope.budget import OperatingPoint
 from tightrope.interface.tensors import Dims
 from tightrope.plugins.slot_attention.policies import unbudgeted
+from tightrope.point import OperatingPoint
 from tightrope.runtime.backends.null import NullBackend
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.controls import cancelled, end_tokens, most_tokens, slots_full, stop_strings

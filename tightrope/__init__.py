@@ -26,7 +26,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tightrope.budget import OperatingPoint
+    from tightrope.budget import Budget
     from tightrope.errors import (
         BackendError,
         BudgetUnreachable,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from tightrope.export.config import ExportConfig
     from tightrope.export.export import export
+    from tightrope.point import OperatingPoint
     from tightrope.runtime.answer import Answer
     from tightrope.runtime.chat import Chat
     from tightrope.runtime.model import Model, load
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "BackendError",
+    "Budget",
     "BudgetUnreachable",
     "BundleError",
     "Chat",
@@ -64,7 +66,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tightrope.budget": ("OperatingPoint",),
+    "tightrope.budget": ("Budget",),
     "tightrope.errors": (
         "BackendError",
         "BudgetUnreachable",
@@ -76,6 +78,7 @@ _HOMES = {
         "UnsupportedModel",
     ),
     "tightrope.export.config": ("ExportConfig",),
+    "tightrope.point": ("OperatingPoint",),
     "tightrope.runtime.answer": ("Answer",),
     "tightrope.runtime.chat": ("Chat",),
     "tightrope.runtime.model": ("Model", "load"),

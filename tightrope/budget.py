@@ -1,136 +1,55 @@
-"""Frozen values that say what one request may cost: the operating point."""
+"""What a request may take: the limits that a plan has to keep."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
-from tightrope.checks import check_type, check_whole, shown
+from tightrope.checks import check_one_of, check_type, shown
 from tightrope.configs import setting
 from tightrope.errors import InputError
 
-Keep = int | str
-Place = Literal["frames", "tower", "inside"]
-"""Where a selector acts: among frames, between tower and language model, or inside the latter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One method of a selector's chain."""
-
-    method: str
-    keep: Keep
-    place: Place
-
-
-def keep_count(keep: Keep, available: int) -> int:
-    """How many of `available` visual tokens `keep` names: a count, or a percentage such as "25%".
-
-    A percentage rounds up, so that no image is left without a token.
-    Raises InputError for anything else, for 0 and for a count above `available`.
-    """
-    check_keep(keep)
-    if isinstance(keep, str) and keep.strip().endswith("%"):
-        return max(1, math.ceil(available * float(keep.strip()[:-1]) / 100))
-    if int(keep) > available:
-        raise InputError(f"keep is {shown(keep)}; an image has {available} tokens here: keep fewer")
-    return int(keep)
-
-
-def check_keep(keep: Keep) -> None:
-    """Raises InputError for a `keep` that is wrong however many tokens there are."""
-    accepted = 'a count, 1 or more, or a percentage such as "25%"'
-    if isinstance(keep, bool) or not isinstance(keep, (int, str)):
-        raise InputError(f"keep is {shown(keep)}; accepted: {accepted}")
-    try:
-        text = str(keep).strip()
-        share, count = (float(text[:-1]), 1) if text.endswith("%") else (100.0, int(text))
-    except ValueError:
-        raise InputError(f"keep is {shown(keep)}; accepted: {accepted}") from None
-    if not 0 < share <= 100:  # nor is a NaN
-        raise InputError(f"keep is {shown(keep)}; a percentage lies above 0% and up to 100%")
-    if count < 1:
-        raise InputError(f"keep is {shown(keep)}; accepted: {accepted}")
+Unreachable = Literal["refuse", "best_effort"]
+UNREACHABLE: tuple[Unreachable, ...] = ("refuse", "best_effort")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperatingPoint:
-    """What one request spends: the values that a plan chooses and that an answer reports.
+class Budget:
+    """Limits of one request, counted from its submission; at least one is given.
 
-    Every field left at None means "spend no less than everything": no pruning, no eviction,
-    the bundle's own resolution.
+    Raises InputError for limits that nothing can mean.
     """
 
-    selector: str | None = setting(
-        None, "Method that picks the visual tokens, or a chain before+inside; needs --keep."
+    deadline_ms: float | None = setting(None, "When the answer has to be complete.")
+    first_token_ms: float | None = setting(None, "When its first token has to be there.")
+    energy_j: float | None = setting(None, "Energy that it may cost.")
+    min_quality: float | None = setting(None, "Measured quality it must not go below, 0..1.")
+    task: str | None = setting(None, "Task by whose questions quality was measured.")
+    """Its name; None: the only one there is."""
+    if_unreachable: Unreachable = setting(
+        "refuse", "Where no point meets the budget: refuse, or best_effort takes the cheapest."
     )
-    keep: Keep | tuple[Keep, ...] | None = setting(
-        None, "Visual tokens kept of each image: 64, 25%, or one a link."
-    )
-    policy: str | None = setting(None, "Which slots are given up when --kv-budget is full.")
-    """`snapkv` where a budget is set."""
-    kv_budget: int | tuple[int, ...] | None = setting(
-        None, "Occupied slots per layer and KV head at most."
-    )
-    """One value, or one per layer."""
-    resolution: int | None = setting(None, "Side of the image; one that the bundle has.")
-    """In pixels."""
-    sinks: int | None = setting(None, "First tokens that no policy gives up.")
-    """None takes the policy's default."""
-    recent: int | None = setting(None, "Newest tokens that no policy gives up.")
-    """None takes the policy's default."""
 
     def __post_init__(self) -> None:
-        self._check_selection()
-        self._check_budget()
-        if self.resolution is not None:
-            check_whole("resolution", self.resolution, least=1, unit="whole pixels")
-
-    def _check_selection(self) -> None:
-        if self.selector is not None:
-            check_type("selector", self.selector, str, "a name, or before+inside")
-        if self.keep is not None and self.selector is None:
-            raise InputError(f"keep is {shown(self.keep)} but no selector is named; name one")
-        if self.selector is None:
-            return
-        if self.keep is None:
+        for name, unit in (("deadline_ms", "ms"), ("first_token_ms", "ms"), ("energy_j", "joules")):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
+                raise InputError(f"{name} is {shown(value)}; accepted: {unit} above 0, finite")
+        quality = self.min_quality
+        if quality is not None and not (_is_number(quality) and 0 <= quality <= 1):
+            raise InputError(f"min_quality is {shown(quality)}; accepted: a share, 0..1")
+        if self.task is not None:
+            check_type("task", self.task, str, "a task's name")
+        check_one_of("if_unreachable", self.if_unreachable, UNREACHABLE)
+        limits = (self.deadline_ms, self.first_token_ms, self.energy_j, self.min_quality)
+        if all(limit is None for limit in limits):
             raise InputError(
-                f"selector {shown(self.selector)} needs keep: how many tokens it leaves"
+                "a budget has no limit; accepted: deadline_ms, first_token_ms, energy_j or "
+                "min_quality"
             )
-        links = len(self.selector.split("+"))
-        if isinstance(self.keep, tuple) and len(self.keep) != links:
-            raise InputError(
-                f"keep has {len(self.keep)} values for the {links} links of "
-                f"{shown(self.selector)}; give one value per link, or one for all"
-            )
-        for value in self.keep if isinstance(self.keep, tuple) else (self.keep,):
-            check_keep(value)
 
-    def _check_budget(self) -> None:
-        if self.policy is not None:
-            check_type("policy", self.policy, str, "a policy's name")
-        if self.kv_budget is None:
-            for name in ("policy", "sinks", "recent"):
-                if (value := getattr(self, name)) is not None:
-                    raise InputError(
-                        f"{name} is {shown(value)} but kv_budget is not set: how many slots may "
-                        "be full"
-                    )
-            return
-        budgets = self.kv_budget if isinstance(self.kv_budget, tuple) else (self.kv_budget,)
-        for budget in budgets:
-            unit = "whole slots, or a tuple with one per layer"
-            check_whole("kv_budget", budget, least=1, unit=unit)
-        if self.sinks is not None:
-            check_whole("sinks", self.sinks, least=0, unit="whole tokens")
-        if self.recent is not None:
-            check_whole("recent", self.recent, least=1, unit="whole tokens")
 
-    def links(self) -> tuple[tuple[str, Keep], ...]:
-        """The selector's chain as (method, keep) pairs, in the order in which they act."""
-        if self.selector is None or self.keep is None:
-            return ()
-        names = self.selector.split("+")
-        keeps = self.keep if isinstance(self.keep, tuple) else (self.keep,) * len(names)
-        return tuple(zip(names, keeps, strict=True))
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -15,9 +15,11 @@ SCHEMAS = {
     "count": 1,
     "doctor": 1,
     "export": 1,
+    "frontier": 1,
     "inspect": 1,
     "latency": 1,
     "methods": 1,
+    "quality": 1,
     "score": 1,
     "task": 1,
 }

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import typer
 
-from tightrope.budget import OperatingPoint
 from tightrope.cli.options import operating_point, parse_keep, parse_kv_budget
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 
 
 def test_no_option_leaves_the_choice_to_the_runtime() -> None:

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 import tightrope
-from tightrope.budget import OperatingPoint
 from tightrope.cli import app
 from tightrope.latency_file import read_latency
+from tightrope.point import OperatingPoint
 from tightrope.runtime.count import Count
 
 

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 import tightrope
-from tightrope.budget import OperatingPoint
 from tightrope.cli import app
+from tightrope.point import OperatingPoint
 
 POINT = {"selector": None, "keep": None}
 

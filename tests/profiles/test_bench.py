@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 from tightrope.profiles.bench import altered, run_bench
 from tightrope.profiles.bench_config import BenchConfig
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 from tightrope.profiles.measure import Request, encoded, measure
 from tightrope.runtime.images import load_image
 

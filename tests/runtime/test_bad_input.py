@@ -20,9 +20,9 @@ import PIL.Image
 import pytest
 
 from tightrope import typed
-from tightrope.budget import OperatingPoint
 from tightrope.bundle import MANIFEST
 from tightrope.errors import BackendError, BundleError, DeviceUnavailable, InputError
+from tightrope.point import OperatingPoint
 from tightrope.runtime.backends import availability
 from tightrope.runtime.model import Model, load
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.budget import keep_count
+from tightrope.point import keep_count
 from tightrope.runtime.baselines import BASELINES, Baseline, random, uniform
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.vision import load_images

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tightrope.budget import OperatingPoint
 from tightrope.inputs.layout import assemble
 from tightrope.plugins.slot_attention.policies import POLICIES
+from tightrope.point import OperatingPoint
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.controls import end_tokens, most_tokens, stop_strings
 from tightrope.runtime.conversation import Conversation

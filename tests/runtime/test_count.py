@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
 from tightrope.latency_file import LatencyKey, latency_file, write_latency
+from tightrope.point import OperatingPoint
 from tightrope.runtime.count import Count, latency_key
 from tightrope.runtime.model import Model
 

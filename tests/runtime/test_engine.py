@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tightrope.budget import OperatingPoint
 from tightrope.errors import BackendError
+from tightrope.point import OperatingPoint
 from tightrope.runtime import engine as engines
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.engine import Engine, engine_of

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tightrope.budget import OperatingPoint
 from tightrope.bundle import Bundle
 from tightrope.errors import InputError
 from tightrope.interface.calls import Call
+from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer, FinishReason, Piece
 from tightrope.runtime.backends.null import NullBackend
 from tightrope.runtime.cancel import Cancel

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 
-from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
 from tightrope.interface.calls import Call, Selection
+from tightrope.point import OperatingPoint
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model

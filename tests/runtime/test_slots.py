@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightrope.budget import OperatingPoint
 from tightrope.interface.calls import Call, Update
 from tightrope.interface.tensors import Dims
+from tightrope.point import OperatingPoint
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve

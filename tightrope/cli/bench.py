@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tightrope.budget import OperatingPoint
 from tightrope.cli.options import (
     Backend,
     BundlePath,
@@ -21,6 +20,7 @@ from tightrope.cli.options import (
 from tightrope.cli.output import print_json, print_table, progress_on_terminal
 from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 from tightrope.profiles.bench_config import BenchConfig
 from tightrope.schemas import versioned
 

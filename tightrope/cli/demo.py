@@ -9,10 +9,10 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from tightrope.budget import OperatingPoint
 from tightrope.cli.demo_bundles import DemoBundle, export_once
 from tightrope.cli.output import bytes_text, print_table, progress_on_terminal
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tightrope.budget import Keep, OperatingPoint
 from tightrope.configs import help_of
+from tightrope.point import Keep, OperatingPoint
 
 
 def option(

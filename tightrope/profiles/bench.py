@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tightrope.arrays import Pixels
-from tightrope.budget import OperatingPoint
+from tightrope.point import OperatingPoint
 from tightrope.profiles.bench_config import BenchConfig
 from tightrope.profiles.measure import Request, measure
 from tightrope.profiles.samples import Samples

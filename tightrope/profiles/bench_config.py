@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tightrope.budget import OperatingPoint
 from tightrope.checks import check_whole
 from tightrope.configs import setting
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

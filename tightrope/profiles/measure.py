@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tightrope.budget import OperatingPoint
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 from tightrope.progress import Progress, silent
 from tightrope.runtime.images import load_image
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from tightrope.budget import OperatingPoint
+from tightrope.point import OperatingPoint
 from tightrope.schemas import versioned
 
 FinishReason = Literal["stop", "length", "cancelled"]

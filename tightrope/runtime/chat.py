@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tightrope.budget import OperatingPoint
 from tightrope.checks import shown
 from tightrope.configs import default_of
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
 from tightrope.runtime.conversation import Conversation
 from tightrope.runtime.images import check_list

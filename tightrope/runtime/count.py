@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from tightrope.arrays import Counts
-from tightrope.budget import OperatingPoint
 from tightrope.bundle import Bundle, Manifest
 from tightrope.errors import ProfileError
 from tightrope.jetson.place import board_and_mode
 from tightrope.latency import Prediction, PrefillCall, Workload
 from tightrope.latency_file import LatencyKey, read_latency
+from tightrope.point import OperatingPoint
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.conversation import Conversation, most_slots
 from tightrope.runtime.demand import Demand, demand_of

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tightrope.budget import OperatingPoint
 from tightrope.bundle import Bundle
 from tightrope.configs import default_of
+from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.chat import Chat

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tightrope.budget import OperatingPoint
 from tightrope.checks import check_type, check_whole
 from tightrope.configs import setting
+from tightrope.point import OperatingPoint
 
 if TYPE_CHECKING:  # the command line reads defaults here and loads neither
     from pathlib import Path

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from tightrope.arrays import Array, Floats, Indices, Pixels
-from tightrope.budget import OperatingPoint
 from tightrope.bundle import SELFTEST, Bundle, Manifest
 from tightrope.errors import TightropeError
 from tightrope.inputs.layout import visual_tokens
+from tightrope.point import OperatingPoint
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Options

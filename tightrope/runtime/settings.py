@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tightrope.arrays import Floats, Indices
-from tightrope.budget import Link, OperatingPoint, Place, keep_count
 from tightrope.bundle import Manifest
 from tightrope.checks import check_type, shown
 from tightrope.errors import InputError
 from tightrope.inputs.layout import visual_tokens
 from tightrope.plugins.slot_attention.policies import DEFAULT_POLICY, find_policy, unbudgeted
+from tightrope.point import Link, OperatingPoint, Place, keep_count
 from tightrope.runtime.baselines import BASELINES, Baselines
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import tightrope.export.selectors as selectors
-from tightrope.budget import keep_count
 from tightrope.export.selectors import SELECTORS, Selector
 from tightrope.interface.tensors import CLS_ATTENTION, TOWER_KEYS, TOWER_STATES
+from tightrope.point import keep_count
 
 SHARED = {"__init__", "selector", "steps"}
 SIGNALS = {CLS_ATTENTION, TOWER_KEYS, TOWER_STATES}

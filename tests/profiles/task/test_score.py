@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tightrope.budget import OperatingPoint
 from tightrope.bundle import MANIFEST
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
 from tightrope.profiles.task.report import Report
 from tightrope.profiles.task.score import rightness, score_task
 from tightrope.profiles.task.score_config import ScoreConfig

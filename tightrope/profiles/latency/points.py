@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tightrope.budget import OperatingPoint
 from tightrope.bundle import Manifest
+from tightrope.point import OperatingPoint
 from tightrope.profiles.latency.pictures import Source, sources
 from tightrope.runtime.baselines import BASELINES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tightrope.budget import OperatingPoint
+from tightrope.point import OperatingPoint
 from tightrope.profiles.task.tally import Tally
 from tightrope.schemas import versioned
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tightrope.budget import OperatingPoint
 from tightrope.checks import check_one_of, check_whole
 from tightrope.configs import setting
+from tightrope.point import OperatingPoint
 
 THINKING = {"on": True, "off": False}
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.budget import OperatingPoint, keep_count
 from tightrope.checks import shown
 from tightrope.errors import InputError
+from tightrope.point import OperatingPoint, keep_count
 
 WRONG_KEEPS = (
     -(10**5000), "9" * 5000, "x" * 5000, 0, -1, 1.5, True, math.nan, b"5", [5],

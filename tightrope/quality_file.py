@@ -1,0 +1,219 @@
+"""The file of what operating points are worth: one for each task, and it travels with the bundle.
+
+NAME.state/quality/<task>-<first digits of its hash>.sqlite
+
+A file is matched by the digests of bundle and task, and one of another bundle is refused. Every
+outcome of every question is kept, so that points are compared question by question. It is read
+whole, and written by `tightrope.profiles.quality.store` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tightrope.bundle import Bundle
+from tightrope.errors import ProfileError
+from tightrope.point import OperatingPoint
+from tightrope.schemas import SCHEMAS
+from tightrope.state import set_aside, state_folder
+
+FOLDER = "quality"
+TABLES = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS points (
+    id INTEGER PRIMARY KEY,
+    point TEXT NOT NULL UNIQUE,
+    beaten_by INTEGER REFERENCES points
+);
+CREATE TABLE IF NOT EXISTS outcomes (
+    point INTEGER NOT NULL REFERENCES points,
+    question TEXT NOT NULL,
+    score REAL NOT NULL,
+    token_agreement REAL,
+    text TEXT NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    thinking_tokens INTEGER NOT NULL,
+    finish_reason TEXT NOT NULL,
+    PRIMARY KEY (point, question)
+) WITHOUT ROWID;
+"""
+"""about: the entries of `QualityKey`, and `schema`. points: as JSON, see `point_text`; `beaten_by`
+names the point that was better and no slower where one left the race. outcomes: `score` is how
+right an answer is, 0..1, or whether it equals the unpruned one; `token_agreement` the share of the
+unpruned answer's tokens that it repeats in their places, where agreement is measured."""
+
+Measure = Literal["accuracy", "agreement"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityKey:
+    """What the outcomes are of."""
+
+    bundle: str
+    """The bundle's digest."""
+    task: str
+    """The task's digest: of its questions, answers and images."""
+    task_name: str
+    measure: Measure
+    """Against labels, or against the answers at everything."""
+    max_tokens: int
+
+    @property
+    def file_name(self) -> str:
+        slug = re.sub(r"[^a-z0-9.]+", "_", self.task_name.lower()).strip("_.") or "task"
+        return f"{slug[:64]}-{self.task[:12]}.sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one question at one point."""
+
+    question: str
+    """Its id."""
+    score: float
+    """0..1"""
+    token_agreement: float | None = None
+    text: str
+    completion_tokens: int
+    thinking_tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredPoint:
+    """An operating point and all that was asked at it."""
+
+    point: OperatingPoint
+    outcomes: tuple[Outcome, ...]
+    beaten_by: OperatingPoint | None = None
+    """The point that was better and no slower; then not every question was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """A whole file."""
+
+    key: QualityKey
+    points: tuple[MeasuredPoint, ...]
+
+
+def quality_file(bundle: Bundle, key: QualityKey) -> Path:
+    """Where outcomes for `key` lie."""
+    return state_folder(bundle.path) / FOLDER / key.file_name
+
+
+def point_text(point: OperatingPoint) -> str:
+    """A point as JSON, what is None left out: equal points have equal texts."""
+    values = {name: value for name, value in asdict(point).items() if value is not None}
+    return json.dumps(values, sort_keys=True)
+
+
+def point_of(text: str) -> OperatingPoint:
+    """The inverse; raises TypeError or ValueError for what is no point."""
+    values = json.loads(text)
+    known = {field.name for field in fields(OperatingPoint)}
+    if not isinstance(values, dict) or set(values) - known:
+        raise TypeError(f"{text!r} is no operating point")
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return OperatingPoint(**given)
+
+
+def read_qualities(bundle: Bundle) -> tuple[Quality, ...]:
+    """All that was measured of the bundle, in the order of the tasks' names.
+
+    Raises ProfileError for a file of another bundle, and for one that is damaged: then it is moved
+    aside, and the error says where to.
+    """
+    folder = state_folder(bundle.path) / FOLDER
+    return tuple(_read(bundle, file) for file in sorted(folder.glob("*.sqlite")))
+
+
+def find_quality(bundle: Bundle, task: str | None) -> Quality | None:
+    """What was measured by the task of this name, or by the only one there is; None of none.
+
+    Raises ProfileError as `read_qualities`, and where the name has to be given or is unknown.
+    """
+    found = read_qualities(bundle)
+    names = ", ".join(quality.key.task_name for quality in found)
+    if task is not None:
+        for quality in found:
+            if quality.key.task_name == task:
+                return quality
+        raise ProfileError(
+            f"no quality was measured by task {task!r}; there is: {names or 'none'}; "
+            f"`tightrope profile {bundle.path} --task DIR --quality-only` measures one"
+        )
+    if len(found) > 1:
+        raise ProfileError(f"quality was measured by {names}; name the task to plan by")
+    return found[0] if found else None
+
+
+def _read(bundle: Bundle, file: Path) -> Quality:
+    try:
+        with _opened(file) as database:
+            about = dict(database.execute("SELECT name, value FROM about"))
+            schema = about.pop("schema", None)
+            if schema == str(SCHEMAS["quality"]):
+                quality = _quality(database, about, file.name)
+    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+        raise _unreadable(file, error) from error
+    if schema != str(SCHEMAS["quality"]):
+        raise ProfileError(
+            f"{file} has schema {schema}, this reader knows {SCHEMAS['quality']}; remove it and "
+            "measure again"
+        )
+    if quality.key.bundle != bundle.digest:
+        raise ProfileError(
+            f"{file} was measured of bundle {quality.key.bundle:.12}…, this one is "
+            f"{bundle.digest:.12}…: remove it, and measure this bundle"
+        )
+    return quality
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """The file to read; nothing is written beside it."""
+    with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+        yield database
+
+
+def _quality(database: sqlite3.Connection, about: dict[str, str], name: str) -> Quality:
+    values: dict[str, Any] = dict(about)
+    if "max_tokens" in values:
+        values["max_tokens"] = int(values["max_tokens"])
+    key = QualityKey(**values)
+    rows = database.execute("SELECT id, point, beaten_by FROM points ORDER BY id").fetchall()
+    points = {number: point_of(text) for number, text, _ in rows}
+    outcomes: dict[int, list[Outcome]] = {number: [] for number in points}
+    columns = [field.name for field in fields(Outcome)]
+    order = f"SELECT point, {', '.join(columns)} FROM outcomes ORDER BY point, question"
+    for number, *cells in database.execute(order):
+        outcomes[number].append(Outcome(**dict(zip(columns, cells, strict=True))))
+    return Quality(
+        key=key,
+        points=tuple(
+            MeasuredPoint(
+                point=points[number],
+                outcomes=tuple(outcomes[number]),
+                beaten_by=None if beaten_by is None else points[beaten_by],
+            )
+            for number, _, beaten_by in rows
+        ),
+    )
+
+
+def _unreadable(file: Path, error: BaseException) -> ProfileError:
+    if isinstance(error, sqlite3.OperationalError):  # busy, or no permission: no damage
+        return ProfileError(f"{file} cannot be read ({error}); try again, or check its permissions")
+    aside = set_aside(file)
+    where = "could not be moved aside" if aside is None else f"was moved to {aside.name}"
+    return ProfileError(f"{file} is damaged ({error}) and {where}; measure again")
