@@ -34,7 +34,7 @@ from tightrope.profiles.scenes.recall import asking, story
 from tightrope.profiles.scenes.sample import scene_rng
 from tightrope.profiles.scenes.scene import Level, Scene
 from tightrope.profiles.scenes.words import COLOURS, SHAPES, SIGN_WORDS
-from tightrope.profiles.task.thought import BEGIN_THOUGHT, END_THOUGHT
+from tightrope.runtime.thought import BEGIN, END
 
 TYPES = (*QUESTIONS, *GROUND_TYPES, "recall")
 EMPTY_THOUGHT = {"count": 0.15, "comparison": 0.15}
@@ -78,10 +78,10 @@ class Sequence:
             said += encode(f"{user} ASSISTANT: {assistant} {EOS} USER:")
         said += encode(f"{question.question} ASSISTANT:")
         if empty_thought:
-            said += [IDS[BEGIN_THOUGHT], IDS[END_THOUGHT]]
+            said += [IDS[BEGIN], IDS[END]]
         thought: list[int] = []
         if question.thought is not None and not empty_thought:
-            thought = [IDS[BEGIN_THOUGHT], *encode(question.thought), IDS[END_THOUGHT]]
+            thought = [IDS[BEGIN], *encode(question.thought), IDS[END]]
         answer = [*encode(question.answer), IDS[EOS]]
         at = len(self.ids) + len(said) - 1
         self.add(said + thought + answer[:-1], start, block)

@@ -16,7 +16,7 @@ from tightrope.profiles.scenes.words import (
     SIGN_WORDS,
     TEXTURES,
 )
-from tightrope.profiles.task.thought import BEGIN_THOUGHT, END_THOUGHT
+from tightrope.runtime.thought import BEGIN, END
 
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
 SPECIAL = (PAD, BOS, EOS, UNKNOWN, IMAGE)
@@ -32,8 +32,8 @@ _QUESTIONS = (
 )
 WORDS = (
     *SPECIAL,
-    BEGIN_THOUGHT,
-    END_THOUGHT,
+    BEGIN,
+    END,
     *("SYSTEM:", "USER:", "ASSISTANT:"),
     *dict.fromkeys(
         [
@@ -67,5 +67,5 @@ def tokenizer() -> Tokenizer:
     )
     found.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in SPECIAL])
     # Not special: a thought is part of what the model says.
-    found.add_tokens([AddedToken(word, normalized=False) for word in (BEGIN_THOUGHT, END_THOUGHT)])
+    found.add_tokens([AddedToken(word, normalized=False) for word in (BEGIN, END)])
     return found

@@ -29,7 +29,7 @@ class ScriptedModel:
         self.calls.append({"prompt": prompt, **options})
         return f"answer to {prompt}"
 
-    def token_ids(self, prompt: Any, num_images: int = 0, thinking: bool | None = None) -> Any:
+    def token_ids(self, prompt: Any, num_images: int, thinking: bool | None, point: Any) -> Any:
         if prompt == "no":
             raise InputError("prompt is 'no'; accepted: another")
         return [len(prompt), num_images, thinking]
@@ -58,7 +58,8 @@ def test_requests_are_asked_in_order_each_as_it_says() -> None:
         model, request("a", seed=3, point=point), request([5, 6], name="ids", ignore_eos=True)
     )
     assert answers == ["answer to a", "answer to [5, 6]"]
-    usual = {"images": [], "max_tokens": 4, "seed": 0, "point": None, "ignore_eos": False}
+    usual = {"images": [], "max_tokens": 4, "seed": 0, "thinking": None}
+    usual |= {"point": None, "ignore_eos": False}
     assert model.calls == [
         {"prompt": "a", **usual, "seed": 3, "point": point},
         {"prompt": [5, 6], **usual, "ignore_eos": True},
@@ -109,7 +110,7 @@ def test_an_image_that_is_no_file_is_handed_on_as_it_is() -> None:
 def test_whether_to_think_is_told_to_the_chat_template() -> None:
     model = ScriptedModel()
     asked(model, request("why ?", thinking=False), request("why ?"))
-    assert [call["prompt"] for call in model.calls] == [[5, 0, False], "why ?"]
+    assert [call["thinking"] for call in model.calls] == [False, None]
 
 
 def test_a_request_can_be_encoded_before_any_is_asked(pictures: list[Path]) -> None:

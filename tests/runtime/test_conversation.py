@@ -22,6 +22,7 @@ from tightrope.runtime.model import Model
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
+from tightrope.runtime.thought import Thought
 
 if TYPE_CHECKING:
     from tests.runtime.eager import EagerDecoder
@@ -84,7 +85,9 @@ class Run:
     ) -> list[Row]:
         slots = self.conversation.slots if rows == 1 else self.conversation.slots.fork(rows)
         sampler.slots = slots
-        growing = [Row(self.loaded.language.decoder(None, True)) for _ in range(rows)]
+        growing = [
+            Row(self.loaded.language.decoder(None, True), Thought(None)) for _ in range(rows)
+        ]
         generation = Generation(
             self.loaded.backend,
             slots,

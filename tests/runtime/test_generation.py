@@ -26,6 +26,7 @@ from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.stream import Stream
+from tightrope.runtime.thought import Thought
 from tightrope.runtime.tokenizer import Tokenizer
 
 END = 1
@@ -346,7 +347,7 @@ def run_with(model: Model, controls: list[Control], steps: int = 12) -> Row:
     loaded = Loaded(model.bundle, model.backend, lambda: 0.0)
     settings = resolve(None, model.bundle.manifest)
     slots = Slots(model.bundle.manifest.dims, 1, model.backend.make_storage)
-    row = Row(loaded.language.decoder(["zz"], False))
+    row = Row(loaded.language.decoder(["zz"], False), Thought(None))
     logits, _ = model.backend.prefill(slots, call_of(settings), Cancel())
     generation = Generation(
         model.backend,

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tightrope.checks import check_one_of
 from tightrope.configs import help_of
 from tightrope.point import Keep, OperatingPoint
+from tightrope.runtime.options import Options
 
 
 def option(
@@ -52,7 +54,18 @@ Threads = Annotated[
 ]
 Resolution = Annotated[int | None, option(OperatingPoint, "resolution", metavar="PIXELS")]
 Sinks = Annotated[int | None, option(OperatingPoint, "sinks", metavar="N")]
+Thinking = Annotated[str | None, option(Options, "thinking", metavar="on|off")]
+ThinkingTokens = Annotated[int | None, option(OperatingPoint, "thinking_tokens", metavar="N")]
 Recent = Annotated[int | None, option(OperatingPoint, "recent", metavar="N")]
+
+
+def parse_thinking(text: str | None) -> bool | None:
+    """on or off; None where nothing was said."""
+    if text is None:
+        return None
+    choices = {"on": True, "off": False}
+    check_one_of("thinking", text, choices)
+    return choices[text]
 
 
 def parse_keep(text: str) -> Keep | tuple[Keep, ...]:
@@ -82,6 +95,7 @@ def operating_point(
     resolution: int | None = None,
     sinks: int | None = None,
     recent: int | None = None,
+    thinking_tokens: int | None = None,
 ) -> OperatingPoint | None:
     """The point that the options spell, or None where none of them was given."""
     point = OperatingPoint(
@@ -92,6 +106,7 @@ def operating_point(
         resolution=resolution,
         sinks=sinks,
         recent=recent,
+        thinking_tokens=thinking_tokens,
     )
     return None if point == OperatingPoint() else point
 

@@ -22,8 +22,11 @@ from tightrope.cli.options import (
     Resolution,
     Selector,
     Sinks,
+    Thinking,
+    ThinkingTokens,
     operating_point,
     option,
+    parse_thinking,
 )
 from tightrope.cli.output import print_json, print_pairs
 from tightrope.configs import default_of
@@ -52,6 +55,8 @@ def run(
     resolution: Resolution = None,
     sinks: Sinks = None,
     recent: Recent = None,
+    thinking: Thinking = None,
+    thinking_tokens: ThinkingTokens = None,
     max_tokens: Annotated[int, option(Options, "max_tokens", metavar="N")] = default_of(
         Options, "max_tokens"
     ),
@@ -91,6 +96,7 @@ def run(
         resolution=resolution,
         sinks=sinks,
         recent=recent,
+        thinking_tokens=thinking_tokens,
     )
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
@@ -98,6 +104,7 @@ def run(
         "top_p": top_p,
         "seed": seed,
         "stop": stop,
+        "thinking": parse_thinking(thinking),
         "point": point,
     }
     images = list(image or ())
@@ -122,7 +129,10 @@ def run(
             {"role": "user", "content": question},
         ]
     if dry_run:
-        print_count(model.count(prompt, images, max_tokens=max_tokens, point=point), json=json)
+        spent = model.count(
+            prompt, images, max_tokens=max_tokens, thinking=options["thinking"], point=point
+        )
+        print_count(spent, json=json)
         return
     if json or n != 1:
         answer = model.generate(prompt, images=images, n=n, **options)

@@ -17,9 +17,12 @@ from tightrope.cli.options import (
     Policy,
     Resolution,
     Selector,
+    Thinking,
+    ThinkingTokens,
     Threads,
     operating_point,
     option,
+    parse_thinking,
 )
 from tightrope.cli.output import print_json, print_pairs, print_table, progress_on_terminal
 from tightrope.cli.task_make import make
@@ -53,7 +56,8 @@ def score(
     max_tokens: Annotated[int, option(ScoreConfig, "max_tokens", metavar="N")] = default_of(
         ScoreConfig, "max_tokens"
     ),
-    thinking: Annotated[str | None, option(ScoreConfig, "thinking", metavar="on|off")] = None,
+    thinking: Thinking = None,
+    thinking_tokens: ThinkingTokens = None,
     types: Annotated[str | None, option(ScoreConfig, "types", metavar="A,B")] = None,
     limit: Annotated[int | None, option(ScoreConfig, "limit", metavar="N")] = None,
     by: Annotated[
@@ -71,7 +75,12 @@ def score(
 ) -> None:
     """Ask a bundle the questions of a task, and count right answers."""
     point = operating_point(
-        selector=selector, keep=keep, policy=policy, kv_budget=kv_budget, resolution=resolution
+        selector=selector,
+        keep=keep,
+        policy=policy,
+        kv_budget=kv_budget,
+        resolution=resolution,
+        thinking_tokens=thinking_tokens,
     )
     if records is not None:
         with reaching("--records", records):
@@ -85,7 +94,7 @@ def score(
     config = ScoreConfig(
         point=point,
         max_tokens=max_tokens,
-        thinking=thinking,
+        thinking=parse_thinking(thinking),
         types=() if types is None else tuple(part.strip() for part in types.split(",")),
         limit=limit,
         by=tuple(by or ()),

@@ -48,7 +48,8 @@ def encoded(model: Model, request: Request) -> Request:
     Raises InputError naming the request whose prompt the model cannot be given.
     """
     with _naming(request):
-        ids = model.token_ids(request.prompt, len(request.images), request.thinking)
+        images = len(request.images)
+        ids = model.token_ids(request.prompt, images, request.thinking, request.point)
     return replace(request, prompt=ids, thinking=None)
 
 
@@ -66,8 +67,6 @@ def measure(
     files: dict[str | Path, Image] = {}
     for request in requests:
         progress(request.name, len(answers) / total)
-        if request.thinking is not None:  # `generate` leaves it to the chat template
-            request = encoded(model, request)
         with _naming(request):
             files = {
                 source: files.get(source) or load_image(source)
@@ -82,6 +81,7 @@ def measure(
                 ],
                 max_tokens=request.max_tokens,
                 seed=request.seed,
+                thinking=request.thinking,
                 point=request.point,
                 ignore_eos=request.ignore_eos,
             )

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from tightrope.point import OperatingPoint
 from tightrope.schemas import versioned
 
-FinishReason = Literal["stop", "length", "cancelled"]
-"""stop: an end token or a stop string; length: max_tokens, or the slots are full; cancelled:
-somebody asked, or nobody listens any more."""
+FinishReason = Literal["stop", "length", "deadline", "cancelled"]
+"""stop: an end token or a stop string; length: max_tokens, or the slots are full; deadline: it was
+cut short, in its thought or after it, to be there in time; cancelled: somebody asked, or nobody
+listens any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,11 @@ class Usage:
     visual_tokens_kept: int
     """What the last decoder layer saw of them."""
     completion_tokens: int
-    """Generated, over all samples."""
+    """Of all samples, thoughts and what was injected included."""
+    thinking_tokens: int
+    """Of these, inside thoughts."""
+    injected_tokens: int
+    """Of these, forced by a control and not generated, such as what closes a thought."""
     occupied_slots: int
     """Per KV head, in the layer that holds most."""
     slot_bytes: int

@@ -48,6 +48,7 @@ class Chat:
         top_p: float = default_of(Options, "top_p"),
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
+        thinking: bool | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Answer:
@@ -58,6 +59,7 @@ class Chat:
             top_p=top_p,
             seed=seed,
             stop=stop,
+            thinking=thinking,
             point=point,
             ignore_eos=ignore_eos,
         )
@@ -73,6 +75,7 @@ class Chat:
         top_p: float = default_of(Options, "top_p"),
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
+        thinking: bool | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Stream:
@@ -83,6 +86,7 @@ class Chat:
             top_p=top_p,
             seed=seed,
             stop=stop,
+            thinking=thinking,
             point=point,
             ignore_eos=ignore_eos,
         )

@@ -21,6 +21,10 @@ class State:
     """All of the answer; the last one is the newest."""
     stopped_by: str | None
     """The stop string that was completed, if any."""
+    thinking: int | None
+    """Tokens inside thoughts so far; None where the newest token is in none."""
+    forcing: bool
+    """Whether tokens that were forced are still to come."""
     room: int
     """Tokens for which there is a slot; as many as one likes where slots are given up."""
 
@@ -30,6 +34,8 @@ class Force:
     """The row's next tokens are these."""
 
     token_ids: tuple[int, ...]
+    shortens: bool = False
+    """Whether the answer, complete as it may be, then counts as cut short by the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,21 @@ def most_tokens(count: int) -> Control:
     """The caller's own limit."""
     full = End("length")
     return lambda state: full if len(state.token_ids) >= count else None
+
+
+def thinking_cap(count: int, close: tuple[int, ...]) -> Control:
+    """Close a thought after `count` tokens (budget forcing, arXiv:2501.19393).
+
+    close: what says so in the model's own words.
+    """
+    closed = Force(close)
+
+    def control(state: State) -> Force | None:
+        if state.thinking is None or state.thinking < count or state.forcing:
+            return None
+        return closed
+
+    return control
 
 
 def cancelled(cancel: Cancel) -> Control:

@@ -18,6 +18,7 @@ from tightrope.runtime.controls import Control, Force, State
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
+from tightrope.runtime.thought import Thought
 
 Embed = Callable[[npt.ArrayLike], Floats]
 Choose = Callable[[Floats], Indices]
@@ -27,11 +28,14 @@ Choose = Callable[[Floats], Indices]
 class Row:
     """One answer while it grows."""
 
-    def __init__(self, decoder: StreamDecoder) -> None:
-        self.decoder = decoder
+    def __init__(self, decoder: StreamDecoder, thought: Thought) -> None:
+        self.decoder, self.thought = decoder, thought
         self.token_ids: list[int] = []
         self.forced: deque[int] = deque()
         """Tokens that are taken before any is sampled."""
+        self.injected = 0
+        """Of the tokens, how many were."""
+        self.shortened = False
         self.finish_reason: FinishReason | None = None
         self.stop: Stop | None = None
         self._pieces: list[str] = []
@@ -39,11 +43,13 @@ class Row:
     def push(self, token_id: int) -> str:
         """Take the next token; returns the text that it lets be shown."""
         self.token_ids.append(token_id)
+        self.thought.push(token_id)
         return self._shown(self.decoder.push(token_id))
 
     def end(self, reason: FinishReason, stop: Stop | None = None) -> str:
         """Finish for `reason`; returns text that was held back."""
-        self.finish_reason, self.stop = reason, stop
+        cut = self.shortened and reason in ("stop", "length")
+        self.finish_reason, self.stop = ("deadline", None) if cut else (reason, stop)
         return self._shown(self.decoder.finish())
 
     def _shown(self, piece: str) -> str:
@@ -115,6 +121,7 @@ class Generation:
             if row.finish_reason is None:
                 if row.forced:
                     tokens[i] = row.forced.popleft()
+                    row.injected += 1
                 piece = row.push(int(tokens[i]))
                 piece += self._controlled(row)
                 shown = piece if i == 0 else shown
@@ -122,12 +129,20 @@ class Generation:
         return shown
 
     def _controlled(self, row: Row) -> str:
-        state = State(row.token_ids, row.decoder.stopped_by, self._room)
+        thought = row.thought
+        state = State(
+            row.token_ids,
+            row.decoder.stopped_by,
+            thought.tokens if thought.open else None,
+            bool(row.forced),
+            self._room,
+        )
         for control in self._controls:
             if (wish := control(state)) is None:
                 continue
             if isinstance(wish, Force):
                 row.forced.extend(wish.token_ids)
+                row.shortened |= wish.shortens
                 return ""
             return row.end(wish.reason, wish.stop)
         return ""

@@ -15,6 +15,7 @@ from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.options import Prompt
 from tightrope.runtime.prompt import render_and_encode
 from tightrope.runtime.template import ChatTemplate
+from tightrope.runtime.thought import BEGIN, Marks, find_marks
 from tightrope.runtime.tokenizer import Tokenizer
 from tightrope.typed import typed
 
@@ -60,6 +61,8 @@ class Language:
             source = bundle.read_text("chat_template.jinja")
             self._template = ChatTemplate(source, special)
             self._thinks = THINKING in source
+        self.thought: Marks | None = find_marks(self._tokenizer, self._without_thought)
+        """What its thoughts are known by; None for a model that has none."""
 
     @property
     def chats(self) -> bool:
@@ -71,15 +74,43 @@ class Language:
         """The id that stands for an image; None for a text model."""
         return None if self._vision is None else self._vision.image_token_id
 
+    def _thinking(self, asked: bool | None, tokens: int | None) -> bool | None:
+        """What the template is told; raises InputError for what the bundle cannot do."""
+        if tokens is not None and self.thought is None:
+            raise InputError(
+                f"thinking_tokens is {tokens}, but this bundle has no thoughts to limit: its "
+                f"vocabulary has no {BEGIN}; leave it out"
+            )
+        if asked and tokens == 0:
+            raise InputError("thinking is True, but thinking_tokens is 0: set one of them")
+        if tokens == 0 and self._thinks:
+            asked = False
+        if asked is not None and not self._thinks:
+            raise InputError(
+                f"thinking is {asked}, but this bundle's chat template does not mention "
+                f"{THINKING}: leave it out"
+            )
+        return asked
+
+    def _without_thought(self) -> list[int]:
+        return self.token_ids("?", 0, thinking=False)
+
     def decoder(self, stop: Sequence[str] | None, ignore_eos: bool) -> StreamDecoder:
         """Text of one answer, piece by piece; raises InputError for stop strings that are none."""
         hidden = frozenset[int]() if ignore_eos else frozenset(self.ends)
         return StreamDecoder(self._tokenizer, () if stop is None else stop, hidden)
 
-    def token_ids(self, prompt: Prompt, num_images: int, thinking: bool | None) -> list[int]:
+    def token_ids(
+        self,
+        prompt: Prompt,
+        num_images: int,
+        thinking: bool | None,
+        thinking_tokens: int | None = None,
+    ) -> list[int]:
         """Token ids of `prompt`, one placeholder per image.
 
         thinking: whether the model thinks before it answers; None leaves it to the chat template.
+        thinking_tokens: its longest thought; where that is 0 the template leaves it out if it can.
         Raises InputError for what is no prompt, and for a choice that the template does not offer.
         """
         if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
@@ -91,11 +122,7 @@ class Language:
             raise InputError(f"prompt is {shown(prompt)}, which is empty; give a question")
         if self._vision is None and num_images:
             raise InputError(f"{num_images} images were given, but the bundle sees none")
-        if thinking is not None and not self._thinks:
-            raise InputError(
-                f"thinking is {thinking}, but this bundle's chat template does not mention "
-                f"{THINKING}: leave it out"
-            )
+        thinking = self._thinking(thinking, thinking_tokens)
         if prompt and isinstance(prompt[0], (int, np.integer)):
             return self._given_ids(prompt, num_images)
         token = None if self._vision is None else self._vision.image_token

@@ -71,6 +71,7 @@ class Model:
         n: int = default_of(Options, "n"),
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
+        thinking: bool | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Answer:
@@ -81,7 +82,9 @@ class Model:
         images: paths, encoded bytes, PIL images or uint8 [H,W,3]; they stand where the
         placeholder stands, else first.
         temperature 0 is greedy. n: answers to one prefill, each from its own random stream.
-        stop: strings that end the answer and are not part of it. point: what may be spent.
+        stop: strings that end the answer and are not part of it.
+        thinking: whether the model thinks before it answers; None leaves it to the chat template.
+        point: what may be spent.
         Raises InputError for what cannot be answered, before anything runs.
         """
         options = Options(
@@ -91,6 +94,7 @@ class Model:
             n=n,
             seed=seed,
             stop=stop,
+            thinking=thinking,
             point=point,
             ignore_eos=ignore_eos,
         )
@@ -106,6 +110,7 @@ class Model:
         top_p: float = default_of(Options, "top_p"),
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
+        thinking: bool | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Stream:
@@ -119,6 +124,7 @@ class Model:
             top_p=top_p,
             seed=seed,
             stop=stop,
+            thinking=thinking,
             point=point,
             ignore_eos=ignore_eos,
         )
@@ -130,6 +136,7 @@ class Model:
         images: Sequence[ImageSource] = (),
         *,
         max_tokens: int = default_of(Options, "max_tokens"),
+        thinking: bool | None = None,
         point: OperatingPoint | None = None,
     ) -> Count:
         """What `generate` would spend on these arguments: tokens, slots, bytes, predicted time.
@@ -137,7 +144,8 @@ class Model:
         Nothing is computed, and of images the headers alone are read.
         Raises InputError as `generate` does.
         """
-        return count(self._loaded, prompt, images, Options(max_tokens=max_tokens, point=point))
+        options = Options(max_tokens=max_tokens, thinking=thinking, point=point)
+        return count(self._loaded, prompt, images, options)
 
     def chat(self, system: str | None = None) -> Chat:
         """A conversation that keeps its slots between turns."""
@@ -149,11 +157,15 @@ class Model:
             self._loaded.vision.forget()
 
     def token_ids(
-        self, prompt: Prompt, num_images: int = 0, thinking: bool | None = None
+        self,
+        prompt: Prompt,
+        num_images: int = 0,
+        thinking: bool | None = None,
+        point: OperatingPoint | None = None,
     ) -> list[int]:
-        """Token ids of `prompt`, one placeholder per image.
+        """Token ids of `prompt`, one placeholder per image, as `generate` reads it.
 
-        thinking: whether the model thinks before it answers; None leaves it to the chat template.
-        Raises InputError for a choice that the template does not offer.
+        Raises InputError for what is no prompt, and for a choice that the template does not offer.
         """
-        return self._loaded.language.token_ids(prompt, num_images, thinking)
+        cap = None if point is None else point.thinking_tokens
+        return self._loaded.language.token_ids(prompt, num_images, thinking, cap)

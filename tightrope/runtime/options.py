@@ -33,9 +33,14 @@ class Options:
     n: int = setting(1, "Answers to sample.")
     seed: int = setting(0, "Seed of the sampling.")
     stop: Sequence[str] | None = setting(None, "Ends the answer before it.")
+    thinking: bool | None = setting(
+        None, "Whether it thinks before it answers; left out, the chat template decides."
+    )
     point: OperatingPoint | None = None
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         check_whole("max_tokens", self.max_tokens, least=1)
+        if self.thinking is not None:
+            check_type("thinking", self.thinking, bool, "True, False, or None")
         check_type("ignore_eos", self.ignore_eos, bool, "True or False")

@@ -20,6 +20,7 @@ from tightrope.runtime.controls import (
     most_tokens,
     slots_full,
     stop_strings,
+    thinking_cap,
 )
 from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.demand import demand_of
@@ -30,6 +31,7 @@ from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.stopwatch import Stopwatch
+from tightrope.runtime.thought import Thought
 from tightrope.runtime.vision import Prepared, load_images
 
 
@@ -66,13 +68,13 @@ class Request:
         self._conversation = conversation or Conversation(loaded)
         sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
         self._choose = choose or sampler
-        decoders = (
-            loaded.language.decoder(options.stop, options.ignore_eos) for _ in range(options.n)
-        )
-        self._rows = [Row(decoder) for decoder in decoders]
         with self._watch("image_ms"), self._watch("image_decode_ms"):
             self._images = load_images(images)
-        self._token_ids = loaded.language.token_ids(prompt, len(self._images), None)
+        cap = self._settings.point.thinking_tokens
+        self._token_ids = loaded.language.token_ids(
+            prompt, len(self._images), options.thinking, cap
+        )
+        self._rows = [self._row() for _ in range(options.n)]
         self._keys = self._remembered_as()
         self._prepared = self._prepare()
 
@@ -111,6 +113,15 @@ class Request:
             if len(rows) == 1:  # forks write to slots of their own
                 conversation.record(rows[0].token_ids[:-1])
         yield Piece("", self._answer(slots, read, notes))
+
+    def _row(self) -> Row:
+        language, options = self._loaded.language, self._options
+        marks = language.thought
+        opened = marks is not None and marks.opened(self._token_ids)
+        row = Row(language.decoder(options.stop, options.ignore_eos), Thought(marks, opened))
+        if marks is not None and opened and self._settings.point.thinking_tokens == 0:
+            row.forced.extend(marks.close)  # before the first token there is nothing to control
+        return row
 
     def _remembered_as(self) -> list[Key]:
         """The prompt's tokens as a conversation knows them."""
@@ -186,6 +197,9 @@ class Request:
     def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
         options, conversation = self._options, self._conversation
         controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
+        marks, cap = self._loaded.language.thought, settings.point.thinking_tokens
+        if marks is not None and cap is not None:
+            controls.append(thinking_cap(cap, marks.close))
         if not options.ignore_eos:
             controls.insert(0, end_tokens(self._loaded.language.ends))
         if not settings.evicts:
@@ -226,6 +240,8 @@ class Request:
                 visual_tokens=read.visual_tokens,
                 visual_tokens_kept=read.visual_tokens_kept,
                 completion_tokens=sum(len(sample.token_ids) for sample in samples),
+                thinking_tokens=sum(row.thought.tokens for row in self._rows),
+                injected_tokens=sum(row.injected for row in self._rows),
                 occupied_slots=int(slots.occupied.max()),
                 slot_bytes=slots.nbytes,
             ),

@@ -59,6 +59,10 @@ class Tokenizer:
             raise BundleError(f"tokenizer.json has no token {token!r}; export the bundle again")
         return number
 
+    def knows(self, token: str) -> bool:
+        """Whether the vocabulary has `token`, written like this, as one token."""
+        return self._tokenizer.token_to_id(token) is not None
+
     def token(self, token_id: int) -> str | None:
         """A token as the vocabulary writes it; None for an id that pads the vocabulary."""
         return self._tokenizer.id_to_token(token_id)
@@ -82,6 +86,11 @@ class Tokenizer:
     def encode_text(self, text: str, literals: Mapping[str, str] | None = None) -> list[int]:
         """Token ids of a bare prompt for a base model, with what the post-processor adds."""
         return self._encode(text, literals or {}, add_special_tokens=True)
+
+    def encode_within(self, text: str) -> list[int]:
+        """Token ids of an ordinary text that goes on behind another."""
+        with self._lock, _translated("cannot encode this text"):
+            return self._encode_plain(text, continues=True)
 
     def _encode(
         self, text: str, literals: Mapping[str, str], add_special_tokens: bool

@@ -166,8 +166,7 @@ def test_types_are_chosen_before_the_first_few(model: Model, task: Task) -> None
         ({"by": ("level",)}, "no field of info 'level'; accepted: half"),
         ({"limit": 1, "by": ("half",)}, "no field of info 'half'; accepted: none"),
         ({"limit": 0}, "limit is 0"),
-        ({"thinking": "maybe"}, "thinking is 'maybe'; accepted: on, off"),
-        ({"thinking": "off"}, "request '0' cannot be asked: thinking is False, .* enable_thinking"),
+        ({"thinking": False}, "request '0' cannot be asked: thinking is False, .* enable_thinking"),
         ({"point": OperatingPoint(resolution=57)}, "request '6' cannot be asked: resolution is 57"),
     ],
 )
@@ -216,7 +215,7 @@ def test_the_template_is_told_whether_to_think(thoughtful: Model, tmp_path: Path
     assert thoughtful.token_ids(turns, thinking=False) == free + thought
     write_task(tmp_path, [{"id": "x", "messages": turns}])
     task = read_task(tmp_path)
-    for thinking, ids in ((None, free), ("on", free), ("off", free + thought)):
+    for thinking, ids in ((None, free), (True, free), (False, free + thought)):
         (record,) = score(thoughtful, task, thinking=thinking).records
         assert record.text == thoughtful.generate(ids, max_tokens=LENGTH).text
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from tightrope.errors import InputError
 from tightrope.profiles.measure import Request, encoded, measure
 from tightrope.profiles.task.report import Record, Report
-from tightrope.profiles.task.score_config import THINKING, ScoreConfig
+from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.profiles.task.tally import tallies, tally
 from tightrope.profiles.task.task import Item, Task
 from tightrope.profiles.task.thought import after_thought
@@ -123,7 +123,7 @@ def _request(item: Item, config: ScoreConfig) -> Request:
         max_tokens=config.max_tokens,
         seed=config.seed,
         point=config.point,
-        thinking=None if config.thinking is None else THINKING[config.thinking],
+        thinking=config.thinking,
     )
 
 

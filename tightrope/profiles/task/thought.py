@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-BEGIN_THOUGHT, END_THOUGHT = "<think>", "</think>"
+from tightrope.runtime.thought import BEGIN, END
 
 
 def after_thought(text: str) -> str | None:
     """What follows the thought; None where a thought was begun and never ended."""
-    said = text.rpartition(END_THOUGHT)[2]
-    return None if BEGIN_THOUGHT in said else said.strip()
+    said = text.rpartition(END)[2]
+    return None if BEGIN in said else said.strip()
