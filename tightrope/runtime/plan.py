@@ -1,0 +1,48 @@
+"""What was planned for a request that has a budget: part of its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tightrope.point import OperatingPoint
+
+QualitySource = Literal["measured", "assumed"]
+"""assumed: nothing was measured of this bundle; more tokens and more pixels are taken for better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """Milliseconds from submission, in which so many of a hundred such requests are done."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was chosen, and why."""
+
+    point: OperatingPoint
+    quality: float | None
+    """Measured, 0..1; None where it is assumed."""
+    quality_source: QualitySource
+    task: str | None
+    """By whose questions quality and lengths of answers were measured."""
+    completion_tokens: int
+    """Counted on: `max_tokens`, or what 99 of 100 answers of the task do not exceed here."""
+    ttft: Expected
+    total: Expected
+    waiting_ms: float
+    """Of these, for requests that were submitted before."""
+    speed: float
+    """What requests take now, as a multiple of when the latency file was made."""
+    fitting: int
+    """Points that met the budget."""
+    alike: int
+    """Of these, those that could not be told from the best."""
+    points: int
+    """All that were looked at."""
+    best_effort: bool
+    """Whether none met the budget, and the cheapest was taken."""

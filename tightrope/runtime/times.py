@@ -1,0 +1,81 @@
+"""What requests take at each of a planner's candidates, tabled by the length of the prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tightrope.arrays import Floats
+from tightrope.errors import InputError
+from tightrope.latency import LatencyModel, SourceImage
+from tightrope.runtime.candidates import Candidate
+from tightrope.runtime.settings import resolve
+from tightrope.runtime.workload import work_of
+
+if TYPE_CHECKING:
+    from tightrope.runtime.loaded import Loaded
+
+STEPS = ((128, 4), (512, 16), (4096, 64), (math.inf, 256))
+"""Up to so many tokens a prompt counts as the next multiple of that: few lengths are tabled."""
+_NOTHING = SourceImage(format="array", width=0, height=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Fitted milliseconds of each candidate, [P], images not decoded; infinite if none fits."""
+
+    ttft: Floats
+    decode: Floats
+    token: Floats
+    """Of one step."""
+    completion_tokens: tuple[int, ...]
+    """That were counted on."""
+
+
+class TimeTable:
+    """Fitted times of one bundle's candidates."""
+
+    def __init__(
+        self, loaded: Loaded, model: LatencyModel, candidates: Sequence[Candidate]
+    ) -> None:
+        self._loaded, self._model, self._candidates = loaded, model, candidates
+        self._times = lru_cache(maxsize=512)(self._compute)
+
+    def times(self, num_ids: int, num_images: int, max_tokens: int) -> Times:
+        """Of a prompt of `num_ids` tokens, images as one each."""
+        step = next(step for most, step in STEPS if num_ids <= most)
+        return self._times(-(-num_ids // step) * step, num_images, max_tokens)
+
+    def sources_ms(self, images: Sequence[SourceImage]) -> float:
+        """What the images take by what they are before they are scaled."""
+        return math.fsum(map(self._model.source_ms, images))
+
+    def _compute(self, num_ids: int, num_images: int, max_tokens: int) -> Times:
+        rows = [self._row(entry, num_ids, num_images, max_tokens) for entry in self._candidates]
+        ttft, decode, token, lengths = zip(*rows, strict=True)
+        return Times(
+            ttft=np.array(ttft),
+            decode=np.array(decode),
+            token=np.array(token),
+            completion_tokens=lengths,
+        )
+
+    def _row(
+        self, entry: Candidate, num_ids: int, num_images: int, max_tokens: int
+    ) -> tuple[float, float, float, int]:
+        length = max_tokens if entry.most_tokens is None else min(max_tokens, entry.most_tokens)
+        settings = resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
+        try:
+            work = work_of(self._loaded, num_ids, (_NOTHING,) * num_images, settings, length).work
+        except InputError:  # the slots cannot hold it at this point
+            return math.inf, math.inf, math.inf, length
+        work = replace(work, completion_tokens=max(2, work.completion_tokens))
+        stages = self._model.stages(work)
+        token = stages.decode_ms / work.steps
+        ttft = stages.ttft_ms - stages.image_decode_ms
+        return ttft, token * (length - 1), token, length
