@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
 from typing import Any
 
-Z95 = 1.959964
-"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+from tightrope.paired import interval95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +26,8 @@ class Tally:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the accuracy; None of no questions.
-
-        For answers that count in part it is too wide rather than too narrow: they spread less.
-        """
-        if not self.n:
-            return None
-        share, weight = self.right / self.n, Z95**2 / self.n
-        middle = (share + weight / 2) / (1 + weight)
-        half = sqrt(max(0.0, share * (1 - share)) * weight + weight**2 / 4) / (1 + weight)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        """Wilson's 95 % interval of the accuracy; None of no questions."""
+        return interval95(self.right, self.n) if self.n else None
 
     def to_dict(self) -> dict[str, Any]:
         """The tally as JSON-ready values."""
