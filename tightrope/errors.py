@@ -30,6 +30,11 @@ class UnsupportedModel(TightropeError):
 class BudgetUnreachable(TightropeError):
     """No operating point meets the budget."""
 
+    def __init__(self, text: str, fastest_ms: float | None = None) -> None:
+        """fastest_ms: what the fastest point needs in 99 of 100 requests; None if none may run."""
+        super().__init__(text)
+        self.fastest_ms = fastest_ms
+
 
 class ProfileError(TightropeError):
     """A measurement is missing, damaged or foreign; its text names the command that makes one."""

@@ -366,6 +366,10 @@ class LatencyModel:
             decode_ms=time_of(self.stepping, Stepping.units(work)),
         )
 
+    def source_ms(self, image: SourceImage) -> float:
+        """What an image takes by what it is before it is scaled: the rest of its stages is 0."""
+        return self._decode_ms(image) + self.preprocessing.megapixel_ms * image.megapixels
+
     def unmeasured(self, work: Workload) -> tuple[str, ...]:
         """What `work` has that no measured request had."""
         asked = {

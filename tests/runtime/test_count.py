@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tightrope.errors import InputError
 from tightrope.latency_file import LatencyKey, latency_file, write_latency
 from tightrope.point import OperatingPoint
-from tightrope.runtime.count import Count, latency_key
+from tightrope.runtime.count import Count
+from tightrope.runtime.key import latency_key
 from tightrope.runtime.model import Model
 
 Load = Callable[[str], Model]

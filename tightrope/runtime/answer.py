@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tightrope.point import OperatingPoint
+from tightrope.runtime.plan import Plan
 from tightrope.schemas import versioned
 
 FinishReason = Literal["stop", "length", "deadline", "cancelled"]
@@ -91,6 +92,12 @@ class Answer:
     backend: str
     stop: Stop | None = None
     """What ended it; None unless finish_reason is "stop"."""
+    plan: Plan | None = None
+    """What its budget led to; None for a request without one."""
+    deadline_met: bool | None = None
+    """Whether it was complete in time: it ended with "stop", or at the caller's own max_tokens.
+
+    None where the budget has no limit of time."""
     samples: tuple[Sample, ...] | None = None
     """All answers, where more than one was asked for; `text` is the first."""
     notes: tuple[str, ...] = field(default=())

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
-from tightrope.jetson.place import board_and_mode
 from tightrope.latency import Prediction, Workload
-from tightrope.latency_file import LatencyKey, read_latency
+from tightrope.latency_file import read_latency
 from tightrope.point import OperatingPoint
-from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.demand import Demand
 from tightrope.runtime.images import check_list, image_header
+from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
+from tightrope.runtime.plan import Plan
+from tightrope.runtime.planned import plan
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.workload import work_of
 from tightrope.schemas import versioned
@@ -48,6 +48,8 @@ class Count:
     """The same in what takes time."""
     prediction: Prediction | None
     """None where nothing was measured on this machine; the notes then say how to."""
+    plan: Plan | None = None
+    """What a budget would lead to now."""
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,7 +61,9 @@ class Count:
 
 def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Count:
     """What a request of its own would spend; raises InputError for one that cannot be answered."""
-    settings = resolve(options.point, loaded.manifest, loaded.baselines)
+    planned = None if options.budget is None else plan(loaded, prompt, images, options)
+    point = options.point if planned is None else planned.plan.point
+    settings = resolve(point, loaded.manifest, loaded.baselines)
     check_list(images)
     headers = tuple(map(image_header, images))
     cap = settings.point.thinking_tokens
@@ -78,19 +82,8 @@ def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options
         backend=loaded.backend.name,
         work=counted.work,
         prediction=prediction,
+        plan=None if planned is None else planned.plan,
         notes=notes,
-    )
-
-
-def latency_key(bundle: Bundle, backend: Backend) -> LatencyKey:
-    """What a latency measured here and now holds for."""
-    board, power_mode = board_and_mode()
-    return LatencyKey(
-        bundle=bundle.digest,
-        board=board,
-        power_mode=power_mode,
-        backend=backend.name,
-        threads=backend.threads,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
 from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.positions import Rule, find_rule
@@ -11,6 +13,9 @@ from tightrope.runtime.engine import engine_of
 from tightrope.runtime.language import Language
 from tightrope.runtime.stopwatch import Clock
 from tightrope.runtime.vision import Vision
+
+if TYPE_CHECKING:
+    from tightrope.runtime.planner import Planner
 
 
 class Loaded:
@@ -36,6 +41,8 @@ class Loaded:
                 self.manifest.dims,
                 self.language.embedding_scale,
             )
+        self.planners: dict[str | None, Planner] = {}
+        """By the task that budgets name, once one did."""
         self.rope: Rule = find_rule(self.manifest.positions)
         self.vision: Vision | None = None
         if (tower := self.manifest.tower) is not None:

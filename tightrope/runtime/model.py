@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tightrope.budget import Budget
 from tightrope.bundle import Bundle
 from tightrope.configs import default_of
 from tightrope.point import OperatingPoint
@@ -72,6 +73,7 @@ class Model:
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
+        budget: Budget | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Answer:
@@ -84,8 +86,10 @@ class Model:
         temperature 0 is greedy. n: answers to one prefill, each from its own random stream.
         stop: strings that end the answer and are not part of it.
         thinking: whether the model thinks before it answers; None leaves it to the chat template.
-        point: what may be spent.
-        Raises InputError for what cannot be answered, before anything runs.
+        budget: limits by which the point is planned; the answer's `plan` says what was chosen.
+        point: what is spent, instead of a plan.
+        Raises InputError for what cannot be answered and BudgetUnreachable for limits that cannot
+        be met, before anything runs; ProfileError for a budget where no latency was measured.
         """
         options = Options(
             max_tokens=max_tokens,
@@ -95,6 +99,7 @@ class Model:
             seed=seed,
             stop=stop,
             thinking=thinking,
+            budget=budget,
             point=point,
             ignore_eos=ignore_eos,
         )
@@ -111,6 +116,7 @@ class Model:
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
+        budget: Budget | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Stream:
@@ -125,6 +131,7 @@ class Model:
             seed=seed,
             stop=stop,
             thinking=thinking,
+            budget=budget,
             point=point,
             ignore_eos=ignore_eos,
         )
@@ -137,14 +144,16 @@ class Model:
         *,
         max_tokens: int = default_of(Options, "max_tokens"),
         thinking: bool | None = None,
+        budget: Budget | None = None,
         point: OperatingPoint | None = None,
     ) -> Count:
         """What `generate` would spend on these arguments: tokens, slots, bytes, predicted time.
 
-        Nothing is computed, and of images the headers alone are read.
-        Raises InputError as `generate` does.
+        Nothing is computed, and of images the headers alone are read. With a budget the point is
+        the one that would be planned now, and its plan is told.
+        Raises as `generate` does.
         """
-        options = Options(max_tokens=max_tokens, thinking=thinking, point=point)
+        options = Options(max_tokens=max_tokens, thinking=thinking, budget=budget, point=point)
         return count(self._loaded, prompt, images, options)
 
     def chat(self, system: str | None = None) -> Chat:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tightrope.budget import Budget
 from tightrope.checks import check_type, check_whole
 from tightrope.configs import setting
 from tightrope.point import OperatingPoint
@@ -36,10 +37,13 @@ class Options:
     thinking: bool | None = setting(
         None, "Whether it thinks before it answers; left out, the chat template decides."
     )
+    budget: Budget | None = None
     point: OperatingPoint | None = None
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        if self.budget is not None:
+            check_type("budget", self.budget, Budget, "a Budget, or None")
         check_whole("max_tokens", self.max_tokens, least=1)
         if self.thinking is not None:
             check_type("thinking", self.thinking, bool, "True, False, or None")

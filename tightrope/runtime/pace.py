@@ -31,7 +31,7 @@ class Pace:
     """Ratios of measured to fitted times, in the order of the requests."""
 
     def __init__(self, spread: Spread) -> None:
-        """spread: of the requests that the latency file was made of, which count until others came."""
+        """spread: of the requests that the latency file was made of, until others came."""
         self.level = spread.percentile(50)
         """Measured over fitted time, now."""
         self._slower = max(LEAST_CHANGE, spread.percentile(99) / self.level)

@@ -8,7 +8,7 @@ from typing import Literal
 from tightrope.point import OperatingPoint
 
 QualitySource = Literal["measured", "assumed"]
-"""assumed: nothing was measured of this bundle; more tokens and more pixels are taken for better."""
+"""assumed: nothing was measured of the bundle; more tokens and more pixels are taken for better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,77 +1,46 @@
 """Choosing what a request may spend, so that its budget is kept at the highest quality that fits.
 
-Among the points whose predicted p99 fits, the fastest that cannot be told apart from the best. What
-a point takes is a sum that is known for each length of prompt; only the decoding of the images that
-were handed in and the machine's present pace are added for every request:
+Among the points whose predicted p99 fits, the fastest that cannot be told apart from the best:
 
-    p99 = (table[prompt tokens, images, answer tokens] + decoding of the sources) · pace + waiting
+    p99 = (table of the point + decoding of the images that came) · pace + waiting
+
+A table is made once for each length of prompt, the pace is learnt from request to request.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from tightrope.arrays import Floats
 from tightrope.budget import Budget
-from tightrope.errors import BudgetUnreachable, InputError, ProfileError
-from tightrope.latency import LatencyModel, SourceImage
-from tightrope.paired import indistinguishable, mean_score
+from tightrope.errors import BudgetUnreachable, ProfileError
+from tightrope.latency import SourceImage, Stages
+from tightrope.latency_file import LatencyRecord, read_latency
+from tightrope.paired import indistinguishable
 from tightrope.point import OperatingPoint
-from tightrope.quality_file import MeasuredPoint, Quality
-from tightrope.runtime.assumed import assumed_points
+from tightrope.quality_file import MeasuredPoint, Quality, find_quality
+from tightrope.runtime.candidates import candidate_of, candidates_of
+from tightrope.runtime.key import latency_key
 from tightrope.runtime.pace import Pace
 from tightrope.runtime.plan import Expected, Plan
-from tightrope.runtime.settings import resolve
-from tightrope.runtime.workload import work_of
+from tightrope.runtime.times import Times, TimeTable
+from tightrope.runtime.waiting import Waiting
 
 if TYPE_CHECKING:
     from tightrope.runtime.loaded import Loaded
-    from tightrope.runtime.stopwatch import Clock
 
-LONGEST_ANSWER = 99
-"""Percentile of a task's answers that is counted on."""
 SETTLED = 0.05
-"""A stream of equal budgets changes to a slower point only with so much to spare, and to a faster
-one that is as good only where it saves as much: it does not go back and forth."""
-STEPS = ((128, 4), (512, 16), (4096, 64))
-"""Up to so many tokens, a prompt counts as a multiple of that: few lengths are tabled."""
-ANSWER_TOKENS = 8
-"""Held back behind a thought where no answers were measured."""
+"""Requests of equal budgets that follow each other change to a slower point only with so much of
+the deadline to spare, and to a faster one that is as good only if it saves as much."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A point that may be chosen."""
-
-    measured: MeasuredPoint
-    """Without outcomes where quality is assumed."""
-    most_tokens: int | None
-    """Of 99 in 100 answers; None where none were measured."""
-    answer_tokens: int
-    """Of 99 in 100, behind their thought."""
-
-    @property
-    def point(self) -> OperatingPoint:
-        return self.measured.point
-
-    def completion_tokens(self, max_tokens: int) -> int:
-        """That are counted on."""
-        return max_tokens if self.most_tokens is None else min(max_tokens, self.most_tokens)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Table:
-    """Fitted milliseconds of each candidate, without decoding of images; infinite if none fits."""
-
-    ttft: Floats
-    total: Floats
-    token: Floats
+Choices = npt.NDArray[np.bool_]
+"""Of the candidates, [P]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +49,14 @@ class Asked:
 
     budget: Budget
     num_ids: int
+    """Tokens of the prompt, images as one each."""
     images: tuple[SourceImage, ...]
     max_tokens: int
     rows: int = 1
+    """Answers that are decoded together."""
     thinking: bool | None = None
+    point: OperatingPoint | None = None
+    """The caller's own choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,100 +65,196 @@ class Chosen:
 
     plan: Plan
     token_ms: float
+    """Of one step, at the present pace."""
     answer_tokens: int
-    fitted_ms: float
-    """Of the whole request at the machine's usual pace."""
+    """That an answer behind a thought takes."""
 
 
 class Planner:
-    """Plans for one bundle on one machine; any thread may ask."""
+    """Plans for one bundle on one machine, by one task; any thread may ask."""
 
-    def __init__(self, loaded: Loaded, model: LatencyModel, quality: Quality | None) -> None:
-        self._loaded, self._model, self._quality = loaded, model, quality
-        self.candidates = _candidates(loaded, quality)
-        self.ttft_pace, self.total_pace = Pace(model.ttft), Pace(model.total)
-        self._table = lru_cache(maxsize=256)(self._tabled)
-        self._alike = lru_cache(maxsize=1024)(self._told_apart)
+    def __init__(self, loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> None:
+        """Raises InputError for a measured point that the bundle does not offer."""
+        model = record.model
+        self._quality, self.model = quality, model
+        self._all = list(candidates_of(loaded.manifest, quality))
+        self._planned = len(self._all)  # behind them stand points that callers chose themselves
+        self._table = TimeTable(loaded, model, self._all)
+        self._ttft_pace, self._total_pace = Pace(model.ttft), Pace(model.total)
+        self._alike = lru_cache(maxsize=1024)(self._as_good)
         self._last: tuple[Budget, int] | None = None
         self._lock = threading.Lock()
-        self.queue = Queue(loaded.clock)
+        self.waiting = Waiting(loaded.clock)
 
-    def choose(self, asked: Asked, elapsed_ms: float) -> Chosen:
-        """The point for a request that was submitted `elapsed_ms` ago.
+    def choose(self, asked: Asked, waited_ms: float | None = None) -> Chosen:
+        """The plan for a request that is submitted now, or that was `waited_ms` ago and runs now.
 
-        Raises BudgetUnreachable where none meets the budget, with what the fastest would take,
-        unless the budget asks for the best effort, and ProfileError for limits that need figures
-        which nobody measured.
+        Raises BudgetUnreachable where no point meets the budget, with what the fastest would take,
+        unless the budget asks for the best effort; ProfileError for limits that need figures which
+        nobody measured.
         """
-        budget = asked.budget
-        self._check(budget)
-        waiting = elapsed_ms + self.queue.waiting_ms()
-        table = self._table(_rounded(asked.num_ids), len(asked.images), asked.max_tokens)
-        source = self._sources_ms(asked.images)
-        ttft = table.ttft + source
-        total = ttft + (table.total - table.ttft) * asked.rows
+        waiting = self.waiting.ms() if waited_ms is None else waited_ms
         with self._lock:
-            first, last = self.ttft_pace.factor(99), self.total_pace.factor(99)
-            late = last * total + waiting
-            fits = self._allowed(asked) & np.isfinite(total)
-            possible = fits.copy()
-            if budget.deadline_ms is not None:
-                fits &= late <= budget.deadline_ms
-            if budget.first_token_ms is not None:
-                fits &= first * ttft + waiting <= budget.first_token_ms
-            best_effort = not fits.any()
-            if best_effort:
-                if budget.if_unreachable == "refuse" or not possible.any():
-                    raise self._unreachable(asked, ttft, total, waiting, possible)
-                place, alike = int(np.where(possible, total, np.inf).argmin()), 1
+            allowed = self._allowed(asked)
+            times = self._table.times(asked.num_ids, len(asked.images), asked.max_tokens)
+            ttft = times.ttft + self._table.sources_ms(asked.images)
+            total = ttft + times.decode * asked.rows
+            allowed &= np.isfinite(total)
+            fits = allowed & self._fits(asked.budget, ttft, total, waiting)
+            if fits.any():
+                place, alike = self._pick(asked.budget, fits, total, waiting)
+            elif asked.budget.if_unreachable == "best_effort" and allowed.any():
+                place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
             else:
-                place, alike = self._pick(budget, fits, total, late)
-            plan = self._plan(asked, place, ttft, total, waiting)
-        chosen = self.candidates[place]
-        return Chosen(
-            plan=replace(plan, fitting=int(fits.sum()), alike=alike, best_effort=best_effort),
-            token_ms=float(table.token[place]) * self.total_pace.level,
-            answer_tokens=min(asked.max_tokens, chosen.answer_tokens),
-            fitted_ms=float(total[place]),
-        )
+                raise self._unreachable(asked, times, ttft, total, waiting, allowed)
+            entry = self._all[place]
+            return Chosen(
+                plan=Plan(
+                    point=entry.point,
+                    quality=entry.quality,
+                    quality_source="assumed" if entry.quality is None else "measured",
+                    task=None if self._quality is None else self._quality.key.task_name,
+                    completion_tokens=times.completion_tokens[place],
+                    ttft=_expected(self._ttft_pace, float(ttft[place]), waiting),
+                    total=_expected(self._total_pace, float(total[place]), waiting),
+                    waiting_ms=waiting,
+                    speed=self._total_pace.level,
+                    fitting=int(fits.sum()),
+                    alike=alike,
+                    points=int(allowed.sum()),
+                    best_effort=not fits.any(),
+                ),
+                token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
+                answer_tokens=min(asked.max_tokens, entry.answer_tokens),
+            )
 
-    def record(self, ttft_ms: float, total_ms: float, fitted: tuple[float, float]) -> None:
-        """Learn from a request; fitted: the model's times for what it really did."""
+    def record(self, ttft_ms: float, total_ms: float, fitted: Stages) -> None:
+        """Learn the pace from a request; fitted: the model's times for what it did."""
         with self._lock:
-            self.ttft_pace.record(ttft_ms / fitted[0])
-            self.total_pace.record(total_ms / fitted[1])
+            self._ttft_pace.record(ttft_ms / fitted.ttft_ms)
+            self._total_pace.record(total_ms / (fitted.ttft_ms + fitted.decode_ms))
+
+    def _allowed(self, asked: Asked) -> Choices:
+        """Candidates that are good enough, and think as the request says."""
+        budget = asked.budget
+        if budget.energy_j is not None:
+            raise ProfileError(
+                f"energy_j is {budget.energy_j}, but no energy was measured here; leave it out"
+            )
+        if asked.point is not None:
+            return self._only(asked.point)
+        allowed = np.arange(len(self._all)) < self._planned
+        if asked.thinking is not None:
+            says = [(entry.point.thinking_tokens != 0) == asked.thinking for entry in self._all]
+            # Where no point says so, the prompt does.
+            allowed &= np.array(says) if any(says[: self._planned]) else True
+        if budget.min_quality is not None:
+            if self._quality is None:
+                raise ProfileError(
+                    f"min_quality is {budget.min_quality}, but no quality was measured of this "
+                    "bundle; `tightrope profile BUNDLE --task DIR` does it"
+                )
+            quality = np.array([entry.quality or 0.0 for entry in self._all])
+            allowed &= quality >= budget.min_quality
+        return allowed
+
+    def _only(self, point: OperatingPoint) -> Choices:
+        """The caller's own point, which may be none of the others."""
+        points = [entry.point for entry in self._all]
+        if point not in points:
+            self._all.append(candidate_of(MeasuredPoint(point=point, outcomes=())))
+            self._table.forget()
+            points.append(point)
+        return np.array([place == points.index(point) for place in range(len(points))])
+
+    def _fits(self, budget: Budget, ttft: Floats, total: Floats, waiting: float) -> Choices:
+        fits = np.ones(len(total), bool)
+        if budget.deadline_ms is not None:
+            fits &= self._total_pace.factor(99) * total + waiting <= budget.deadline_ms
+        if budget.first_token_ms is not None:
+            fits &= self._ttft_pace.factor(99) * ttft + waiting <= budget.first_token_ms
+        return fits
 
     def _pick(
-        self, budget: Budget, fits: np.ndarray, total: Floats, late: Floats
+        self, budget: Budget, fits: Choices, total: Floats, waiting: float
     ) -> tuple[int, int]:
         """The candidate's place, and how many were as good."""
         last = self._last[1] if self._last is not None and self._last[0] == budget else None
-        if last is not None and fits[last] and budget.deadline_ms is not None:
-            slower = total > total[last]
-            fits = fits & ~(slower & (late * (1 + SETTLED) > budget.deadline_ms))
+        if last is not None and fits[last]:
+            tight = self._total_pace.factor(99) * total * (1 + SETTLED) + waiting
+            climbs = total > total[last]
+            fits = fits & ~(climbs & (tight > (budget.deadline_ms or np.inf)))
         alike = self._alike(fits.tobytes())
         place = min(alike, key=lambda number: float(total[number]))
         if last in alike and total[last] * (1 - SETTLED) <= total[place]:
-            place = last
+            place = int(last)
         self._last = (budget, place)
         return place, len(alike)
 
-    def _told_apart(self, fits: bytes) -> tuple[int, ...]:
-        """Of the candidates that fit, the places of the best and of what is as good."""
-        places = np.flatnonzero(np.frombuffer(fits, bool))
+    def _as_good(self, fits: bytes) -> tuple[int, ...]:
+        """Of the candidates that fit, the places of the best and of those as good."""
+        places = np.flatnonzero(np.frombuffer(fits, np.bool_)).tolist()
         if self._quality is None:
-            return (int(places[0]),)  # in the order that is assumed
-        points = [self.candidates[place].measured for place in places]
-        good = {id(measured) for measured in indistinguishable(points)}
-        return tuple(int(place) for place in places if id(self.candidates[place].measured) in good)
+            return (places[0],)  # they stand in the order that is assumed
+        points = [self._all[place].measured for place in places]
+        good = {measured.point for measured in indistinguishable(points)}
+        return tuple(place for place in places if self._all[place].point in good)
 
-    def _allowed(self, asked: Asked) -> np.ndarray:
-        """Candidates that are as good as the budget wants, and think as the request says."""
-        least, thinking = asked.budget.min_quality, asked.thinking
-        return np.array(
-            [
-                (least is None or (mean_of(entry) or 0.0) >= least)
-                and (thinking is None or (entry.point.thinking_tokens != 0) == thinking)
-                for entry in self.candidates
-            ]
+    def _unreachable(
+        self,
+        asked: Asked,
+        times: Times,
+        ttft: Floats,
+        total: Floats,
+        waiting: float,
+        allowed: Choices,
+    ) -> BudgetUnreachable:
+        """Why, and what could be reached."""
+        if not allowed.any():
+            best = max((entry.quality or 0.0 for entry in self._all), default=0.0)
+            return BudgetUnreachable(
+                f"no point has {_limits(asked.budget)} for this prompt; the best measured quality "
+                f"is {best:.3f}"
+            )
+        place = int(np.where(allowed, total, np.inf).argmin())
+        late = self._total_pace.factor(99) * float(total[place]) + waiting
+        first = self._ttft_pace.factor(99) * float(ttft[place]) + waiting
+        said = (
+            f"{_limits(asked.budget)} cannot be met: the fastest of {int(allowed.sum())} points "
+            f"takes {late:.0f} ms for {times.completion_tokens[place]} tokens, the first after "
+            f"{first:.0f} ms, in 99 of 100 requests"
         )
+        deadline, token = asked.budget.deadline_ms, float(times.token[place]) * asked.rows
+        left = 0.0 if deadline is None else deadline - waiting
+        tokens = int((left / self._total_pace.factor(99) - float(ttft[place])) / token) + 1
+        if self._all[place].most_tokens is None and 0 < tokens < asked.max_tokens:
+            said += f"; max_tokens of {tokens} could be met"
+        return BudgetUnreachable(said, fastest_ms=late)
+
+
+def open_planner(loaded: Loaded, task: str | None) -> Planner:
+    """The planner of a bundle by a task's questions.
+
+    Raises ProfileError where no latency was measured here, and for a task that is unknown.
+    """
+    record = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
+    return Planner(loaded, record, find_quality(loaded.bundle, task))
+
+
+def _expected(pace: Pace, fitted_ms: float, waiting: float) -> Expected:
+    p50, p95, p99 = (pace.factor(percent) * fitted_ms + waiting for percent in (50, 95, 99))
+    return Expected(p50_ms=p50, p95_ms=p95, p99_ms=p99)
+
+
+def _limits(budget: Budget) -> str:
+    """What is asked, in words."""
+    said = [
+        f"{name} {value:g}{unit}"
+        for name, value, unit in (
+            ("deadline", budget.deadline_ms, " ms"),
+            ("first token", budget.first_token_ms, " ms"),
+            ("min_quality", budget.min_quality, ""),
+        )
+        if value is not None
+    ]
+    return " and ".join(said)

@@ -25,8 +25,10 @@ from tightrope.runtime.controls import (
 from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.demand import demand_of
 from tightrope.runtime.generation import Choose, Generation, Row, Start
+from tightrope.runtime.guard import Guard
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
+from tightrope.runtime.planned import Planned
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
@@ -64,21 +66,55 @@ class Request:
         """
         self.cancel = Cancel()
         self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
-        self._settings = resolve(options.point, loaded.manifest, loaded.baselines)
-        self._conversation = conversation or Conversation(loaded)
+        self._prompt, self._conversation = prompt, conversation or Conversation(loaded)
         sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
         self._choose = choose or sampler
+        self._planned: Planned | None = None
+        self._guard: Guard | None = None
+        if options.budget is not None:
+            self._planned = Planned(loaded, prompt, images, options, self._watch)
+        # Before images are decoded: most of what can be wrong with a request is known by then.
+        self._settle(len(images) if isinstance(images, Sequence) else 0)
         with self._watch("image_ms"), self._watch("image_decode_ms"):
             self._images = load_images(images)
-        cap = self._settings.point.thinking_tokens
-        self._token_ids = loaded.language.token_ids(
-            prompt, len(self._images), options.thinking, cap
-        )
-        self._rows = [self._row() for _ in range(options.n)]
         self._keys = self._remembered_as()
         self._prepared = self._prepare()
+        if self._planned is not None:
+            self._planned.submit()
 
     def run(self) -> Iterator[Piece]:
+        try:
+            if self._planned is not None:
+                self._begin(self._planned)
+            yield from self._run()
+        finally:
+            if self._planned is not None:
+                self._planned.leave()
+
+    def _begin(self, planned: Planned) -> None:
+        """Look at the clock once more: the request may have waited longer than was expected."""
+        if planned.start():
+            self._settle(len(self._images))
+            self._keys = self._remembered_as()
+            self._prepared = self._prepare()
+        self._guard = planned.guard()
+        self._give_up_if_hopeless()
+
+    def _settle(self, num_images: int) -> None:
+        """What the request spends, and its prompt, which may say whether to think."""
+        loaded, options = self._loaded, self._options
+        point = options.point if self._planned is None else self._planned.chosen.plan.point
+        self._settings = resolve(point, loaded.manifest, loaded.baselines)
+        cap = self._settings.point.thinking_tokens
+        self._token_ids = loaded.language.token_ids(self._prompt, num_images, options.thinking, cap)
+        self._rows = [self._row() for _ in range(options.n)]
+
+    def _give_up_if_hopeless(self, needed_s: float = 0.0) -> None:
+        """End with the deadline where what is left of the prefill cannot be done in time."""
+        if self._guard is not None and self._guard.hopeless(needed_s):
+            self.cancel.ask("deadline")
+
+    def _run(self) -> Iterator[Piece]:
         conversation, rows = self._conversation, self._rows
         notes: tuple[str, ...] = ()
         try:
@@ -157,10 +193,13 @@ class Request:
         stream = self._assemble(ids, images, cached)
         inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
         with self._watch("prefill_ms"):
+            begun, read = self._loaded.clock(), 0
             for chunk in conversation.read(stream, inside, settings, self.cancel):
+                logits, read = chunk, read + self._loaded.manifest.prefill_chunk
+                left = max(0, len(stream.ordinals) - read) / read
+                self._give_up_if_hopeless((self._loaded.clock() - begun) * left)
                 if self.cancel.reason is not None:
                     raise Cancelled
-                logits = chunk
         conversation.keys = self._keys
         return _Read(
             logits=logits,
@@ -198,12 +237,15 @@ class Request:
         options, conversation = self._options, self._conversation
         controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
         marks, cap = self._loaded.language.thought, settings.point.thinking_tokens
-        if marks is not None and cap is not None:
-            controls.append(thinking_cap(cap, marks.close))
         if not options.ignore_eos:
             controls.insert(0, end_tokens(self._loaded.language.ends))
         if not settings.evicts:
             controls.append(slots_full())
+        # Behind those that end: what is forced needs a slot.
+        if marks is not None and cap is not None:
+            controls.append(thinking_cap(cap, marks.close))
+        if self._guard is not None:
+            controls.append(self._guard)
         return Generation(
             self._loaded.backend,
             slots,
@@ -229,6 +271,16 @@ class Request:
             )
             for row in self._rows
         )
+        new = () if self._prepared is None else self._prepared.digests
+        timings, planned = self._watch.timings(), self._planned
+        if planned is not None and read.logits is not None:
+            planned.finish(
+                self._settings,
+                timings,
+                len(self._token_ids),
+                [image.digest in new for image in self._images],
+                len(self._rows[0].token_ids),
+            )
         return Answer(
             text=samples[0].text,
             token_ids=samples[0].token_ids,
@@ -245,9 +297,11 @@ class Request:
                 occupied_slots=int(slots.occupied.max()),
                 slot_bytes=slots.nbytes,
             ),
-            timings=self._watch.timings(),
+            timings=timings,
             point=self._settings.point,
             backend=self._loaded.backend.name,
+            plan=None if planned is None else planned.chosen.plan,
+            deadline_met=None if planned is None else planned.met(timings, samples),
             samples=samples if len(samples) > 1 else None,
             notes=notes,
         )

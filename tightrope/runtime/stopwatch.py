@@ -17,7 +17,8 @@ class Stopwatch:
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
         self._clock = clock
-        self._start = clock()
+        self.start = clock()
+        """Seconds, by the clock."""
         self._stages: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -31,7 +32,7 @@ class Stopwatch:
 
     def elapsed_ms(self) -> float:
         """Since the request began."""
-        return (self._clock() - self._start) * 1e3
+        return (self._clock() - self.start) * 1e3
 
     def first_token(self) -> None:
         """Note the time to the first token."""

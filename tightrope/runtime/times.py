@@ -51,6 +51,10 @@ class TimeTable:
         step = next(step for most, step in STEPS if num_ids <= most)
         return self._times(-(-num_ids // step) * step, num_images, max_tokens)
 
+    def forget(self) -> None:
+        """The candidates changed."""
+        self._times.cache_clear()
+
     def sources_ms(self, images: Sequence[SourceImage]) -> float:
         """What the images take by what they are before they are scaled."""
         return math.fsum(map(self._model.source_ms, images))

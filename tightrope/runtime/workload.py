@@ -1,4 +1,4 @@
-"""What a request makes the machine do, from the numbers of its tokens: the books, without the work."""
+"""What a request makes the machine do, from the numbers of its tokens alone."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tightrope.profiles.latency.points import MOST_POINTS
 from tightrope.profiles.latency.profile import LEAST_RUNS, profile_latency
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.backends.null import NullBackend
-from tightrope.runtime.count import latency_key
+from tightrope.runtime.key import latency_key
 from tightrope.runtime.model import Model
 
 Load = Callable[[str], Model]

@@ -25,7 +25,7 @@ from tightrope.profiles.latency.points import Point, choose_points
 from tightrope.profiles.measure import Request, measure
 from tightrope.progress import Progress, silent
 from tightrope.runtime.backends.availability import installed_version
-from tightrope.runtime.count import latency_key
+from tightrope.runtime.key import latency_key
 
 if TYPE_CHECKING:
     from tightrope.runtime.answer import Answer
