@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tightrope.cli.output import bytes_text, print_json, print_pairs, print_table
+from tightrope.cli.plan import plan_rows
 
 if TYPE_CHECKING:
     from tightrope.latency import Estimate, Prediction
@@ -30,6 +31,8 @@ def print_count(count: Count, *, json: bool) -> None:
     )
     if count.prediction is not None:
         _print_prediction(count.prediction)
+    if count.plan is not None:
+        print_pairs("\nPlan", plan_rows(count.plan))
     if count.notes:
         print_pairs("\nNotes", [("!", note) for note in count.notes])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tightrope.checks import check_one_of
+from tightrope.budget import Budget
+from tightrope.checks import check_one_of, shown
 from tightrope.configs import help_of
+from tightrope.errors import InputError
 from tightrope.point import Keep, OperatingPoint
 from tightrope.runtime.options import Options
 
@@ -56,7 +59,62 @@ Resolution = Annotated[int | None, option(OperatingPoint, "resolution", metavar=
 Sinks = Annotated[int | None, option(OperatingPoint, "sinks", metavar="N")]
 Thinking = Annotated[str | None, option(Options, "thinking", metavar="on|off")]
 ThinkingTokens = Annotated[int | None, option(OperatingPoint, "thinking_tokens", metavar="N")]
+Deadline = Annotated[str | None, option(Budget, "deadline_ms", "--deadline", metavar="900ms")]
+FirstToken = Annotated[
+    str | None, option(Budget, "first_token_ms", "--first-token", metavar="300ms")
+]
+MinQuality = Annotated[float | None, option(Budget, "min_quality", metavar="X")]
+PlanTask = Annotated[str | None, option(Budget, "task", "--plan-task", metavar="NAME")]
+BestEffort = Annotated[
+    bool,
+    typer.Option(
+        "--best-effort", metavar="", help="Where no point meets the budget: take the cheapest."
+    ),
+]
 Recent = Annotated[int | None, option(OperatingPoint, "recent", metavar="N")]
+
+
+def parse_duration_ms(name: str, text: str) -> float:
+    """ "900ms", "1.5s" or "900" in milliseconds; raises InputError naming the option."""
+    number, unit = text.strip(), 1.0
+    for ending, ms in (("ms", 1.0), ("s", 1000.0)):
+        if number.endswith(ending):
+            number, unit = number[: -len(ending)], ms
+            break
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(f"{name} is {shown(text)}; accepted: a time above 0, as 900ms or 1.5s")
+    return value
+
+
+def budget_of(
+    *,
+    deadline: str | None,
+    first_token: str | None,
+    min_quality: float | None,
+    task: str | None,
+    best_effort: bool,
+) -> Budget | None:
+    """The budget that the options spell, or None where none of them was given."""
+    if deadline is None and first_token is None and min_quality is None:
+        if task is not None or best_effort:
+            raise InputError(
+                "--plan-task and --best-effort say how to plan, but there is no budget; accepted: "
+                "--deadline, --first-token or --min-quality beside them"
+            )
+        return None
+    return Budget(
+        deadline_ms=None if deadline is None else parse_duration_ms("--deadline", deadline),
+        first_token_ms=None
+        if first_token is None
+        else parse_duration_ms("--first-token", first_token),
+        min_quality=min_quality,
+        task=task,
+        if_unreachable="best_effort" if best_effort else "refuse",
+    )
 
 
 def parse_thinking(text: str | None) -> bool | None:

@@ -12,11 +12,16 @@ import typer
 from tightrope.cli.count import print_count
 from tightrope.cli.options import (
     Backend,
+    BestEffort,
     BundlePath,
+    Deadline,
+    FirstToken,
     Images,
     Json,
     KeepText,
     KvBudget,
+    MinQuality,
+    PlanTask,
     Policy,
     Recent,
     Resolution,
@@ -24,11 +29,13 @@ from tightrope.cli.options import (
     Sinks,
     Thinking,
     ThinkingTokens,
+    budget_of,
     operating_point,
     option,
     parse_thinking,
 )
 from tightrope.cli.output import print_json, print_pairs
+from tightrope.cli.plan import plan_rows
 from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.folders import reaching
@@ -55,6 +62,11 @@ def run(
     resolution: Resolution = None,
     sinks: Sinks = None,
     recent: Recent = None,
+    deadline: Deadline = None,
+    first_token: FirstToken = None,
+    min_quality: MinQuality = None,
+    plan_task: PlanTask = None,
+    best_effort: BestEffort = False,
     thinking: Thinking = None,
     thinking_tokens: ThinkingTokens = None,
     max_tokens: Annotated[int, option(Options, "max_tokens", metavar="N")] = default_of(
@@ -98,6 +110,13 @@ def run(
         recent=recent,
         thinking_tokens=thinking_tokens,
     )
+    budget = budget_of(
+        deadline=deadline,
+        first_token=first_token,
+        min_quality=min_quality,
+        task=plan_task,
+        best_effort=best_effort,
+    )
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -110,6 +129,8 @@ def run(
     images = list(image or ())
     if chat and (json or n != 1):
         raise InputError("--chat streams one answer after another; it takes neither --json nor --n")
+    if chat and budget is not None:
+        raise InputError("--chat keeps its slots from turn to turn; no budget is planned for that")
     if dry_run and (chat or n != 1):
         raise InputError("--dry-run tells of one answer; it takes neither --chat nor --n")
     if not chat and question is None:
@@ -130,10 +151,16 @@ def run(
         ]
     if dry_run:
         spent = model.count(
-            prompt, images, max_tokens=max_tokens, thinking=options["thinking"], point=point
+            prompt,
+            images,
+            max_tokens=max_tokens,
+            thinking=options["thinking"],
+            budget=budget,
+            point=point,
         )
         print_count(spent, json=json)
         return
+    options["budget"] = budget
     if json or n != 1:
         answer = model.generate(prompt, images=images, n=n, **options)
         _print_finished(answer, json=json)
@@ -231,6 +258,10 @@ def _explain(answer: Answer) -> None:
     for part in ("point", "usage", "timings"):
         values = (told.get(part) or {}).items()
         rows += [(name, _shown(value)) for name, value in values if value is not None]
+    if answer.plan is not None:
+        rows += plan_rows(answer.plan)
+    if answer.deadline_met is not None:
+        rows.append(("deadline met", "yes" if answer.deadline_met else "no"))
     rows += [("note", note) for note in told.get("notes") or ()]
     print_pairs("", rows, to_stderr=True)
 

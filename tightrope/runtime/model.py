@@ -17,7 +17,9 @@ from tightrope.runtime.chat import Chat
 from tightrope.runtime.count import Count, count
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
+from tightrope.runtime.planner import planner_of
 from tightrope.runtime.stream import Stream, start
+from tightrope.runtime.warm_up import warm_up
 
 if TYPE_CHECKING:
     from tightrope.runtime.backends import Backend
@@ -103,7 +105,7 @@ class Model:
             point=point,
             ignore_eos=ignore_eos,
         )
-        return start(self._loaded, prompt, images, options).answer()
+        return self._start(prompt, images, options).answer()
 
     def stream(
         self,
@@ -135,7 +137,7 @@ class Model:
             point=point,
             ignore_eos=ignore_eos,
         )
-        return start(self._loaded, prompt, images, options)
+        return self._start(prompt, images, options)
 
     def count(
         self,
@@ -155,6 +157,21 @@ class Model:
         """
         options = Options(max_tokens=max_tokens, thinking=thinking, budget=budget, point=point)
         return count(self._loaded, prompt, images, options)
+
+    def warm_up(self, task: str | None = None) -> None:
+        """Get ready for budgets: read what was measured, and call every graph once.
+
+        task: as in Budget. The first request with a budget does it if nobody did, before its clock
+        starts. Raises ProfileError where no latency was measured, and for an unknown task.
+        """
+        planner = planner_of(self._loaded, task)
+        if not planner.warm:
+            warm_up(self._loaded, planner)
+
+    def _start(self, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Stream:
+        if options.budget is not None:
+            self.warm_up(options.budget.task)
+        return start(self._loaded, prompt, images, options)
 
     def chat(self, system: str | None = None) -> Chat:
         """A conversation that keeps its slots between turns."""

@@ -13,7 +13,7 @@ from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import check_list, image_header
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.planner import Asked, Chosen, Planner, open_planner
+from tightrope.runtime.planner import Asked, Chosen, Planner, planner_of
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.workload import work_of
 
@@ -130,9 +130,7 @@ def _asked(
     loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options
 ) -> tuple[Planner, Asked]:
     assert options.budget is not None
-    task = options.budget.task
-    if (planner := loaded.planners.get(task)) is None:
-        planner = loaded.planners[task] = open_planner(loaded, task)
+    planner = planner_of(loaded, options.budget.task)
     check_list(images)
     asked = Asked(
         budget=options.budget,

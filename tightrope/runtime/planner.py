@@ -85,6 +85,13 @@ class Planner:
         self._last: tuple[Budget, int] | None = None
         self._lock = threading.Lock()
         self.waiting = Waiting(loaded.clock)
+        self.warm = False
+        """Whether every graph was called once."""
+
+    @property
+    def points(self) -> list[OperatingPoint]:
+        """What is chosen from."""
+        return [entry.point for entry in self._all[: self._planned]]
 
     def choose(self, asked: Asked, waited_ms: float | None = None) -> Chosen:
         """The plan for a request that is submitted now, or that was `waited_ms` ago and runs now.
@@ -232,13 +239,16 @@ class Planner:
         return BudgetUnreachable(said, fastest_ms=late)
 
 
-def open_planner(loaded: Loaded, task: str | None) -> Planner:
-    """The planner of a bundle by a task's questions.
+def planner_of(loaded: Loaded, task: str | None) -> Planner:
+    """The planner of a bundle by a task's questions, opened once.
 
     Raises ProfileError where no latency was measured here, and for a task that is unknown.
     """
-    record = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
-    return Planner(loaded, record, find_quality(loaded.bundle, task))
+    if (planner := loaded.planners.get(task)) is None:
+        record = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
+        planner = Planner(loaded, record, find_quality(loaded.bundle, task))
+        loaded.planners[task] = planner
+    return planner
 
 
 def _expected(pace: Pace, fitted_ms: float, waiting: float) -> Expected:

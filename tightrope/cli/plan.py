@@ -1,0 +1,34 @@
+"""A plan in words: what was chosen, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tightrope.quality_file import point_text
+
+if TYPE_CHECKING:
+    from tightrope.runtime.plan import Plan
+
+
+def plan_rows(plan: Plan) -> list[tuple[str, str]]:
+    """Rows of a table, "planned ..." first."""
+    if plan.best_effort:
+        why = f"the cheapest: none of {plan.points} points meets the budget"
+    else:
+        why = f"{plan.fitting} of {plan.points} points fit"
+        alike = f", {plan.alike} of them as good as the best" if plan.alike > 1 else ""
+        why += f"{alike}: the fastest of those" if plan.quality is not None else ": the best"
+    quality = "assumed: more tokens and pixels are better"
+    if plan.quality is not None:
+        quality = f"{plan.quality:.3f} on {plan.task}"
+    total, ttft = plan.total, plan.ttft
+    return [
+        ("planned", point_text(plan.point)),
+        ("why", why),
+        ("quality", quality),
+        ("planned for", f"{plan.completion_tokens} tokens"),
+        ("predicted ms", f"{total.p50_ms:.0f}, 99 of 100 within {total.p99_ms:.0f}"),
+        ("first token ms", f"{ttft.p50_ms:.0f}, 99 of 100 within {ttft.p99_ms:.0f}"),
+        ("of these waiting", f"{plan.waiting_ms:.0f}"),
+        ("machine", f"{plan.speed:.2f} of the time it took when it was measured"),
+    ]
