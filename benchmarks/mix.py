@@ -22,7 +22,6 @@ from typing import Any
 
 from conditions import Condition, difference, in_turn
 from measuring import record
-from thoughts import capped
 
 import tightrope as tr
 from tightrope.profiles.task.score_config import ScoreConfig
@@ -32,6 +31,8 @@ RESOLUTIONS = (336, 224, 168)
 METHODS = ("visionzip", "divprune", "flashvlm")
 KEPT = ("50%", "25%", "12.5%", "6.25%")
 CROWDED_KEEP = "12.5%"
+CAPS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, None)
+"""Tokens that a thought may have; None leaves it to the model."""
 CLEAR_POINTS = 2.0
 """By which points of a frontier have to differ to count."""
 
@@ -152,6 +153,30 @@ def on_crowded(bundle: str, task: Task, processes: int) -> dict[str, Any]:
     }
 
 
+def on_counts(bundle: str, task: Task, processes: int) -> dict[str, Any]:
+    """Accuracy by the cap on the thought, and the gain from each cap to the next."""
+    wanted = [
+        Condition(
+            name="free" if cap is None else str(cap),
+            bundle=bundle,
+            items=task.items,
+            config=ScoreConfig(point=tr.OperatingPoint(thinking_tokens=cap)),
+        )
+        for cap in CAPS
+    ]
+    told, right = {}, {}
+    for condition, about, found in in_turn(wanted, processes):
+        told[condition.name], right[condition.name] = about, found
+    names = [condition.name for condition in wanted]
+    return {
+        "caps": {name: told[name] for name in names},
+        "gains": {
+            f"{less} -> {more}": difference(task.items, right[more], right[less])
+            for less, more in pairwise(names)
+        },
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
@@ -164,7 +189,7 @@ def main() -> None:
     record(
         "mix",
         {
-            "thought": capped(given.bundle, counts),
+            "thought": on_counts(given.bundle, counts, given.processes),
             "crowded": on_crowded(given.bundle, crowded, given.processes),
             "mix": on_the_mix(given.bundle, mix, given.processes),
         },
