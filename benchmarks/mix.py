@@ -3,7 +3,8 @@
 tightrope task make --kind mix -o mix --images 640
 tightrope task make --kind crowded -o crowded --images 220
 tightrope task make --kind board -o board --images 260 --type count
-python benchmarks/mix.py mix.bundle mix crowded board
+python benchmarks/table.py mix.bundle mix mix.table.jsonl
+python benchmarks/mix.py mix.bundle mix mix.table.jsonl crowded board
 
 README.md says how the bundle is made. Work is predicted from sizes alone: multiplications of the
 tower and of prefill. Intervals come from drawing pictures, with all their questions, again and
@@ -15,21 +16,20 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from conditions import Condition, difference, in_turn
 from measuring import record
+from table import METHODS, Table, read_table
 
 import tightrope as tr
 from tightrope.profiles.task.score_config import ScoreConfig
+from tightrope.profiles.task.tally import tallies, tally
 from tightrope.profiles.task.task import Task, read_task
 
-RESOLUTIONS = (336, 224, 168)
-METHODS = ("visionzip", "divprune", "flashvlm")
-KEPT = ("50%", "25%", "12.5%", "6.25%")
 CROWDED_KEEP = "12.5%"
 CAPS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, None)
 """Tokens that a thought may have; None leaves it to the model."""
@@ -37,47 +37,13 @@ CLEAR_POINTS = 2.0
 """By which points of a frontier have to differ to count."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """An operating point as the frontier names it."""
-
-    resolution: int
-    selector: str | None = None
-    keep: str | None = None
-
-    @property
-    def name(self) -> str:
-        kept = "all" if self.selector is None else f"{self.selector} {self.keep}"
-        return f"{self.resolution} px, {kept}"
-
-    @property
-    def config(self) -> ScoreConfig:
-        point = tr.OperatingPoint(
-            resolution=self.resolution, selector=self.selector, keep=self.keep
-        )
-        return ScoreConfig(by=("kind",), point=point)
-
-
-def ways() -> list[Way]:
-    found = []
-    for resolution in RESOLUTIONS:
-        found.append(Way(resolution=resolution))
-        found += [
-            Way(resolution=resolution, selector=method, keep=keep)
-            for method in METHODS
-            for keep in KEPT
-        ]
-    return found
-
-
-def work(way: Way, told: Mapping[str, Any]) -> float:
+def work(point: tr.OperatingPoint, kept: float) -> float:
     """Millions of multiplications for one picture and its question, from sizes alone.
 
-    The tower of the reference model has 5 layers that count, width 160 and MLP 512; its decoder 12
-    layers, width 192 and MLP 448.
+    kept: visual tokens that enter the decoder. The tower of the reference model has 5 layers that
+    count, width 160 and MLP 512; its decoder 12 layers, width 192 and MLP 448.
     """
-    patches = (way.resolution // 14) ** 2
-    tokens = told["visual_tokens_kept"] + 16
+    patches, tokens = ((point.resolution or 0) // 14) ** 2, kept + 16
     tower = 5 * patches * (4 * 160 * 160 + 2 * 160 * 512 + 2 * patches * 160)
     decoder = 12 * tokens * (2.67 * 192 * 192 + 3 * 192 * 448 + tokens * 192)
     return float(tower + decoder) / 1e6
@@ -102,28 +68,44 @@ def apart(names: Sequence[str], accuracy: Mapping[str, float]) -> list[str]:
     return kept[::-1]
 
 
-def on_the_mix(bundle: str, task: Task, processes: int) -> dict[str, Any]:
-    every = {way.name: way for way in ways()}
-    wanted = [
-        Condition(name=name, bundle=bundle, items=task.items, config=way.config)
-        for name, way in every.items()
-    ]
-    told, right = {}, {}
-    for condition, about, found in in_turn(wanted, processes):
-        told[condition.name], right[condition.name] = about, found
-    accuracy = {name: 100 * about["overall"]["accuracy"] for name, about in told.items()}
-    works = {name: work(way, told[name]) for name, way in every.items()}
+def name_of(point: tr.OperatingPoint) -> str:
+    kept = "all" if point.selector is None else f"{point.selector} {point.keep}"
+    return f"{point.resolution} px, {kept}"
+
+
+def on_the_mix(table: Table, task: Task) -> dict[str, Any]:
+    """Accuracy against work, from the table; budgets of slots save none of it and are left out."""
+    every = {name_of(point): point for point in table if point.kv_budget is None}
+    rows = {name: table[point] for name, point in every.items()}
+    asked = [item for item in task.items if item.id in next(iter(rows.values()))]
+    right = {
+        name: {question: row.score for question, row in found.items()}
+        for name, found in rows.items()
+    }
+    told = {name: tally(found.values()).to_dict() for name, found in right.items()}
+    accuracy = {name: 100 * about["accuracy"] for name, about in told.items()}
+    works = {
+        name: work(point, float(np.mean([row.visual_tokens_kept for row in rows[name].values()])))
+        for name, point in every.items()
+    }
     best = frontier((name, works[name], accuracy[name]) for name in every)
     steps = apart(best, accuracy)
+    kinds = [str(item.info.get("kind", item.type)) for item in asked]
     return {
-        "questions": len(task.items),
+        "questions": len(asked),
         "points": {
             name: {**told[name], "million_multiplications": round(works[name], 1)} for name in every
+        },
+        "kinds_at_everything": {
+            kind: found.to_dict()
+            for kind, found in tallies(
+                kinds, [right[name_of(next(iter(table)))][item.id] for item in asked]
+            ).items()
         },
         "frontier": best,
         "clearly_apart": steps,
         "steps": {
-            f"{less} -> {more}": difference(task.items, right[more], right[less])
+            f"{less} -> {more}": difference(asked, right[more], right[less])
             for less, more in pairwise(steps)
         },
     }
@@ -181,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
     parser.add_argument("mix", type=Path)
+    parser.add_argument("table", type=Path, help="what table.py wrote about the mix")
     parser.add_argument("crowded", type=Path)
     parser.add_argument("counts", type=Path, help="counts, to see what their thought is worth")
     parser.add_argument("--processes", type=int, default=2)
@@ -191,7 +174,7 @@ def main() -> None:
         {
             "thought": on_counts(given.bundle, counts, given.processes),
             "crowded": on_crowded(given.bundle, crowded, given.processes),
-            "mix": on_the_mix(given.bundle, mix, given.processes),
+            "mix": on_the_mix(read_table(given.table), mix),
         },
     )
 
