@@ -2,7 +2,8 @@
 
 python benchmarks/planning.py mix.bundle mix mix.table.jsonl
 
-The table (`table.py`) knows what every point answers to every question, and how long it takes. Whoever chooses a point gets its answer if it came in time, and nothing if it did not. Compared, on
+The table (`table.py`) knows what every point answers to every question, and how long it takes.
+Whoever chooses a point gets its answer if it came in time, and nothing if it did not. Compared, on
 questions that none of them was fitted to:
 
     planner        the product's: chooses for each request, learns the pace from what it sees

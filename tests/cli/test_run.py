@@ -32,6 +32,8 @@ def answer(text: str, samples: tuple[Any, ...] | None = None) -> Any:
         backend="null",
         finish_reason="stop",
         stop=SimpleNamespace(text="</s>", token_id=2),
+        plan=None,
+        deadline_met=None,
         to_dict=lambda: told,
     )
 

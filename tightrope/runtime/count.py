@@ -61,10 +61,10 @@ class Count:
 
 def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Count:
     """What a request of its own would spend; raises InputError for one that cannot be answered."""
+    check_list(images)
     planned = None if options.budget is None else plan(loaded, prompt, images, options)
     point = options.point if planned is None else planned.plan.point
     settings = resolve(point, loaded.manifest, loaded.baselines)
-    check_list(images)
     headers = tuple(map(image_header, images))
     cap = settings.point.thinking_tokens
     ids = loaded.language.token_ids(prompt, len(images), options.thinking, cap)

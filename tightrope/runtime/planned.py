@@ -10,7 +10,7 @@ from tightrope.budget import Budget
 from tightrope.errors import BudgetUnreachable
 from tightrope.runtime.answer import Sample, Timings
 from tightrope.runtime.guard import Guard
-from tightrope.runtime.images import check_list, image_header
+from tightrope.runtime.images import image_header
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.planner import Asked, Chosen, Planner, planner_of
@@ -131,7 +131,6 @@ def _asked(
 ) -> tuple[Planner, Asked]:
     assert options.budget is not None
     planner = planner_of(loaded, options.budget.task)
-    check_list(images)
     asked = Asked(
         budget=options.budget,
         num_ids=len(loaded.language.token_ids(prompt, len(images), options.thinking)),

@@ -26,6 +26,7 @@ from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.demand import demand_of
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
+from tightrope.runtime.images import check_list
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.planned import Planned
@@ -64,6 +65,7 @@ class Request:
 
         Raises InputError for what cannot be answered, before anything runs.
         """
+        check_list(images)
         self.cancel = Cancel()
         self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
         self._prompt, self._conversation = prompt, conversation or Conversation(loaded)
@@ -73,12 +75,10 @@ class Request:
         self._guard: Guard | None = None
         if options.budget is not None:
             self._planned = Planned(loaded, prompt, images, options, self._watch)
-        # Before images are decoded: most of what can be wrong with a request is known by then.
-        self._settle(len(images) if isinstance(images, Sequence) else 0)
+        self._settle()
         with self._watch("image_ms"), self._watch("image_decode_ms"):
             self._images = load_images(images)
-        self._keys = self._remembered_as()
-        self._prepared = self._prepare()
+        self._write()
         if self._planned is not None:
             self._planned.submit()
 
@@ -94,20 +94,25 @@ class Request:
     def _begin(self, planned: Planned) -> None:
         """Look at the clock once more: the request may have waited longer than was expected."""
         if planned.start():
-            self._settle(len(self._images))
-            self._keys = self._remembered_as()
-            self._prepared = self._prepare()
+            self._settle()
+            self._write()
         self._guard = planned.guard()
         self._give_up_if_hopeless()
 
-    def _settle(self, num_images: int) -> None:
-        """What the request spends, and its prompt, which may say whether to think."""
-        loaded, options = self._loaded, self._options
-        point = options.point if self._planned is None else self._planned.chosen.plan.point
-        self._settings = resolve(point, loaded.manifest, loaded.baselines)
+    def _settle(self) -> None:
+        """What the request spends."""
+        point = self._options.point if self._planned is None else self._planned.chosen.plan.point
+        self._settings = resolve(point, self._loaded.manifest, self._loaded.baselines)
+
+    def _write(self) -> None:
+        """The prompt, in which the point may say whether to think, and what the tower reads."""
         cap = self._settings.point.thinking_tokens
-        self._token_ids = loaded.language.token_ids(self._prompt, num_images, options.thinking, cap)
-        self._rows = [self._row() for _ in range(options.n)]
+        self._token_ids = self._loaded.language.token_ids(
+            self._prompt, len(self._images), self._options.thinking, cap
+        )
+        self._rows = [self._row() for _ in range(self._options.n)]
+        self._keys = self._remembered_as()
+        self._prepared = self._prepare()
 
     def _give_up_if_hopeless(self, needed_s: float = 0.0) -> None:
         """End with the deadline where what is left of the prefill cannot be done in time."""
