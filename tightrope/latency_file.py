@@ -1,24 +1,25 @@
-"""The file of a latency model: one for each board, power mode, backend and thread count.
+"""Files of what requests take: one for each board, power mode, backend and thread count.
 
 NAME.state/latency/<board>-<mode>-<backend>-<threads>.json
 
-It stays where it was measured. What it was measured on stands inside: a copy of it, or one that is
-older than the bundle, is refused.
+They stay where they were measured. What a file was measured on stands inside: a copy of it, or one
+that is older than the bundle, is refused. That of the latency model is here; what else is measured
+on one machine is written and read in the same way (`RecordKind`).
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
 from tightrope.latency import LatencyModel, check_model
 from tightrope.schemas import SCHEMAS, versioned
-from tightrope.state import set_aside, state_folder, write_whole
+from tightrope.state import file_slug, set_aside, state_folder, write_whole
 from tightrope.typed import typed
 
 FOLDER = "latency"
@@ -36,10 +37,15 @@ class LatencyKey:
     threads: int
 
     @property
-    def file_name(self) -> str:
+    def stem(self) -> str:
+        """Of a file's name."""
         parts = (self.board, self.power_mode, self.backend, str(self.threads))
-        slugs = (re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("_.") for part in parts)
-        return "-".join(slugs) + ".json"
+        return "-".join(map(file_slug, parts))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.board}, power mode {self.power_mode}, {self.backend} on {self.threads} threads"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +81,31 @@ class LatencyRecord:
         return versioned("latency", asdict(self))
 
 
-def latency_file(bundle: Bundle, key: LatencyKey) -> Path:
-    """Where the model for `key` lies."""
-    return state_folder(bundle.path) / FOLDER / key.file_name
+class Keyed(Protocol):
+    """Something that was measured on one machine."""
+
+    @property
+    def key(self) -> LatencyKey: ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values with a schema number; entries are those of the record's class."""
+        ...
+
+
+R = TypeVar("R", bound=Keyed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordKind(Generic[R]):
+    """What a kind of file holds, and how another is made."""
+
+    schema: str
+    """Its name in `SCHEMAS`."""
+    record: type[R]
+    check: Callable[[R], None]
+    """Raises TypeError or ValueError for figures that nothing was measured with."""
+    make_one: Callable[[Bundle], str]
+    """The command that makes such a file."""
 
 
 def make_one(bundle: Bundle) -> str:
@@ -85,17 +113,22 @@ def make_one(bundle: Bundle) -> str:
     return f"`tightrope profile {bundle.path} --latency-only`"
 
 
+LATENCY = RecordKind(
+    schema="latency",
+    record=LatencyRecord,
+    check=lambda record: check_model(record.model),
+    make_one=make_one,
+)
+
+
+def latency_file(bundle: Bundle, key: LatencyKey) -> Path:
+    """Where the model for `key` lies."""
+    return state_folder(bundle.path) / FOLDER / f"{key.stem}.json"
+
+
 def write_latency(bundle: Bundle, record: LatencyRecord) -> Path:
     """Write the record whole or not at all; raises ProfileError where it cannot be."""
-    file = latency_file(bundle, record.key)
-    try:
-        write_whole(file, json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise ProfileError(
-            f"{file} was not written ({error}); nothing is left of it: make room there, or name "
-            "another folder in TIGHTROPE_STATE"
-        ) from error
-    return file
+    return write_record(latency_file(bundle, record.key), record)
 
 
 def read_latency(bundle: Bundle, key: LatencyKey) -> LatencyRecord:
@@ -106,52 +139,74 @@ def read_latency(bundle: Bundle, key: LatencyKey) -> LatencyRecord:
     """
     file = latency_file(bundle, key)
     try:
+        return read_record(bundle, file, key, LATENCY)
+    except FileNotFoundError:
+        raise ProfileError(missing_latency(bundle, key)) from None
+
+
+def missing_latency(bundle: Bundle, key: LatencyKey) -> str:
+    """That there is no latency file for `key`, what there is, and how one is made."""
+    others = sorted(path.stem for path in latency_file(bundle, key).parent.glob("*.json"))
+    there = f"; there is one for {', '.join(others)}" if others else ""
+    return f"no latency was measured for {key}{there}: {make_one(bundle)} does it in two minutes"
+
+
+def write_record(file: Path, record: Keyed) -> Path:
+    """Write the record whole or not at all; raises ProfileError where it cannot be."""
+    try:
+        write_whole(file, json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise ProfileError(
+            f"{file} was not written ({error}); nothing is left of it: make room there, or name "
+            "another folder in TIGHTROPE_STATE"
+        ) from error
+    return file
+
+
+def read_record(bundle: Bundle, file: Path, key: LatencyKey, kind: RecordKind[R]) -> R:
+    """What `file` holds of what was measured for `key`.
+
+    Raises FileNotFoundError where there is none, and ProfileError where it was made for something
+    else, or is damaged: then it is moved aside, and the error says where to.
+    """
+    try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ProfileError(_missing(bundle, key, file)) from None
+        raise
     except OSError as error:
         raise ProfileError(f"{file} cannot be read ({error}); change its permissions") from error
     except ValueError as error:
-        raise _damaged(bundle, file, error) from error
+        raise _damaged(bundle, file, kind, error) from error
     try:
         values = json.loads(text)
         found = values.pop("schema")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(bundle, file, error) from error
-    if found != SCHEMAS["latency"]:
+        raise _damaged(bundle, file, kind, error) from error
+    if found != SCHEMAS[kind.schema]:
         raise ProfileError(
-            f"{file} has schema {found!r}, this reader knows {SCHEMAS['latency']}; "
-            f"{make_one(bundle)} makes a new one"
+            f"{file} has schema {found!r}, this reader knows {SCHEMAS[kind.schema]}; "
+            f"{kind.make_one(bundle)} makes a new one"
         )
     try:
-        record: LatencyRecord = typed(LatencyRecord, values, file.name)
-        check_model(record.model)
+        record: R = typed(kind.record, values, file.name)
+        kind.check(record)
     except (TypeError, ValueError) as error:
-        raise _damaged(bundle, file, error) from error
+        raise _damaged(bundle, file, kind, error) from error
     for entry in fields(LatencyKey):
         theirs, ours = getattr(record.key, entry.name), getattr(key, entry.name)
         if theirs != ours:
             raise ProfileError(
                 f"{file} was measured for {entry.name} {_short(theirs)}, here it is "
-                f"{_short(ours)}; {make_one(bundle)} measures this one"
+                f"{_short(ours)}; {kind.make_one(bundle)} measures this one"
             )
     return record
 
 
-def _missing(bundle: Bundle, key: LatencyKey, file: Path) -> str:
-    others = sorted(path.stem for path in file.parent.glob("*.json"))
-    there = f"; there is one for {', '.join(others)}" if others else ""
-    return (
-        f"no latency was measured for {key.board}, power mode {key.power_mode}, {key.backend} on "
-        f"{key.threads} threads{there}: {make_one(bundle)} does it in two minutes"
-    )
-
-
-def _damaged(bundle: Bundle, file: Path, error: BaseException) -> ProfileError:
+def _damaged(bundle: Bundle, file: Path, kind: RecordKind[R], error: BaseException) -> ProfileError:
     aside = set_aside(file)
     where = "could not be moved aside" if aside is None else f"was moved to {aside.name}"
     return ProfileError(
-        f"{file} is damaged ({error}) and {where}; {make_one(bundle)} makes a new one"
+        f"{file} is damaged ({error}) and {where}; {kind.make_one(bundle)} makes a new one"
     )
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tightrope.arrays import Indices
 from tightrope.quality_file import MeasuredPoint
 
 LEVEL = 0.05
@@ -124,7 +124,7 @@ def _unbeaten(points: Sequence[MeasuredPoint]) -> Sequence[MeasuredPoint]:
     return [measured for measured in points if measured.beaten_by not in here] or points
 
 
-def _sign_flip(differences: NDArray[np.int64]) -> float:
+def _sign_flip(differences: Indices) -> float:
     """Chance that |sum| of `differences` [N] is reached or passed where each sign is tossed for."""
     magnitudes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     if not len(magnitudes):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +21,7 @@ from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
 from tightrope.point import OperatingPoint
 from tightrope.schemas import SCHEMAS
-from tightrope.state import set_aside, state_folder
+from tightrope.state import file_slug, set_aside, state_folder
 
 FOLDER = "quality"
 TABLES = """
@@ -67,7 +66,7 @@ class QualityKey:
 
     @property
     def file_name(self) -> str:
-        slug = re.sub(r"[^a-z0-9.]+", "_", self.task_name.lower()).strip("_.") or "task"
+        slug = file_slug(self.task_name) or "task"
         return f"{slug[:64]}-{self.task[:12]}.sqlite"
 
 

@@ -4,6 +4,8 @@ NAME.state/
   stamp.json      size, mtime and inode of each file when it was last hashed
   profile.lock    held while something is measured
   latency/        what requests cost on one board, see `tightrope.latency_file`
+  points/         what operating points cost there, see `tightrope.profiles.latency.measured`
+  quality/        what operating points are worth, see `tightrope.quality_file`
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,11 @@ from tightrope.errors import InputError
 STAMP = "stamp.json"
 LOCK = "profile.lock"
 Stamps = dict[str, list[Any]]
+
+
+def file_slug(text: str) -> str:
+    """`text` as part of a file's name: small letters, digits and dots; "" of none of them."""
+    return re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_.")
 
 
 def state_folder(bundle: Path) -> Path:
