@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tightrope.checks import shown
 from tightrope.errors import InputError
-from tightrope.point import OperatingPoint, keep_count
+from tightrope.point import OperatingPoint, in_words, keep_count
 
 WRONG_KEEPS = (
     -(10**5000), "9" * 5000, "x" * 5000, 0, -1, 1.5, True, math.nan, b"5", [5],
@@ -84,3 +84,22 @@ def test_a_value_that_is_wrong_for_any_bundle_is_refused_by_name(
 ) -> None:
     with pytest.raises(InputError, match=said):
         OperatingPoint(**values)
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        (OperatingPoint(), "everything"),
+        (OperatingPoint(resolution=336, thinking_tokens=0), "336 px, no thoughts"),
+        (
+            OperatingPoint(selector="visionzip+fastv", keep=(64, "50%"), thinking_tokens=8),
+            "visionzip 64, fastv 50%, thoughts of 8",
+        ),
+        (
+            OperatingPoint(kv_budget=(256, 128), policy="h2o", sinks=0, recent=8),
+            "256/128 slots by h2o, 0 sinks, 8 recent",
+        ),
+    ],
+)
+def test_a_point_is_told_in_words(point: OperatingPoint, words: str) -> None:
+    assert in_words(point) == words

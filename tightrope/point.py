@@ -140,3 +140,21 @@ class OperatingPoint:
         names = self.selector.split("+")
         keeps = self.keep if isinstance(self.keep, tuple) else (self.keep,) * len(names)
         return tuple(zip(names, keeps, strict=True))
+
+
+def in_words(point: OperatingPoint) -> str:
+    """What a point spends, for people: "336 px, flashvlm 25%, 256 slots by snapkv"."""
+    words = []
+    if point.resolution is not None:
+        words.append(f"{point.resolution} px")
+    words += [f"{method} {keep}" for method, keep in point.links()]
+    if point.kv_budget is not None:
+        budgets = point.kv_budget if isinstance(point.kv_budget, tuple) else (point.kv_budget,)
+        by = "" if point.policy is None else f" by {point.policy}"
+        words.append(f"{'/'.join(map(str, budgets))} slots{by}")
+    kept = {"sinks": point.sinks, "recent": point.recent}
+    words += [f"{count} {name}" for name, count in kept.items() if count is not None]
+    if point.thinking_tokens is not None:
+        thought = f"thoughts of {point.thinking_tokens}" if point.thinking_tokens else "no thoughts"
+        words.append(thought)
+    return ", ".join(words) or "everything"

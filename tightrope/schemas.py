@@ -19,6 +19,7 @@ SCHEMAS = {
     "inspect": 1,
     "latency": 1,
     "methods": 1,
+    "points": 1,
     "quality": 1,
     "score": 1,
     "task": 1,

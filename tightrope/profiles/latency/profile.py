@@ -67,17 +67,22 @@ def profile_latency(
             f"{LEAST_RUNS} times; accepted: enough for {LEAST_POINTS}"
         )
     fitted, held_out = fit_with_spread(points)
-    versions = {name: installed_version(name) for name in PACKAGES}
     return LatencyRecord(
         key=latency_key(model.bundle, model.backend),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         points=len(points),
         requests=sum(len(point.runs) for point in points),
         seconds=float(clock() - started),
-        packages={name: version for name, version in versions.items() if version},
+        packages=installed_packages(),
         held_out=held_out,
         model=fitted,
     )
+
+
+def installed_packages() -> dict[str, str]:
+    """Versions of those that a measurement depends on."""
+    versions = {name: installed_version(name) for name in PACKAGES}
+    return {name: version for name, version in versions.items() if version}
 
 
 @dataclass(slots=True)
