@@ -146,6 +146,12 @@ def synthetic() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def frontier_files() -> ModuleType:
+    """Quality files and files of measured points, as `frontier_files.py` writes them."""
+    return load_module(HERE / "frontier_files.py")
+
+
+@pytest.fixture(scope="session")
 def parts_of() -> Callable[[Model], Loaded]:
     """`parts_of(model)`: its bundle's parts, opened once more on the same backend."""
     from tightrope.runtime.loaded import Loaded

@@ -20,6 +20,7 @@ SUBCOMMANDS = (
     "bench",
     "profile",
     "build",
+    "frontier",
     "methods",
     "doctor",
     "task",

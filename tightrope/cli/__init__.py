@@ -18,6 +18,7 @@ from tightrope.cli.bench import bench
 from tightrope.cli.build import build
 from tightrope.cli.doctor import doctor
 from tightrope.cli.export import export
+from tightrope.cli.frontier import app as frontier_app
 from tightrope.cli.inspect import inspect
 from tightrope.cli.methods import methods
 from tightrope.cli.profile import profile
@@ -126,4 +127,5 @@ def demo() -> None:
 
 for _command in (export, inspect, run, bench, profile, build, methods, doctor):
     app.command()(_command)
+app.add_typer(frontier_app, name="frontier")
 app.add_typer(task_app, name="task")

@@ -1,0 +1,1 @@
+"""What points are worth, joined with what they take on this machine."""
