@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tightrope.quality_file import point_text
+from tightrope.point import in_words
 
 if TYPE_CHECKING:
     from tightrope.runtime.plan import Plan
@@ -23,7 +23,7 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         quality = f"{plan.quality:.3f} on {plan.task}"
     total, ttft = plan.total, plan.ttft
     return [
-        ("planned", point_text(plan.point)),
+        ("planned", in_words(plan.point)),
         ("why", why),
         ("quality", quality),
         ("planned for", f"{plan.completion_tokens} tokens"),

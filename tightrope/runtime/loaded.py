@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
 from tightrope.inputs.embeddings import Embeddings
@@ -13,9 +13,6 @@ from tightrope.runtime.engine import engine_of
 from tightrope.runtime.language import Language
 from tightrope.runtime.stopwatch import Clock
 from tightrope.runtime.vision import Vision
-
-if TYPE_CHECKING:
-    from tightrope.runtime.planner import Planner
 
 
 class Loaded:
@@ -41,8 +38,9 @@ class Loaded:
                 self.manifest.dims,
                 self.language.embedding_scale,
             )
-        self.planners: dict[str | None, Planner] = {}
-        """By the task that budgets name, once one did."""
+        self.planners: dict[str | None, Any] = {}
+        """Those of its budgets, by the task they name; a Planner needs what is loaded, not the
+        other way round."""
         self.rope: Rule = find_rule(self.manifest.positions)
         self.vision: Vision | None = None
         if (tower := self.manifest.tower) is not None:

@@ -244,7 +244,8 @@ def planner_of(loaded: Loaded, task: str | None) -> Planner:
 
     Raises ProfileError where no latency was measured here, and for a task that is unknown.
     """
-    if (planner := loaded.planners.get(task)) is None:
+    planner: Planner | None = loaded.planners.get(task)
+    if planner is None:
         record = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
         planner = Planner(loaded, record, find_quality(loaded.bundle, task))
         loaded.planners[task] = planner
