@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tightrope.cli.demo_bundles import DemoBundle, export_once
+from tightrope.cli.demo_deadlines import show_deadlines
 from tightrope.cli.output import bytes_text, print_table, progress_on_terminal
 from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 SCENES = Path("tests/data/scenes")
 REFERENCE = DemoBundle(
-    checkpoint=Path("models/reference"), name="reference", schedules=("fastv",), usual_seconds=75
+    checkpoint=Path("models/reference"),
+    name="reference",
+    schedules=("fastv",),
+    resolutions=(336, 224, 168),
+    usual_seconds=75,
 )
 SMOLLM2 = DemoBundle(
     checkpoint=Path("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
@@ -53,7 +58,7 @@ TIMED_TOKENS = 33
 
 
 def run_demo() -> None:
-    """Export, answer questions about images, chat, and show what pruning and budgets buy.
+    """Export, answer questions, chat, show what pruning and budgets buy, and keep deadlines.
 
     Runs in a clone of the repository. Raises InputError elsewhere.
     """
@@ -70,6 +75,7 @@ def run_demo() -> None:
         language = export_once(SMOLLM2)
 
     import tightrope
+    from tightrope.profiles.task.task import read_task
 
     seeing = tightrope.load(vision)
     questions = chosen_questions(SCENES)
@@ -82,6 +88,7 @@ def run_demo() -> None:
     else:
         show_conversation(tightrope.load(language))
     show_points(seeing, questions[0])
+    show_deadlines(seeing, read_task(SCENES), questions)
     print(f"\nAll of it took {perf_counter() - started:.0f} s.")
 
 

@@ -24,6 +24,8 @@ class DemoBundle:
     name: str
     precision: str = "fp16"
     schedules: tuple[str, ...] = ()
+    resolutions: tuple[int, ...] = ()
+    """Of images; none: the checkpoint's own."""
     usual_seconds: int
     """About how long its export takes on two cores."""
 
@@ -46,7 +48,11 @@ def export_once(wanted: DemoBundle) -> Path:
         f"about {wanted.usual_seconds} s on two cores",
         flush=True,
     )
-    config = ExportConfig(precision=wanted.precision, schedules=wanted.schedules)
+    config = ExportConfig(
+        precision=wanted.precision,
+        schedules=wanted.schedules,
+        resolutions=wanted.resolutions or None,
+    )
     with progress_on_terminal() as progress:
         summary = export(wanted.checkpoint, wanted.path, config, progress=progress, overwrite=True)
     print_pairs("Exported", summary_rows(summary))
@@ -65,6 +71,7 @@ def is_fitting(wanted: DemoBundle) -> bool:
         and manifest.source.name == wanted.checkpoint.name
         and manifest.precision == wanted.precision
         and tuple(manifest.schedules) == wanted.schedules
+        and set(wanted.resolutions) <= set(manifest.vision.resolutions if manifest.vision else ())
         and (wanted.path / MANIFEST).stat().st_mtime >= newest
     )
 

@@ -66,7 +66,7 @@ def show(
     if json:
         print_json(frontier.to_dict())
         return
-    _print_for_people(frontier, goodput=bool(slos))
+    print_frontier(frontier)
 
 
 @app.command("best")
@@ -133,7 +133,9 @@ def _made(
     return make_frontier(model, typical(model, *asked), task=task, slos=slos)
 
 
-def _print_for_people(frontier: Frontier, *, goodput: bool) -> None:
+def print_frontier(frontier: Frontier) -> None:
+    """The table of points, and what is missing."""
+    goodput = bool(frontier.slos)
     numbers = ["quality", "95 % interval", "n", *_TIMES, "slots", "keys and values", "peak memory"]
     if goodput:
         numbers.append("goodput")

@@ -12,19 +12,13 @@ if TYPE_CHECKING:
 
 def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     """Rows of a table, "planned ..." first."""
-    if plan.best_effort:
-        why = f"the cheapest: none of {plan.points} points meets the budget"
-    else:
-        why = f"{plan.fitting} of {plan.points} points fit"
-        alike = f", {plan.alike} of them as good as the best" if plan.alike > 1 else ""
-        why += f"{alike}: the fastest of those" if plan.quality is not None else ": the best"
     quality = "assumed: more tokens and pixels are better"
     if plan.quality is not None:
         quality = f"{plan.quality:.3f} on {plan.task}"
     total, ttft = plan.total, plan.ttft
     return [
         ("planned", in_words(plan.point)),
-        ("why", why),
+        ("why", why(plan)),
         ("quality", quality),
         ("planned for", f"{plan.completion_tokens} tokens"),
         ("predicted ms", f"{total.p50_ms:.0f}, 99 of 100 within {total.p99_ms:.0f}"),
@@ -32,3 +26,13 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ("of these waiting", f"{plan.waiting_ms:.0f}"),
         ("machine", f"{plan.speed:.2f} of the time it took when it was measured"),
     ]
+
+
+def why(plan: Plan) -> str:
+    """How the point came to be chosen."""
+    if plan.best_effort:
+        return f"the cheapest: none of {plan.points} points meets the budget"
+    fitting = f"{plan.fitting} of {plan.points} points fit"
+    if plan.quality is None or plan.alike == 1:
+        return f"{fitting}: the best"
+    return f"{fitting}, {plan.alike} as good as the best: the fastest of those"
