@@ -11,6 +11,7 @@ import numpy as np
 
 from tightrope.profiles.scenes.board import (
     BOARD_TYPES,
+    FEWEST_PIECES,
     MOST_PIECES,
     ask_board,
     sample_board,
@@ -98,7 +99,7 @@ _RANGES = {
     "crowded": (8, 32),
     "fine": (SMALLEST, LARGEST),
     "background": (FAINTEST, STRONGEST),
-    "board": (MOST_PIECES, MOST_PIECES),
+    "board": (FEWEST_PIECES, MOST_PIECES),
     SEVERAL: (FEWEST_PICTURES, MOST_PICTURES),
 }
 _LEGIBLE = 5.5
