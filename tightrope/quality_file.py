@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
@@ -42,11 +42,16 @@ CREATE TABLE IF NOT EXISTS outcomes (
     finish_reason TEXT NOT NULL,
     PRIMARY KEY (point, question)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unpruned (
+    question TEXT PRIMARY KEY,
+    token_ids TEXT NOT NULL
+) WITHOUT ROWID;
 """
 """about: the entries of `QualityKey`, and `schema`. points: as JSON, see `point_text`; `beaten_by`
 names the point that was better and no slower where one left the race. outcomes: `score` is how
 right an answer is, 0..1, or whether it equals the unpruned one; `token_agreement` the share of the
-unpruned answer's tokens that it repeats in their places, where agreement is measured."""
+unpruned answer's tokens that it repeats in their places. unpruned: those tokens, with spaces
+between their ids."""
 
 Measure = Literal["accuracy", "agreement"]
 
@@ -133,7 +138,7 @@ def read_qualities(bundle: Bundle) -> tuple[Quality, ...]:
     aside, and the error says where to.
     """
     folder = state_folder(bundle.path) / FOLDER
-    return tuple(_read(bundle, file) for file in sorted(folder.glob("*.sqlite")))
+    return tuple(read_quality(bundle, file) for file in sorted(folder.glob("*.sqlite")))
 
 
 def find_quality(bundle: Bundle, task: str | None) -> Quality | None:
@@ -156,14 +161,15 @@ def find_quality(bundle: Bundle, task: str | None) -> Quality | None:
     return found[0] if found else None
 
 
-def _read(bundle: Bundle, file: Path) -> Quality:
+def read_quality(bundle: Bundle, file: Path) -> Quality:
+    """One file, whole; raises ProfileError as `read_qualities`."""
     try:
         with _opened(file) as database:
             about = dict(database.execute("SELECT name, value FROM about"))
             schema = about.pop("schema", None)
             if schema == str(SCHEMAS["quality"]):
                 quality = _quality(database, about, file.name)
-    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+    except (sqlite3.DatabaseError, LookupError, TypeError, ValueError) as error:
         raise _unreadable(file, error) from error
     if schema != str(SCHEMAS["quality"]):
         raise ProfileError(
@@ -180,8 +186,13 @@ def _read(bundle: Bundle, file: Path) -> Quality:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[sqlite3.Connection]:
-    """The file to read; nothing is written beside it."""
-    with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+    """The file to read; nothing is written beside it.
+
+    What a killed process left half-written beside it is taken back first, which needs to write.
+    """
+    mode = "rw" if _journal(file).exists() else "ro"
+    where = f"{file.absolute().as_uri()}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
         yield database
 
 
@@ -189,6 +200,8 @@ def _quality(database: sqlite3.Connection, about: dict[str, str], name: str) -> 
     values: dict[str, Any] = dict(about)
     if "max_tokens" in values:
         values["max_tokens"] = int(values["max_tokens"])
+    if values.get("measure") not in get_args(Measure):
+        raise ValueError(f"measure is {values.get('measure')!r}")
     key = QualityKey(**values)
     rows = database.execute("SELECT id, point, beaten_by FROM points ORDER BY id").fetchall()
     points = {number: point_of(text) for number, text, _ in rows}
@@ -196,7 +209,9 @@ def _quality(database: sqlite3.Connection, about: dict[str, str], name: str) -> 
     columns = [field.name for field in fields(Outcome)]
     order = f"SELECT point, {', '.join(columns)} FROM outcomes ORDER BY point, question"
     for number, *cells in database.execute(order):
-        outcomes[number].append(Outcome(**dict(zip(columns, cells, strict=True))))
+        outcome = Outcome(**dict(zip(columns, cells, strict=True)))
+        _check_outcome(outcome)
+        outcomes[number].append(outcome)
     return Quality(
         key=key,
         points=tuple(
@@ -210,9 +225,34 @@ def _quality(database: sqlite3.Connection, about: dict[str, str], name: str) -> 
     )
 
 
+def _check_outcome(outcome: Outcome) -> None:
+    """Raises TypeError or ValueError for what no profile writes: a column takes any value."""
+    shares = (outcome.score, 0.0 if outcome.token_agreement is None else outcome.token_agreement)
+    counts = (outcome.completion_tokens, outcome.thinking_tokens)
+    texts = (outcome.question, outcome.text, outcome.finish_reason)
+    if not (all(0 <= share <= 1 for share in shares) and all(count >= 0 for count in counts)):
+        raise ValueError(f"question {outcome.question!r} has {shares} and {counts}")
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"question {outcome.question!r} has texts that are none")
+
+
+def _journal(file: Path) -> Path:
+    return file.with_name(f"{file.name}-journal")
+
+
+_NO_DAMAGE = ("locked", "busy", "unable to open", "readonly", "disk i/o error", "permission")
+
+
 def _unreadable(file: Path, error: BaseException) -> ProfileError:
-    if isinstance(error, sqlite3.OperationalError):  # busy, or no permission: no damage
+    if isinstance(error, sqlite3.OperationalError) and any(
+        words in str(error).lower() for words in _NO_DAMAGE
+    ):
         return ProfileError(f"{file} cannot be read ({error}); try again, or check its permissions")
     aside = set_aside(file)
-    where = "could not be moved aside" if aside is None else f"was moved to {aside.name}"
+    if aside is None:
+        where = "could not be moved aside"
+    else:
+        where = f"was moved to {aside.name}"
+        if _journal(file).exists():  # it must not be taken back into the file that comes next
+            set_aside(_journal(file))
     return ProfileError(f"{file} is damaged ({error}) and {where}; measure again")

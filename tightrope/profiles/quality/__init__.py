@@ -1,0 +1,1 @@
+"""What requests take on this machine: measured points, the fit, its error."""
