@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -96,6 +97,32 @@ def read_task(folder: Path) -> Task:
     if not items:
         raise InputError(f"{file} has no questions; accepted: one JSON object a line")
     return Task(folder=root, items=tuple(items))
+
+
+def task_digest(task: Task) -> str:
+    """SHA-256 of the questions, what is accepted as their answers, and the bytes of their images.
+
+    Neither the order of lines nor names of files count. Raises InputError for an image that cannot
+    be read.
+    """
+    hashes: dict[Path, str] = {}
+    for image in (image for item in task.items for image in item.images):
+        if image not in hashes:
+            try:
+                hashes[image] = hashlib.sha256(image.read_bytes()).hexdigest()
+            except OSError as error:
+                raise InputError(f"image {str(image)!r} cannot be read ({error})") from error
+    told = [
+        {
+            "id": item.id,
+            "images": [hashes[image] for image in item.images],
+            "messages": item.messages,
+            "answers": item.answers,
+            "scoring": item.info.get("scoring", "exact"),
+        }
+        for item in sorted(task.items, key=lambda item: item.id)
+    ]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def write_task(folder: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
