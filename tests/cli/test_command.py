@@ -64,7 +64,7 @@ def test_version_is_printed_alone(command: Command) -> None:
         ("run", "x.bundle"),
         ("run", "x.bundle", "--chat", "--json"),
         ("bench", "x.bundle", "--keep", "64"),
-        ("profile", "x.bundle"),
+        ("profile", "x.bundle", "--quality-only"),
         ("profile", "x.bundle", "--latency-only", "--minutes", "0"),
         ("profile", "x.bundle", "--latency-only", "--minutes", "nan"),
         ("run", "x.bundle", "question", "--dry-run", "--n", "2"),

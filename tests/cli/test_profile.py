@@ -91,7 +91,26 @@ def test_a_dry_run_for_programs_has_stages_and_percentiles(bundle: Any) -> None:
     assert told["work"]["text_tokens"] == 9
 
 
-def test_without_latency_only_it_says_what_is_missing(bundle: Any) -> None:
-    result = CliRunner().invoke(app, ["profile", str(bundle.path)])
-    assert "measures no quality" in str(result.exception)
-    assert "--latency-only" in str(result.exception)
+def test_without_a_task_latency_alone_is_measured_and_that_is_said(bundle: Any) -> None:
+    told = run("profile", str(bundle.path)).stdout
+    assert "400 of 29 kinds" in told
+    assert "latency alone was measured: quality needs questions" in told
+    assert "latency alone" not in run("profile", str(bundle.path), "--latency-only").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--quality-only",), "--quality-only needs questions"),
+        (("--quality-only", "--latency-only"), "exclude each other"),
+        (("--latency-only", "--task", "t"), "--latency-only asks no questions"),
+        (("--quality-only", "--task", "no-such-folder"), "'no-such-folder' is not a folder"),
+        (("--task", "t", "--points", "0"), "points is 0"),
+        (("--task", "t", "--minutes", "0"), "minutes is 0"),
+    ],
+)
+def test_a_wrong_choice_is_told_before_anything_is_opened(
+    bundle: Any, flags: tuple[str, ...], message: str
+) -> None:
+    result = CliRunner().invoke(app, ["profile", str(bundle.path), *flags])
+    assert message in str(result.exception)

@@ -1,146 +1,159 @@
-"""`tightrope profile`: what requests take on this machine, measured and kept."""
+"""`tightrope profile`: what points are worth on a task, and what requests take on this machine."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tightrope.cli.options import Backend, BundlePath, Json, Threads, option
-from tightrope.cli.output import print_json, print_pairs, print_table, progress_on_terminal
+from tightrope.cli.options import (
+    Backend,
+    BundlePath,
+    Json,
+    Threads,
+    option,
+    parse_kv_budget,
+)
+from tightrope.cli.output import print_json, progress_on_terminal
+from tightrope.cli.profile_latency import print_latency
+from tightrope.cli.profile_quality import print_quality
 from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.profiles.latency.config import LatencyConfig
+from tightrope.profiles.quality.config import QualityConfig
 
 if TYPE_CHECKING:
-    from tightrope.latency import LatencyModel
     from tightrope.latency_file import LatencyRecord
+    from tightrope.profiles.quality.report import Profiled
+    from tightrope.profiles.task.task import Task
+    from tightrope.progress import Progress
+    from tightrope.runtime.model import Model
 
 
 def profile(
     bundle: BundlePath,
+    task: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with images and task.jsonl: what quality is."),
+    ] = None,
+    quality_only: Annotated[
+        bool, typer.Option("--quality-only", metavar="", help="What points are worth on the task.")
+    ] = False,
     latency_only: Annotated[
         bool,
         typer.Option(
             "--latency-only", metavar="", help="What requests take here; needs no questions."
         ),
     ] = False,
-    minutes: Annotated[float, option(LatencyConfig, "minutes", metavar="M")] = default_of(
-        LatencyConfig, "minutes"
+    points: Annotated[int, option(QualityConfig, "points", metavar="N")] = default_of(
+        QualityConfig, "points"
     ),
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="M",
+            help="Longest time in all: 2 for latency, and for quality until all is asked, if not.",
+        ),
+    ] = None,
+    max_tokens: Annotated[int, option(QualityConfig, "max_tokens", metavar="N")] = default_of(
+        QualityConfig, "max_tokens"
+    ),
+    limit: Annotated[int | None, option(QualityConfig, "limit", metavar="N")] = None,
+    kv_budgets: Annotated[str | None, option(QualityConfig, "kv_budgets", metavar="A,B")] = None,
+    name: Annotated[str | None, option(QualityConfig, "name", metavar="NAME")] = None,
     backend: Backend = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Measure what requests take on this machine, so that their time can be predicted."""
-    config = LatencyConfig(minutes=minutes)
-    if not latency_only:
-        raise InputError(
-            "this release measures no quality, latency alone; accepted: --latency-only"
-        )
+    """Measure what operating points are worth on a task, and what requests take on this machine.
+
+    Both where a task is given. Quality travels with the bundle and can be measured anywhere;
+    latency holds for this machine alone. A measurement that was ended goes on where it was.
+    """
+    _check_halves(task, quality_only, latency_only)
+    budgets = () if kv_budgets is None else parse_kv_budget(kv_budgets)
+    quality = QualityConfig(
+        points=points,
+        kv_budgets=budgets if isinstance(budgets, tuple) else (budgets,),
+        minutes=minutes,
+        max_tokens=max_tokens,
+        limit=limit,
+        name=name,
+    )
+    latency = None if quality_only else _latency_config(minutes, both=task is not None)
 
     import tightrope
-    from tightrope.latency_file import latency_file, write_latency
-    from tightrope.profiles.latency.profile import profile_latency
+    from tightrope.profiles.task.task import read_task
     from tightrope.state import held
 
+    found = None if task is None else read_task(task)
     model = tightrope.load(bundle, backend=backend, threads=threads)
+    record = profiled = None
     with held(bundle), progress_on_terminal() as progress:
-        record = profile_latency(model, config, progress=progress)
-        write_latency(model.bundle, record)
+        started = time.monotonic()
+        if latency is not None:  # first: then the race knows who is slower
+            record = _measure_latency(model, latency, progress)
+        if found is not None:
+            spent = (time.monotonic() - started) / 60
+            profiled = _measure_quality(model, found, _rest(quality, spent), progress)
     if json:
-        print_json(record.to_dict())
+        print_json(_told(record, profiled))
         return
-    _print_for_people(record)
-    print(f"\nwritten to {latency_file(model.bundle, record.key)}")
+    if record is not None:
+        print_latency(model.bundle, record)
+    if profiled is not None:
+        print_quality(profiled)
+    elif not latency_only:
+        print("\nlatency alone was measured: quality needs questions, name their folder by --task")
 
 
-def _print_for_people(record: LatencyRecord) -> None:
-    from tightrope.latency import Estimate
-
-    key, held_out = record.key, record.held_out
-    print_pairs(
-        "Measured",
-        [
-            ("board", key.board),
-            ("power mode", key.power_mode),
-            ("backend", f"{key.backend}, {key.threads} threads"),
-            ("requests", f"{record.requests} of {record.points} kinds in {record.seconds:.0f} s"),
-        ],
-    )
-    model = record.model
-    print_table("\nModel", ("what", "ms"), _model_rows(model))
-    columns = ("mean", "p50", "p95", "p99")
-    spreads = {"first token": model.ttft, "a token": model.tpot, "in all": model.total}
-    print_table(
-        "\nSpread, of what the model says",
-        ("", *columns),
-        [
-            (name, *(f"{value:.2f}" for value in Estimate(1.0, spread).to_dict().values()))
-            for name, spread in spreads.items()
-        ],
-        numbers=columns,
-    )
-    print_pairs(
-        "\nHeld out: each kind predicted by the others",
-        [
-            ("error of the time to the first token", f"{held_out.ttft_mape_percent:.1f} %"),
-            ("error of the time per token", f"{held_out.tpot_mape_percent:.1f} %"),
-            ("first tokens above their p95", f"{held_out.ttft_above_p95_percent:.1f} %"),
-            ("times per token above their p95", f"{held_out.tpot_above_p95_percent:.1f} %"),
-        ],
-    )
+def _check_halves(task: Path | None, quality_only: bool, latency_only: bool) -> None:
+    if quality_only and latency_only:
+        raise InputError("--quality-only and --latency-only exclude each other; leave out both")
+    if quality_only and task is None:
+        raise InputError("--quality-only needs questions; name their folder by --task")
+    if latency_only and task is not None:
+        raise InputError("--latency-only asks no questions of --task; leave out one of them")
 
 
-def _model_rows(model: LatencyModel) -> list[tuple[str, str]]:
-    """One line for each part, as a sum of what is counted."""
-    rows = [
-        (
-            f"decode {name}",
-            _sum((part.image_ms, ""), (part.megapixel_ms, "megapixels"), (part.megabyte_ms, "MB")),
-        )
-        for name, part in model.decoding.items()
-    ]
-    if model.tower:
-        scale = model.preprocessing
-        text = _sum(
-            (scale.image_ms, ""),
-            (scale.megapixel_ms, "megapixels"),
-            (scale.result_megapixel_ms, "megapixels of the result"),
-        )
-        rows.append(("preprocess", text))
-    rows += [(f"vision at {row.resolution}", _sum((row.image_ms, ""))) for row in model.tower]
-    rows += [
-        (
-            f"select {name}",
-            _sum((part.call_ms, ""), (part.square_ms, "V²"), (part.pair_ms, "V · K")),
-        )
-        for name, part in model.selecting.items()
-    ]
-    read = model.prefilling
-    rows += [
-        (f"prefill, tokens from {knot:.0f}", _sum((ms, "tokens")))
-        for knot, ms in zip(read.knots, read.token_ms, strict=True)
-    ]
-    step, host = model.stepping, model.hosting
-    return [
-        *rows,
-        ("prefill, a call", _sum((read.call_ms, ""), (read.pair_ms, "tokens · slots before"))),
-        ("prefill, eviction", _sum((read.eviction_ms, ""), (read.given_up_ms, "slots given up"))),
-        ("prefill, behind the tower", _sum((read.behind_tower_ms, ""))),
-        *(
-            (f"prefill, behind {name}", _sum((ms, "")))
-            for name, ms in read.behind_selector_ms.items()
-        ),
-        *((f"prefill, {name}", _sum((ms, "calls"))) for name, ms in read.schedules.items()),
-        ("a token", _sum((step.token_ms, ""), (step.slot_ms, "slots"))),
-        ("a token that evicts", _sum((step.eviction_ms, ""))),
-        ("the first step", _sum((step.start_ms, ""))),
-        ("all else", _sum((host.request_ms, ""), (host.token_ms, "tokens of text"))),
-    ]
+def _latency_config(minutes: float | None, both: bool) -> LatencyConfig:
+    """Of the time for both halves latency takes half at most."""
+    if minutes is None:
+        return LatencyConfig()
+    if not both:
+        return LatencyConfig(minutes=minutes)
+    return LatencyConfig(minutes=min(minutes / 2, LatencyConfig().minutes))
 
 
-def _sum(*terms: tuple[float, str]) -> str:
-    """ "1.2 + 0.031 · megapixels", terms of 0 left out."""
-    told = [f"{ms:.3g} · {what}" if what else f"{ms:.3g}" for ms, what in terms if ms]
-    return " + ".join(told) or "0"
+def _rest(config: QualityConfig, spent: float) -> QualityConfig:
+    """With the minutes that are left."""
+    if config.minutes is None:
+        return config
+    return replace(config, minutes=max(config.minutes - spent, config.minutes / 4))
+
+
+def _measure_latency(model: Model, config: LatencyConfig, progress: Progress) -> LatencyRecord:
+    from tightrope.latency_file import write_latency
+    from tightrope.profiles.latency.profile import profile_latency
+
+    record = profile_latency(model, config, progress=progress)
+    write_latency(model.bundle, record)
+    return record
+
+
+def _measure_quality(
+    model: Model, task: Task, config: QualityConfig, progress: Progress
+) -> Profiled:
+    from tightrope.profiles.quality.profile import profile_quality
+
+    return profile_quality(model, task, config, progress=progress)
+
+
+def _told(record: LatencyRecord | None, profiled: Profiled | None) -> dict[str, Any]:
+    """One half as it is, both by their names."""
+    halves = {"latency": record, "quality": profiled}
+    told = {name: half.to_dict() for name, half in halves.items() if half is not None}
+    return told if len(told) > 1 else next(iter(told.values()))
