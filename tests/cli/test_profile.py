@@ -103,7 +103,6 @@ def test_without_a_task_latency_alone_is_measured_and_that_is_said(bundle: Any) 
     [
         (("--quality-only",), "--quality-only needs questions"),
         (("--quality-only", "--latency-only"), "exclude each other"),
-        (("--latency-only", "--task", "t"), "--latency-only asks no questions"),
         (("--quality-only", "--task", "no-such-folder"), "'no-such-folder' is not a folder"),
         (("--task", "t", "--points", "0"), "points is 0"),
         (("--task", "t", "--minutes", "0"), "minutes is 0"),

@@ -19,6 +19,7 @@ from tightrope.cli.options import (
 )
 from tightrope.cli.output import print_json, progress_on_terminal
 from tightrope.cli.profile_latency import print_latency
+from tightrope.cli.profile_points import measure_task_points, print_points
 from tightrope.cli.profile_quality import print_quality
 from tightrope.configs import default_of
 from tightrope.errors import InputError
@@ -27,6 +28,7 @@ from tightrope.profiles.quality.config import QualityConfig
 
 if TYPE_CHECKING:
     from tightrope.latency_file import LatencyRecord
+    from tightrope.profiles.latency.measured import PointsRecord
     from tightrope.profiles.quality.report import Profiled
     from tightrope.profiles.task.task import Task
     from tightrope.progress import Progress
@@ -45,7 +47,7 @@ def profile(
     latency_only: Annotated[
         bool,
         typer.Option(
-            "--latency-only", metavar="", help="What requests take here; needs no questions."
+            "--latency-only", metavar="", help="What requests take here; by --task, its points too."
         ),
     ] = False,
     points: Annotated[int, option(QualityConfig, "points", metavar="N")] = default_of(
@@ -91,19 +93,23 @@ def profile(
 
     found = None if task is None else read_task(task)
     model = tightrope.load(bundle, backend=backend, threads=threads)
-    record = profiled = None
+    record = profiled = points_record = None
     with held(bundle), progress_on_terminal() as progress:
         started = time.monotonic()
         if latency is not None:  # first: then the race knows who is slower
             record = _measure_latency(model, latency, progress)
-        if found is not None:
+        if found is not None and not latency_only:
             spent = (time.monotonic() - started) / 60
             profiled = _measure_quality(model, found, _rest(quality, spent), progress)
+        if found is not None and not quality_only:
+            points_record = measure_task_points(model, found, name, max_tokens, progress)
     if json:
-        print_json(_told(record, profiled))
+        print_json(_told(record, profiled, points_record))
         return
     if record is not None:
         print_latency(model.bundle, record)
+    if points_record is not None:
+        print_points(model.bundle, points_record)
     if profiled is not None:
         print_quality(profiled)
     elif not latency_only:
@@ -115,8 +121,6 @@ def _check_halves(task: Path | None, quality_only: bool, latency_only: bool) -> 
         raise InputError("--quality-only and --latency-only exclude each other; leave out both")
     if quality_only and task is None:
         raise InputError("--quality-only needs questions; name their folder by --task")
-    if latency_only and task is not None:
-        raise InputError("--latency-only asks no questions of --task; leave out one of them")
 
 
 def _latency_config(minutes: float | None, both: bool) -> LatencyConfig:
@@ -152,8 +156,10 @@ def _measure_quality(
     return profile_quality(model, task, config, progress=progress)
 
 
-def _told(record: LatencyRecord | None, profiled: Profiled | None) -> dict[str, Any]:
-    """One half as it is, both by their names."""
-    halves = {"latency": record, "quality": profiled}
+def _told(
+    record: LatencyRecord | None, profiled: Profiled | None, points: PointsRecord | None
+) -> dict[str, Any]:
+    """One part as it is, several by their names."""
+    halves = {"latency": record, "quality": profiled, "points": points}
     told = {name: half.to_dict() for name, half in halves.items() if half is not None}
     return told if len(told) > 1 else next(iter(told.values()))
