@@ -88,6 +88,12 @@ def indistinguishable(points: Sequence[MeasuredPoint]) -> tuple[MeasuredPoint, .
     return best, *alike
 
 
+def is_better(first: MeasuredPoint, second: MeasuredPoint) -> bool:
+    """Whether the first is told apart from the second, and the better one."""
+    comparison = compare(first, second)
+    return comparison.told_apart and comparison.difference > 0
+
+
 def mean_score(point: MeasuredPoint) -> float | None:
     """Measured quality, 0..1; None where nothing was asked."""
     if not point.outcomes:

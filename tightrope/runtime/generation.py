@@ -40,10 +40,11 @@ class Row:
         self.stop: Stop | None = None
         self._pieces: list[str] = []
 
-    def push(self, token_id: int) -> str:
+    def push(self, token_id: int, forced: bool = False) -> str:
         """Take the next token; returns the text that it lets be shown."""
         self.token_ids.append(token_id)
-        self.thought.push(token_id)
+        self.thought.push(token_id, forced)
+        self.injected += forced
         return self._shown(self.decoder.push(token_id))
 
     def end(self, reason: FinishReason, stop: Stop | None = None) -> str:
@@ -119,10 +120,10 @@ class Generation:
         shown = ""
         for i, row in enumerate(self._rows):
             if row.finish_reason is None:
-                if row.forced:
+                forced = bool(row.forced)
+                if forced:
                     tokens[i] = row.forced.popleft()
-                    row.injected += 1
-                piece = row.push(int(tokens[i]))
+                piece = row.push(int(tokens[i]), forced)
                 piece += self._controlled(row)
                 shown = piece if i == 0 else shown
         self._tokens = tokens

@@ -44,7 +44,8 @@ class Guard:
         self._clock, self._deadline = clock, deadline - HANDOVER_S
         self._predicted, self._steps = token_s, deque[float](maxlen=STEPS)
         self._close = None if close is None else Force(close, shortens=True)
-        self._reserve = answer_tokens + (0 if close is None else len(close))
+        # One more, because the next look at the clock comes a token later.
+        self._reserve = answer_tokens + 1 + (0 if close is None else len(close))
         self._end = End("deadline")
         self._length, self._last = 0, 0.0
 
@@ -64,10 +65,10 @@ class Guard:
 
     def _now(self, state: State) -> float:
         """The clock, read once a step: rows that grow together see the same."""
-        if len(state.token_ids) != self._length:
+        if steps := len(state.token_ids) - self._length:
             now = self._clock()
-            if self._length:
-                self._steps.append(now - self._last)
+            if self._length:  # another control may have been first meanwhile
+                self._steps.append((now - self._last) / steps)
             self._length, self._last = len(state.token_ids), now
         return self._last
 
