@@ -119,3 +119,25 @@ def test_until_requests_came_the_file_says_it(machines: ModuleType) -> None:
     for percent in (50, 95):
         assert Pace(spread).factor(percent) == pytest.approx(spread.percentile(percent), rel=0.01)
     assert Pace(spread).factor(99) == pytest.approx(spread.percentile(99), rel=0.02)
+
+
+def test_one_step_holds_nothing_back_for_the_next(machines: ModuleType) -> None:
+    """Not even where the file knows of requests that took twice as long."""
+    pace = Pace(machines.spread_of([*drawn(400, 99), 2.0, 2.1]))
+    follow(pace, drawn(200, 14))
+    before = pace.factor(99)
+    follow(pace, [2 * ratio for ratio in drawn(25, 15)])
+    assert pace.factor(99) == pytest.approx(2 * before, rel=0.12)
+    follow(pace, drawn(25, 16))
+    assert pace.factor(99) == pytest.approx(before, rel=0.12)
+
+
+def test_a_load_that_comes_and_goes_is_not_expected_twice_over(pace: Pace) -> None:
+    """While it is there, what is held back is for noise and not for another such load."""
+    for burst in range(40):
+        follow(pace, [(2.0 if burst % 2 else 1.0) * ratio for ratio in drawn(8, 200 + burst)])
+    assert pace.level == pytest.approx(2.0, rel=0.1)
+    assert pace.factor(99) < 2.0 * 1.3
+    follow(pace, drawn(8, 300))
+    assert pace.level == pytest.approx(1.0, rel=0.1)
+    assert 2.0 < pace.factor(99) < 2.0 * 1.3

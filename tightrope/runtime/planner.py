@@ -41,6 +41,8 @@ SETTLED = 0.05
 """Requests of equal budgets that follow each other change to a slower point only with so much of
 the deadline to spare, and to a faster one that is as good only if it saves as much."""
 
+OUTDATED_S = 2.0
+"""So long after the last request, nothing is refused by what was learnt of the machine's pace."""
 OWN_POINTS = 32
 """Points that callers chose themselves and that are remembered."""
 
@@ -92,7 +94,8 @@ class Planner:
         points = [entry.measured for entry in self._all]
         self._beats = np.array([[is_better(one, other) for other in points] for one in points])
         self._table = TimeTable(loaded, model, self._all)
-        self._ttft_pace, self._total_pace = Pace(model.ttft), Pace(model.total)
+        self._clock = loaded.clock
+        self._forget()
         self._alike = lru_cache(maxsize=1024)(self._as_good)
         self._last: tuple[Budget, int] | None = None
         self._lock = threading.Lock()
@@ -101,6 +104,11 @@ class Planner:
         """Whether every graph was called once."""
         self.warming = threading.Lock()
         """Held meanwhile: who asks then waits before its clock starts."""
+
+    def _forget(self) -> None:
+        """The machine's pace is what the latency file says."""
+        self._ttft_pace, self._total_pace = Pace(self.model.ttft), Pace(self.model.total)
+        self._learnt = -np.inf  # when, in seconds
 
     @property
     def points(self) -> list[OperatingPoint]:
@@ -116,40 +124,52 @@ class Planner:
         """
         waiting = self.waiting.ms() if waited_ms is None else waited_ms
         with self._lock:
-            allowed = self._allowed(asked)
-            times, ttft, total = self._times(asked)
-            allowed = _holding(allowed, np.isfinite(total), asked.num_ids)
-            fits = allowed & self._fits(asked.budget, ttft, total, waiting)
-            if fits.any():
-                place, alike = self._pick(asked.budget, fits, total, waiting)
-            elif asked.budget.if_unreachable == "best_effort" and allowed.any():
-                place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
-            else:
-                raise self._unreachable(asked, allowed, waiting)
-            entry = self._all[place]
-            return Chosen(
-                plan=Plan(
-                    point=entry.point,
-                    quality=entry.quality,
-                    quality_source="assumed" if entry.quality is None else "measured",
-                    task=None if self._quality is None else self._quality.key.task_name,
-                    completion_tokens=times.completion_tokens[place],
-                    ttft=_expected(self._ttft_pace, float(ttft[place]), waiting),
-                    total=_expected(self._total_pace, float(total[place]), waiting),
-                    waiting_ms=waiting,
-                    speed=self._total_pace.level,
-                    fitting=int(fits.sum()),
-                    alike=alike,
-                    points=int(allowed.sum()),
-                    best_effort=not fits.any(),
-                ),
-                token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
-                answer_tokens=min(asked.max_tokens, entry.answer_tokens),
-            )
+            try:
+                return self._choose(asked, waiting)
+            except BudgetUnreachable:
+                # Who is refused teaches nothing: a machine that was slow would be slow for ever.
+                idle = self._clock() - self._learnt
+                if waiting > 0 or not OUTDATED_S <= idle < np.inf:
+                    raise
+                self._forget()
+                return self._choose(asked, waiting)
+
+    def _choose(self, asked: Asked, waiting: float) -> Chosen:
+        allowed = self._allowed(asked)
+        times, ttft, total = self._times(asked)
+        allowed = _holding(allowed, np.isfinite(total), asked.num_ids)
+        fits = allowed & self._fits(asked.budget, ttft, total, waiting)
+        if fits.any():
+            place, alike = self._pick(asked.budget, fits, total, waiting)
+        elif asked.budget.if_unreachable == "best_effort" and allowed.any():
+            place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
+        else:
+            raise self._unreachable(asked, allowed, waiting)
+        entry = self._all[place]
+        return Chosen(
+            plan=Plan(
+                point=entry.point,
+                quality=entry.quality,
+                quality_source="assumed" if entry.quality is None else "measured",
+                task=None if self._quality is None else self._quality.key.task_name,
+                completion_tokens=times.completion_tokens[place],
+                ttft=_expected(self._ttft_pace, float(ttft[place]), waiting),
+                total=_expected(self._total_pace, float(total[place]), waiting),
+                waiting_ms=waiting,
+                speed=self._total_pace.level,
+                fitting=int(fits.sum()),
+                alike=alike,
+                points=int(allowed.sum()),
+                best_effort=not fits.any(),
+            ),
+            token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
+            answer_tokens=min(asked.max_tokens, entry.answer_tokens),
+        )
 
     def record(self, ttft_ms: float, total_ms: float, fitted: Stages) -> None:
         """Learn the pace from a request; fitted: the model's times for what it did."""
         with self._lock:
+            self._learnt = self._clock()
             self._ttft_pace.record(ttft_ms / fitted.ttft_ms)
             self._total_pace.record(total_ms / (fitted.ttft_ms + fitted.decode_ms))
 
