@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightrope.budget import Budget
+from tightrope.budget import Budget, Unreachable
 from tightrope.bundle import Bundle
 from tightrope.errors import BudgetUnreachable
 from tightrope.point import OperatingPoint
@@ -24,7 +24,7 @@ from tightrope.runtime.planner import planner_of
 
 Find = Callable[[str], Path]
 TOKEN_MS, CHUNK_MS = 10.0, 40.0
-BEST = "best_effort"
+BEST: Unreachable = "best_effort"
 ANSWER = 8
 """Tokens that are held back for an answer where no length of answers was measured."""
 
@@ -149,7 +149,8 @@ def make(bundle: Find, thinker: Find, machines: ModuleType, synthetic: ModuleTyp
         opened = Bundle.open(bundle("llama") if name == "llama" else thinker(name))
         usual: dict[str, Any] = {"step_s": TOKEN_MS / 1e3, "chunk_s": CHUNK_MS / 1e3}
         machine = machines.Machine(opened, tokens, **(usual | speed))
-        return machines.planned(machine, opened, record(synthetic, machines), quality)
+        made: Model = machines.planned(machine, opened, record(synthetic, machines), quality)
+        return made
 
     return model
 
@@ -279,8 +280,9 @@ def test_several_rows_are_kept_together(n: int, make: Make, machines: ModuleType
     assert answer.samples is not None and len(answer.samples) == n
     for sample in answer.samples:
         assert sample.finish_reason == "deadline"
-        assert machines.CLOSE == tuple(
-            sample.token_ids[answer.usage.thinking_tokens // n :][: len(machines.CLOSE)]
+        assert (
+            tuple(sample.token_ids[answer.usage.thinking_tokens // n :][: len(machines.CLOSE)])
+            == machines.CLOSE
         )
     assert answer.timings.total_ms <= 1000
 

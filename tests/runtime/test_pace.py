@@ -16,7 +16,7 @@ SIGMA = 0.05
 
 
 def drawn(count: int, seed: int, sigma: float = SIGMA) -> list[float]:
-    return np.exp(np.random.default_rng(seed).normal(0, sigma, count)).tolist()
+    return [float(ratio) for ratio in np.random.default_rng(seed).lognormal(0, sigma, count)]
 
 
 @pytest.fixture

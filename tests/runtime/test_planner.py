@@ -29,7 +29,7 @@ from tightrope.runtime.candidates import KEEPS, assumed_points, candidate_of
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.planner import OWN_POINTS, SETTLED, Asked, Planner, planner_of
+from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner, planner_of
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.workload import work_of
 
@@ -142,7 +142,8 @@ def test_a_point_that_was_beaten_is_not_chosen_from(
 def test_a_quality_file_without_a_measured_point_is_refused(
     make: Callable[..., Planner], machines: ModuleType
 ) -> None:
-    for points in ({}, {SMALL: []}):
+    nothing: list[dict[OperatingPoint, list[float]]] = [{}, {SMALL: []}]
+    for points in nothing:
         with pytest.raises(ProfileError, match="no point was measured by task 'mix' yet"):
             make(machines.quality_of(points))
 
@@ -245,7 +246,7 @@ def test_a_first_token_has_a_limit_of_its_own(make: Callable[..., Planner], thre
     ]
     assert planner.choose(asked(first_token_ms=firsts[1] * 1.001)).plan.point == MIDDLE
     assert planner.choose(asked(1e6, first_token_ms=firsts[0] * 1.001)).plan.point == SMALL
-    with pytest.raises(BudgetUnreachable, match="deadline 1e.06 ms and first token"):
+    with pytest.raises(BudgetUnreachable, match=r"deadline 1e\+06 ms and first token"):
         planner.choose(asked(1e6, first_token_ms=firsts[0] * 0.999))
 
 
@@ -369,6 +370,27 @@ def test_a_slower_machine_is_planned_for(make: Callable[..., Planner], three: Qu
     assert chosen[:4] == [LARGE] * 4
     assert chosen[7] != LARGE and chosen[11] == LARGE
     assert planner.choose(asked(deadline)).plan.speed == pytest.approx(1.0)
+
+
+def test_a_machine_that_was_slow_is_not_refused_for_ever(
+    bundle: Find, machines: ModuleType, record: LatencyRecord, three: Quality
+) -> None:
+    opened = Bundle.open(bundle("llava"))
+    machine = machines.Machine(opened, [40])
+    planner = Planner(Loaded(opened, machine, machine.clock), record, three)
+    deadline = late_ms(planner, SMALL) * 1.05
+    work = work_of(planner._table._loaded, 30, (PNG,), _settings(planner, SMALL), 4).work
+    fitted = planner.model.stages(work)
+    for _ in range(3):
+        planner.record(3 * fitted.ttft_ms, 3 * (fitted.ttft_ms + fitted.decode_ms), fitted)
+    machine.now = OUTDATED_S - 0.01
+    with pytest.raises(BudgetUnreachable):
+        planner.choose(asked(deadline))
+    assert planner._total_pace.level == pytest.approx(3.0)
+    machine.now = OUTDATED_S
+    with pytest.raises(BudgetUnreachable):
+        planner.choose(asked(deadline / 2))  # nor would it be met by the file
+    assert planner.choose(asked(deadline)).plan.speed == 1.0
 
 
 def _settings(planner: Planner, at: OperatingPoint) -> Any:
@@ -559,7 +581,7 @@ def test_without_a_latency_file_no_deadline_is_planned(fresh: Model, state: Path
     budget = Budget(deadline_ms=900)
     for call in (fresh.generate, fresh.stream, fresh.count):
         ask: Any = call
-        with pytest.raises(ProfileError, match="no latency was measured .*--latency-only"):
+        with pytest.raises(ProfileError, match=r"no latency was measured .*--latency-only"):
             ask("what", budget=budget)
     with pytest.raises(ProfileError, match="no latency was measured"):
         fresh.warm_up()
@@ -598,14 +620,14 @@ def test_an_answer_says_what_was_planned(fresh: Model, state: Path, synthetic: M
     assert fresh.backend.chunks == warmed  # type: ignore[attr-defined]
     answer = fresh.generate("what", budget=budget, max_tokens=8)
     assert answer.deadline_met is True
-    assert answer.plan == count.plan is not None
+    assert answer.plan is not None and answer.plan == count.plan
     told = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
     assert told["deadline_met"] is True
     assert told["plan"]["total"]["p99_ms"] == answer.plan.total.p99_ms
     assert told["plan"]["quality_source"] == "assumed"
     assert json.loads(json.dumps(count.to_dict(), allow_nan=False))["plan"] == told["plan"]
     plain = fresh.generate("what", max_tokens=8)
-    assert plain.plan is plain.deadline_met is None
+    assert plain.plan is None and plain.deadline_met is None
     assert plain.to_dict()["plan"] is None
 
 

@@ -256,10 +256,8 @@ class Planner:
             return (places[0],)  # they stand in the order that is assumed
         points = [self._all[place].measured for place in places]
         best, *others = (measured.point for measured in indistinguishable(points))
-        beaten = self._beats[np.ix_(places, places)].any(0)
-        good = {
-            entry.point for entry, worse in zip(points, beaten, strict=True) if not worse
-        }.intersection(others) | {best}
+        beaten = {self._all[place].point for place in places if self._beats[places, place].any()}
+        good = {best}.union(others) - (beaten - {best})
         return tuple(place for place in places if self._all[place].point in good)
 
     def _unreachable(self, asked: Asked, allowed: Choices, waiting: float) -> BudgetUnreachable:
