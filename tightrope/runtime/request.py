@@ -204,11 +204,12 @@ class Request:
         stream = self._assemble(ids, images, cached)
         inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
         with self._watch("prefill_ms"):
-            begun, read = self._loaded.clock(), 0
+            begun, read = self._watch.elapsed_ms() if self._guard else 0.0, 0
             for chunk in conversation.read(stream, inside, settings, self.cancel):
                 logits, read = chunk, read + self._loaded.manifest.prefill_chunk
-                left = max(0, len(stream.ordinals) - read) / read
-                self._give_up_if_hopeless((self._loaded.clock() - begun) * left)
+                if self._guard is not None:
+                    left = max(0, len(stream.ordinals) - read) / read
+                    self._give_up_if_hopeless((self._watch.elapsed_ms() - begun) * left / 1e3)
                 if self.cancel.reason is not None:
                     raise Cancelled
         conversation.keys = self._keys
