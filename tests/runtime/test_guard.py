@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,14 @@ from tightrope.bundle import Bundle
 from tightrope.errors import BudgetUnreachable
 from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
+from tightrope.runtime.backends import create_backend
 from tightrope.runtime.controls import End, Force, State
 from tightrope.runtime.guard import HANDOVER_S, LEAST_STEPS, MARGIN, STEPS, Guard
 from tightrope.runtime.model import Model
+from tightrope.runtime.options import Options
 from tightrope.runtime.planner import planner_of
+from tightrope.runtime.sampling import Sampler
+from tightrope.runtime.stream import start
 
 Find = Callable[[str], Path]
 TOKEN_MS, CHUNK_MS = 10.0, 40.0
@@ -328,6 +333,97 @@ def test_without_a_limit_of_time_nothing_is_met_or_missed(make: Make, machines: 
     model = make("llama", [40] * 9, quality)
     answer = model.generate("what", max_tokens=4, budget=Budget(min_quality=0.5))
     assert answer.deadline_met is None and answer.plan is not None
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_machine_that_stalls_in_a_thought_leaves_the_answer_that_was_kept(
+    streams: bool, make: Make, machines: ModuleType
+) -> None:
+    def answer_of(stall: int) -> Answer:
+        model = make("opened", [40] * 500, step_s=lambda number: 5.0 if number == stall else 0.01)
+        budget = Budget(deadline_ms=4000)
+        if not streams:
+            return model.generate("what", budget=budget, max_tokens=350)
+        *pieces, last = model.stream("what", budget=budget, max_tokens=350)
+        assert last.answer is not None
+        assert "".join(piece.text for piece in pieces) + last.text == last.answer.text
+        return last.answer
+
+    early, late = answer_of(90), answer_of(300)
+    for answer in (early, late):
+        assert (answer.finish_reason, answer.deadline_met) == ("deadline", False)
+    # Half of the time was not over.
+    assert early.token_ids == (40,) * 92 and early.usage.injected_tokens == 0
+    thought, close = late.usage.thinking_tokens, machines.CLOSE
+    assert thought == 302 - len(close) - ANSWER  # steps that the kept answer took
+    assert late.token_ids == (*[40] * thought, *close, *[40] * ANSWER)
+    assert late.usage.injected_tokens == len(close)
+    assert late.text == "C" * thought + "\n</think>\n\n" + "C" * ANSWER
+
+
+def test_a_short_thought_is_not_interrupted_for_an_answer_to_keep(make: Make) -> None:
+    """It would cost more than a tenth of its time."""
+    model = make("opened", [40] * 500)
+    machine: Any = model.backend
+    answer = ask(model, 1000, max_tokens=400)
+    assert machine.steps == len(answer.token_ids) - 1
+
+
+class Ticking:
+    """A real backend whose steps take scripted time."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend, self.now, self.steps = backend, 0.0, 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def decode(self, *arguments: Any) -> Any:
+        self.now, self.steps = self.now + TOKEN_MS / 1e3, self.steps + 1
+        return self._backend.decode(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+@pytest.mark.parametrize("kv_budget", [None, 64])
+def test_an_answer_that_was_kept_leaves_no_trace_in_what_follows(
+    kv_budget: int | None,
+    thinker: Find,
+    machines: ModuleType,
+    synthetic: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = Bundle.open(thinker("opened"))
+    backend = create_backend("onnxruntime", opened, 1)
+    seen: dict[float, list[Any]] = {}
+    steps = {}
+    for share in (0.0, 10.0):  # never, and whatever it costs
+        monkeypatch.setattr("tightrope.runtime.guard.DRAFT_SHARE", share)
+        ticking = Ticking(backend)
+        model = machines.planned(ticking, opened, record(synthetic, machines))
+        sampler, logits = Sampler(0.9, 1.0, 3), seen.setdefault(share, [])
+
+        def choose(row: Any, sampler: Sampler = sampler, logits: list[Any] = logits) -> Any:
+            logits.append(row.copy())
+            return sampler(row)
+
+        options = Options(
+            max_tokens=150,
+            ignore_eos=True,
+            budget=Budget(deadline_ms=2000),
+            point=OperatingPoint(kv_budget=kv_budget),
+        )
+        answer = start(model._loaded, "what", (), options, choose).answer()
+        assert answer.usage.injected_tokens == 0
+        steps[share] = ticking.steps
+        seen[share].append(answer.token_ids)
+    assert 4 + 2 <= steps[10.0] - steps[0.0] <= 4 + ANSWER
+    *without, ids = seen[0.0]
+    *with_it, same = seen[10.0]
+    assert ids == same and len(without) == len(with_it) == 150
+    for ours, theirs in zip(with_it, without, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @settings(deadline=None, max_examples=60)

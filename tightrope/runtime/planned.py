@@ -89,6 +89,7 @@ class Planned:
             token_s=self.chosen.token_ms / 1e3,
             answer_tokens=self.chosen.answer_tokens,
             close=None if marks is None else marks.close,
+            ends=frozenset(self._loaded.language.ends) if self._asked.rows == 1 else None,
         )
 
     def met(self, timings: Timings, samples: Sequence[Sample]) -> bool | None:

@@ -158,7 +158,7 @@ class Request:
                     yield Piece(piece)
         finally:
             if len(rows) == 1:  # forks write to slots of their own
-                conversation.record(rows[0].token_ids[:-1])
+                conversation.record(rows[0].read)
         yield Piece("", self._answer(slots, read, notes))
 
     def _row(self) -> Row:
