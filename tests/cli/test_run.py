@@ -248,7 +248,7 @@ def plan(**changed: Any) -> Plan:
 def test_a_plan_is_told_in_words() -> None:
     rows = dict(plan_rows(plan()))
     assert rows["planned"] == "224 px"
-    assert rows["why"] == "5 of 9 points fit, 2 of them as good as the best: the fastest of those"
+    assert rows["why"] == "5 of 9 points fit, 2 as good as the best: the fastest of those"
     assert rows["quality"] == "0.750 on mix"
     assert rows["predicted ms"] == "200, 99 of 100 within 240"
     assert rows["first token ms"] == "100, 99 of 100 within 120"

@@ -426,7 +426,7 @@ def test_an_answer_that_was_kept_leaves_no_trace_in_what_follows(
         np.testing.assert_array_equal(ours, theirs)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=80)
 @given(
     st.floats(20, 1500),
     st.lists(st.floats(0.0, 60.0), min_size=1, max_size=200),
@@ -434,6 +434,7 @@ def test_an_answer_that_was_kept_leaves_no_trace_in_what_follows(
     st.sampled_from(("llama", "told", "opened")),
     st.integers(1, 3),
     st.booleans(),
+    st.sampled_from((0.1, 10.0)),
 )
 def test_no_request_passes_its_deadline_by_more_than_what_was_under_way(
     make: Make,
@@ -443,6 +444,7 @@ def test_no_request_passes_its_deadline_by_more_than_what_was_under_way(
     name: str,
     n: int,
     long: bool,
+    draft_share: float,
 ) -> None:
     taken: list[float] = []
 
@@ -454,7 +456,9 @@ def test_no_request_passes_its_deadline_by_more_than_what_was_under_way(
         return seconds
 
     model = make(name, [254, *[40] * 300], step_s=of(steps_ms), chunk_s=of(chunks_ms))
-    answer = ask(model, deadline, [30] * (100 if long else 10), n=n, max_tokens=150)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tightrope.runtime.guard.DRAFT_SHARE", draft_share)
+        answer = ask(model, deadline, [30] * (100 if long else 10), n=n, max_tokens=150)
     total = answer.timings.total_ms
     assert total == pytest.approx(sum(taken))
     # All calls but the last one began in time.

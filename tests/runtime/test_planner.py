@@ -645,8 +645,20 @@ def test_the_first_request_with_a_budget_warms_up_before_its_clock_starts(
     assert machine.chunks == 3
 
 
+@pytest.mark.parametrize(
+    ("waited_s", "begun"),
+    [
+        (0.04, True),  # a cheaper point is still in time
+        (0.5, False),  # not even the cheapest is
+    ],
+)
 def test_a_request_that_waited_too_long_is_planned_anew(
-    bundle: Find, machines: ModuleType, record: LatencyRecord, three: Quality
+    waited_s: float,
+    begun: bool,
+    bundle: Find,
+    machines: ModuleType,
+    record: LatencyRecord,
+    three: Quality,
 ) -> None:
     opened = Bundle.open(bundle("llava"))
     machine = machines.Machine(opened, [40, 41, machines.END])
@@ -656,8 +668,8 @@ def test_a_request_that_waited_too_long_is_planned_anew(
     probe = model.count("what", [picture], budget=Budget(deadline_ms=1e6), max_tokens=8)
     assert probe.plan is not None and probe.plan.point == LARGE
     deadline = probe.plan.total.p99_ms * 1.001
-    # Somebody without a budget, whom no planner counts, runs before it for 40 ms.
-    machine.chunk_s = lambda number: 0.04 if number == 0 else 0.0
+    # Somebody without a budget, whom no planner counts, runs before it.
+    machine.chunk_s = lambda number: waited_s if number == 0 else 0.0
     gate = threading.Event()
     first = machine.prefill
 
@@ -672,7 +684,9 @@ def test_a_request_that_waited_too_long_is_planned_anew(
     ahead.answer()
     answer = stream.answer()
     assert answer.plan is not None and answer.plan.point in (SMALL, MIDDLE)
-    assert answer.plan.waiting_ms == pytest.approx(40.0)
+    assert answer.plan.waiting_ms == pytest.approx(1e3 * waited_s)
     assert answer.point.resolution == answer.plan.point.resolution
-    assert answer.deadline_met is True
+    assert answer.deadline_met is begun
+    assert machine.chunks == (2 if begun else 1)
+    assert answer.finish_reason == ("stop" if begun else "deadline")
     assert planner.waiting.ms() == 0.0

@@ -24,7 +24,7 @@ from tightrope.budget import Budget
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
 from tightrope.latency import SourceImage, Stages
 from tightrope.latency_file import LatencyRecord, read_latency
-from tightrope.paired import indistinguishable, is_better
+from tightrope.paired import beats, indistinguishable
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import MeasuredPoint, Quality, find_quality
 from tightrope.runtime.candidates import candidate_of, candidates_of
@@ -91,8 +91,7 @@ class Planner:
                 f"`tightrope profile {loaded.bundle.path} --task DIR` does it"
             )
         self._planned = len(self._all)  # behind them stand points that callers chose themselves
-        points = [entry.measured for entry in self._all]
-        self._beats = np.array([[is_better(one, other) for other in points] for one in points])
+        self._beats = beats([entry.measured for entry in self._all])
         self._table = TimeTable(loaded, model, self._all)
         self._clock = loaded.clock
         self._forget()
