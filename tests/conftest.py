@@ -152,6 +152,24 @@ def frontier_files() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def machines() -> ModuleType:
+    """`machines.py`: models without arithmetic on a clock that a script moves."""
+    return load_module(HERE / "machines.py")
+
+
+@pytest.fixture(scope="session")
+def thinker(bundle: Find, machines: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Find:
+    """`thinker("told")`: a small text bundle whose template writes thoughts in this way."""
+
+    @functools.cache
+    def find(template: str) -> Path:
+        folder = tmp_path_factory.mktemp("thinkers") / f"{template}.bundle"
+        return machines.thinking_bundle(bundle("llama"), folder, template)  # type: ignore[no-any-return]
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def parts_of() -> Callable[[Model], Loaded]:
     """`parts_of(model)`: its bundle's parts, opened once more on the same backend."""
     from tightrope.runtime.loaded import Loaded

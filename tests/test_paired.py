@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Sequence
 from math import comb
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.paired import GRID, compare, indistinguishable, interval95, mean_score
+from tightrope.paired import GRID, beats, compare, indistinguishable, interval95, mean_score
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import MeasuredPoint, Outcome
 
@@ -187,3 +188,17 @@ def test_an_interval_holds_its_share(n: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, n))
     low, high = interval95(right, n)
     assert 0.0 <= low <= right / n <= high <= 1.0
+
+
+def test_who_beats_whom_is_what_comparing_them_says() -> None:
+    rng = np.random.default_rng(5)
+    rows = [(rng.random(80) < 0.3 + 0.12 * n).astype(float).tolist() for n in range(6)]
+    points = [measured(n, row) for n, row in enumerate(rows)]
+    points.append(measured(6, []))
+    found = beats(points)
+    assert found.any() and not (found & found.T).any()
+    for one, first in enumerate(points):
+        for other, second in enumerate(points):
+            comparison = compare(first, second)
+            expected = comparison.told_apart and comparison.difference > 0
+            assert found[one, other] == expected

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import sqrt
 
 import numpy as np
 
-from tightrope.arrays import Indices
+from tightrope.arrays import Flags, Indices
 from tightrope.quality_file import MeasuredPoint
 
 LEVEL = 0.05
@@ -86,6 +87,17 @@ def indistinguishable(points: Sequence[MeasuredPoint]) -> tuple[MeasuredPoint, .
     least = LEAST_SHARE * len(best.outcomes)
     alike = (point for point in racing if point is not best and _alike(best, point, least))
     return best, *alike
+
+
+def beats(points: Sequence[MeasuredPoint]) -> Flags:
+    """Whether each point is told apart from each other one and better, [P,P]."""
+    found = np.zeros((len(points), len(points)), np.bool_)
+    for (one, first), (other, second) in combinations(enumerate(points), 2):
+        comparison = compare(first, second)
+        if comparison.told_apart:
+            won = comparison.difference > 0
+            found[(one, other) if won else (other, one)] = True
+    return found
 
 
 def mean_score(point: MeasuredPoint) -> float | None:

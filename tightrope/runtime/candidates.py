@@ -62,7 +62,8 @@ def candidates_of(manifest: Manifest, quality: Quality | None) -> tuple[Candidat
     if quality is None:
         points = (MeasuredPoint(point=point, outcomes=()) for point in assumed_points(manifest))
         return tuple(map(candidate_of, points))
-    return tuple(candidate_of(entry) for entry in quality.points if entry.beaten_by is None)
+    racing = (entry for entry in quality.points if entry.beaten_by is None and entry.outcomes)
+    return tuple(map(candidate_of, racing))
 
 
 def assumed_points(manifest: Manifest) -> list[OperatingPoint]:

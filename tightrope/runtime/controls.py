@@ -47,7 +47,23 @@ class End:
     """What the model wrote that ended it."""
 
 
-Control = Callable[[State], Force | End | None]
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Find out what the answer were if the row's next tokens were these, and go on without them.
+
+    It is shown if the deadline ends the row inside its thought. Only a row of its own is asked.
+    """
+
+    token_ids: tuple[int, ...]
+    most: int
+    """Tokens of the answer behind them."""
+    ends: frozenset[int]
+    """Tokens with which it is complete."""
+    late: Callable[[], bool]
+    """Asked after each token: whether to give it up."""
+
+
+Control = Callable[[State], Force | End | Draft | None]
 
 
 def end_tokens(texts: Mapping[int, str]) -> Control:

@@ -14,7 +14,7 @@ from tightrope.arrays import Floats, Indices
 from tightrope.interface.calls import Call
 from tightrope.runtime.answer import FinishReason, Stop
 from tightrope.runtime.backends.backend import Backend
-from tightrope.runtime.controls import Control, Force, State
+from tightrope.runtime.controls import Control, Draft, Force, State
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
@@ -36,26 +36,42 @@ class Row:
         self.injected = 0
         """Of the tokens, how many were."""
         self.shortened = False
+        self.draft: tuple[Sequence[int], Sequence[int]] = ((), ())
+        """What would have closed its thought on the way, and the answer that would have come."""
+        self.drafted = 0
+        """Of the tokens, how many are that answer's: they were never read behind the others."""
         self.finish_reason: FinishReason | None = None
         self.stop: Stop | None = None
         self._pieces: list[str] = []
 
-    def push(self, token_id: int) -> str:
+    def push(self, token_id: int, forced: bool = False) -> str:
         """Take the next token; returns the text that it lets be shown."""
         self.token_ids.append(token_id)
-        self.thought.push(token_id)
+        self.thought.push(token_id, forced)
+        self.injected += forced
         return self._shown(self.decoder.push(token_id))
 
     def end(self, reason: FinishReason, stop: Stop | None = None) -> str:
         """Finish for `reason`; returns text that was held back."""
         cut = self.shortened and reason in ("stop", "length")
         self.finish_reason, self.stop = ("deadline", None) if cut else (reason, stop)
-        return self._shown(self.decoder.finish())
+        shown = ""
+        if reason == "deadline" and self.thought.open:
+            close, answer = self.draft
+            self.drafted = len(close) + len(answer)
+            shown = "".join([self.push(token, forced=True) for token in close])
+            shown += "".join([self.push(token) for token in answer])
+        return shown + self._shown(self.decoder.finish())
 
     def _shown(self, piece: str) -> str:
         if piece:
             self._pieces.append(piece)
         return piece
+
+    @property
+    def read(self) -> list[int]:
+        """Tokens that are in the slots once it has ended."""
+        return self.token_ids[: len(self.token_ids) - 1 - self.drafted]
 
     @property
     def text(self) -> str:
@@ -119,10 +135,10 @@ class Generation:
         shown = ""
         for i, row in enumerate(self._rows):
             if row.finish_reason is None:
-                if row.forced:
+                forced = bool(row.forced)
+                if forced:
                     tokens[i] = row.forced.popleft()
-                    row.injected += 1
-                piece = row.push(int(tokens[i]))
+                piece = row.push(int(tokens[i]), forced)
                 piece += self._controlled(row)
                 shown = piece if i == 0 else shown
         self._tokens = tokens
@@ -144,8 +160,33 @@ class Generation:
                 row.forced.extend(wish.token_ids)
                 row.shortened |= wish.shortens
                 return ""
+            if isinstance(wish, Draft):
+                row.draft = self._drafted(row.token_ids[-1], wish)
+                return ""
             return row.end(wish.reason, wish.stop)
         return ""
+
+    def _drafted(self, newest: int, wish: Draft) -> tuple[Sequence[int], Sequence[int]]:
+        """The likeliest tokens behind those of `wish`; nothing else knows of them afterwards."""
+        before = self._logits, self._ordinal, self._room, self._slots
+        if self._settings.evicts:  # what is given up cannot be had back
+            self._slots, mark = self._slots.fork(1), None
+        else:
+            mark = self._slots.mark()
+        tokens, forced = list[int](), deque(wish.token_ids)
+        self._tokens = np.array([newest])
+        while len(tokens) < len(wish.token_ids) + wish.most and not wish.late():
+            self._step()
+            self._tokens = np.array([forced.popleft() if forced else self._logits[0].argmax()])
+            tokens.append(int(self._tokens[0]))
+            if tokens[-1] in wish.ends:
+                break
+        self._logits, self._ordinal, self._room, self._slots = before
+        if mark is not None:
+            self._slots.rollback(mark)
+        self._allocated = 0
+        answer = tokens[len(wish.token_ids) :]
+        return (wish.token_ids, answer) if answer else ((), ())
 
     def _step(self) -> None:
         """Read the newest tokens; a row that has ended is padding."""

@@ -164,9 +164,7 @@ class Model:
         task: as in Budget. The first request with a budget does it if nobody did, before its clock
         starts. Raises ProfileError where no latency was measured, and for an unknown task.
         """
-        planner = planner_of(self._loaded, task)
-        if not planner.warm:
-            warm_up(self._loaded, planner)
+        warm_up(self._loaded, planner_of(self._loaded, task))
 
     def _start(self, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Stream:
         if options.budget is not None:

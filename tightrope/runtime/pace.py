@@ -1,26 +1,29 @@
 """How fast the machine is now, beside what its latency file says.
 
 Clocks throttle, other programs start and end. After every request the measured time is divided by
-the fitted one. Two things are learnt from that:
+the fitted one. Three things are learnt from that ratio:
 
-    level    the machine's present speed: the median of the ratios since it last changed
-    margin   how far one request is from the level before it, at a percentile of the last 200
+    level      the machine's present speed: the median of the ratios since it last changed
+    noise      how far requests are from the level that they belong to, of the last 200
+    surprises  ratios of the requests by which the machine was seen to have become slower
 
 A change of level is seen by two requests in a row that are slower than all but one in a hundred
-were when the file was made, or by three that are faster. A change that happens once is two misses
-in 200 and widens no margin of 99 %; a load that comes and goes does.
+were when the file was made, or by three that are faster. What a change costs is two misses: one
+change in 200 requests is within 99 %, and nothing is held back for the next. More of them are a
+load that comes and goes, and its times are planned for also while it is away.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Callable
 from statistics import median
 
 from tightrope.latency import Spread
 
 REMEMBERED = 200
-"""Requests whose distance from the level counts."""
+"""Requests whose noise and surprises count."""
 LEVEL_OVER = 32
 SLOWER_AFTER, FASTER_AFTER = 2, 3
 LEAST_CHANGE = 1.1
@@ -39,25 +42,42 @@ class Pace:
         usual = [100 * (number + 0.5) / REMEMBERED for number in range(REMEMBERED)]
         # Interleaved, so that what leaves first is a fair sample of what was known before.
         scattered = [usual[number * 77 % REMEMBERED] for number in range(REMEMBERED)]
-        self._errors = deque(spread.percentile(percent) / self.level for percent in scattered)
-        self._sorted = sorted(self._errors)
+        self._noise = deque(spread.percentile(percent) / self.level for percent in scattered)
+        self._sorted = sorted(self._noise)
+        self._surprises = deque([0.0] * REMEMBERED, maxlen=REMEMBERED)  # 0: it was none
+        self._largest: list[float] = []
         self._recent: deque[float] = deque(maxlen=LEVEL_OVER)
 
     def factor(self, percent: float) -> float:
         """By what the fitted time is multiplied, so that `percent` of the requests keep it."""
         allowed = int(REMEMBERED * (100 - percent) / 100)
-        return self.level * self._sorted[max(0, REMEMBERED - 1 - allowed)]
+        factor = self.level * self._sorted[max(0, REMEMBERED - 1 - allowed)]
+        return max([factor, *self._largest[allowed : allowed + 1]])
 
     def record(self, ratio: float) -> None:
         """Note a request that took `ratio` times the fitted time."""
+        self._sorted.remove(self._noise.popleft())
         self._remember(ratio / self.level)
+        self._surprises.append(0.0)
         self._recent.append(ratio)
-        for many, far in ((SLOWER_AFTER, self._is_slower), (FASTER_AFTER, self._is_faster)):
-            newest = list(self._recent)[-many:]
-            if len(newest) == many and all(map(far, newest)):
+        slower = self._changed(SLOWER_AFTER, self._is_slower)
+        faster = self._changed(FASTER_AFTER, self._is_faster)
+        for newest in (slower, faster):
+            if newest:
                 self._recent = deque(newest, maxlen=LEVEL_OVER)
         if len(self._recent) >= SLOWER_AFTER:
             self.level = median(self._recent)
+        for place, surprise in enumerate(slower, start=-len(slower)):
+            self._surprises[place] = surprise
+            self._sorted.remove(self._noise.pop())
+        for surprise in slower:  # they belong to the level that was found by them
+            self._remember(surprise / self.level)
+        self._largest = sorted(filter(None, self._surprises), reverse=True)
+
+    def _changed(self, many: int, far: Callable[[float], bool]) -> list[float]:
+        """The newest requests that are `far` from the level, if there are `many` in a row."""
+        newest = list(self._recent)[-many:]
+        return newest if len(newest) == many and all(map(far, newest)) else []
 
     def _is_slower(self, ratio: float) -> bool:
         return ratio > self.level * self._slower
@@ -65,7 +85,6 @@ class Pace:
     def _is_faster(self, ratio: float) -> bool:
         return ratio < self.level * self._faster
 
-    def _remember(self, error: float) -> None:
-        self._sorted.remove(self._errors.popleft())
-        self._errors.append(error)
-        insort(self._sorted, error)
+    def _remember(self, noise: float) -> None:
+        self._noise.append(noise)
+        insort(self._sorted, noise)

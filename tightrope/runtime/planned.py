@@ -71,6 +71,13 @@ class Planned:
         self.chosen, before = chosen, plan.point
         return chosen.plan.point != before
 
+    def needed_s(self) -> float:
+        """Until the first token, as predicted; 0 where the caller wants to see what can be done."""
+        if self.budget.if_unreachable == "best_effort":
+            return 0.0
+        plan = self.chosen.plan
+        return max(0.0, plan.ttft.p50_ms - plan.waiting_ms - self._submitted_ms) / 1e3
+
     def guard(self) -> Guard | None:
         """The control that keeps the deadline; None where there is none."""
         if (deadline := self.budget.deadline_ms) is None:
@@ -82,6 +89,7 @@ class Planned:
             token_s=self.chosen.token_ms / 1e3,
             answer_tokens=self.chosen.answer_tokens,
             close=None if marks is None else marks.close,
+            ends=frozenset(self._loaded.language.ends) if self._asked.rows == 1 else None,
         )
 
     def met(self, timings: Timings, samples: Sequence[Sample]) -> bool | None:
@@ -110,8 +118,8 @@ class Planned:
     ) -> None:
         """Learn from what it took. new_images: which of them the tower had to look at."""
         self.leave()
-        if self._asked.rows > 1:
-            return  # the latency model knows of one answer at a time
+        if self._asked.rows > 1:  # the latency model knows of one answer at a time
+            timings, completion_tokens = replace(timings, total_ms=timings.ttft_ms), 1
         images = tuple(
             replace(image, known=not new)
             for image, new in zip(self._asked.images, new_images, strict=True)

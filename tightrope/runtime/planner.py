@@ -1,6 +1,8 @@
 """Choosing what a request may spend, so that its budget is kept at the highest quality that fits.
 
-Among the points whose predicted p99 fits, the fastest that cannot be told apart from the best:
+Among the points whose predicted p99 fits, the fastest that cannot be told apart from the best, nor
+from any other as worse, and than which no faster one was measured better. So more time never leads
+to a point that was measured worse:
 
     p99 = (table of the point + decoding of the images that came) · pace + waiting
 
@@ -10,7 +12,7 @@ A table is made once for each length of prompt, the pace is learnt from request 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,10 +21,10 @@ import numpy.typing as npt
 
 from tightrope.arrays import Floats
 from tightrope.budget import Budget
-from tightrope.errors import BudgetUnreachable, ProfileError
+from tightrope.errors import BudgetUnreachable, InputError, ProfileError
 from tightrope.latency import SourceImage, Stages
 from tightrope.latency_file import LatencyRecord, read_latency
-from tightrope.paired import indistinguishable
+from tightrope.paired import beats, indistinguishable
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import MeasuredPoint, Quality, find_quality
 from tightrope.runtime.candidates import candidate_of, candidates_of
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 SETTLED = 0.05
 """Requests of equal budgets that follow each other change to a slower point only with so much of
 the deadline to spare, and to a faster one that is as good only if it saves as much."""
+
+OUTDATED_S = 2.0
+"""So long after the last request, nothing is refused by what was learnt of the machine's pace."""
+OWN_POINTS = 32
+"""Points that callers chose themselves and that are remembered."""
 
 Choices = npt.NDArray[np.bool_]
 """Of the candidates, [P]."""
@@ -74,19 +81,33 @@ class Planner:
     """Plans for one bundle on one machine, by one task; any thread may ask."""
 
     def __init__(self, loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> None:
-        """Raises InputError for a measured point that the bundle does not offer."""
+        """Raises ProfileError for a quality file in which nothing was measured yet."""
         model = record.model
         self._quality, self.model = quality, model
         self._all = list(candidates_of(loaded.manifest, quality))
+        if quality is not None and not self._all:
+            raise ProfileError(
+                f"no point was measured by task {quality.key.task_name!r} yet; "
+                f"`tightrope profile {loaded.bundle.path} --task DIR` does it"
+            )
         self._planned = len(self._all)  # behind them stand points that callers chose themselves
+        self._beats = beats([entry.measured for entry in self._all])
         self._table = TimeTable(loaded, model, self._all)
-        self._ttft_pace, self._total_pace = Pace(model.ttft), Pace(model.total)
+        self._clock = loaded.clock
+        self._forget()
         self._alike = lru_cache(maxsize=1024)(self._as_good)
         self._last: tuple[Budget, int] | None = None
         self._lock = threading.Lock()
         self.waiting = Waiting(loaded.clock)
         self.warm = False
         """Whether every graph was called once."""
+        self.warming = threading.Lock()
+        """Held meanwhile: who asks then waits before its clock starts."""
+
+    def _forget(self) -> None:
+        """The machine's pace is what the latency file says."""
+        self._ttft_pace, self._total_pace = Pace(self.model.ttft), Pace(self.model.total)
+        self._learnt = -np.inf  # when, in seconds
 
     @property
     def points(self) -> list[OperatingPoint]:
@@ -98,46 +119,56 @@ class Planner:
 
         Raises BudgetUnreachable where no point meets the budget, with what the fastest would take,
         unless the budget asks for the best effort; ProfileError for limits that need figures which
-        nobody measured.
+        nobody measured; InputError for a prompt that no slots hold.
         """
         waiting = self.waiting.ms() if waited_ms is None else waited_ms
         with self._lock:
-            allowed = self._allowed(asked)
-            times = self._table.times(asked.num_ids, len(asked.images), asked.max_tokens)
-            ttft = times.ttft + self._table.sources_ms(asked.images)
-            total = ttft + times.decode * asked.rows
-            allowed &= np.isfinite(total)
-            fits = allowed & self._fits(asked.budget, ttft, total, waiting)
-            if fits.any():
-                place, alike = self._pick(asked.budget, fits, total, waiting)
-            elif asked.budget.if_unreachable == "best_effort" and allowed.any():
-                place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
-            else:
-                raise self._unreachable(asked, times, ttft, total, waiting, allowed)
-            entry = self._all[place]
-            return Chosen(
-                plan=Plan(
-                    point=entry.point,
-                    quality=entry.quality,
-                    quality_source="assumed" if entry.quality is None else "measured",
-                    task=None if self._quality is None else self._quality.key.task_name,
-                    completion_tokens=times.completion_tokens[place],
-                    ttft=_expected(self._ttft_pace, float(ttft[place]), waiting),
-                    total=_expected(self._total_pace, float(total[place]), waiting),
-                    waiting_ms=waiting,
-                    speed=self._total_pace.level,
-                    fitting=int(fits.sum()),
-                    alike=alike,
-                    points=int(allowed.sum()),
-                    best_effort=not fits.any(),
-                ),
-                token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
-                answer_tokens=min(asked.max_tokens, entry.answer_tokens),
-            )
+            try:
+                return self._choose(asked, waiting)
+            except BudgetUnreachable:
+                # Who is refused teaches nothing: a machine that was slow would be slow for ever.
+                idle = self._clock() - self._learnt
+                if waiting > 0 or not OUTDATED_S <= idle < np.inf:
+                    raise
+                self._forget()
+                return self._choose(asked, waiting)
+
+    def _choose(self, asked: Asked, waiting: float) -> Chosen:
+        allowed = self._allowed(asked)
+        times, ttft, total = self._times(asked)
+        allowed = _holding(allowed, np.isfinite(total), asked.num_ids)
+        fits = allowed & self._fits(asked.budget, ttft, total, waiting)
+        if fits.any():
+            place, alike = self._pick(asked.budget, fits, total, waiting)
+        elif asked.budget.if_unreachable == "best_effort" and allowed.any():
+            place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
+        else:
+            raise self._unreachable(asked, allowed, waiting)
+        entry = self._all[place]
+        return Chosen(
+            plan=Plan(
+                point=entry.point,
+                quality=entry.quality,
+                quality_source="assumed" if entry.quality is None else "measured",
+                task=None if self._quality is None else self._quality.key.task_name,
+                completion_tokens=times.completion_tokens[place],
+                ttft=_expected(self._ttft_pace, float(ttft[place]), waiting),
+                total=_expected(self._total_pace, float(total[place]), waiting),
+                waiting_ms=waiting,
+                speed=self._total_pace.level,
+                fitting=int(fits.sum()),
+                alike=alike,
+                points=int(allowed.sum()),
+                best_effort=not fits.any(),
+            ),
+            token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
+            answer_tokens=min(asked.max_tokens, entry.answer_tokens),
+        )
 
     def record(self, ttft_ms: float, total_ms: float, fitted: Stages) -> None:
         """Learn the pace from a request; fitted: the model's times for what it did."""
         with self._lock:
+            self._learnt = self._clock()
             self._ttft_pace.record(ttft_ms / fitted.ttft_ms)
             self._total_pace.record(total_ms / (fitted.ttft_ms + fitted.decode_ms))
 
@@ -149,9 +180,10 @@ class Planner:
                 f"energy_j is {budget.energy_j}, but no energy was measured here; leave it out"
             )
         if asked.point is not None:
-            return self._only(asked.point)
-        allowed = np.arange(len(self._all)) < self._planned
-        if asked.thinking is not None:
+            allowed = self._only(asked.point)
+        else:
+            allowed = np.arange(len(self._all)) < self._planned
+        if asked.point is None and asked.thinking is not None:
             says = [(entry.point.thinking_tokens != 0) == asked.thinking for entry in self._all]
             # Where no point says so, the prompt does.
             allowed &= np.array(says) if any(says[: self._planned]) else True
@@ -169,10 +201,18 @@ class Planner:
         """The caller's own point, which may be none of the others."""
         points = [entry.point for entry in self._all]
         if point not in points:
+            if len(points) >= self._planned + OWN_POINTS:
+                del self._all[self._planned :], points[self._planned :]
             self._all.append(candidate_of(MeasuredPoint(point=point, outcomes=())))
             self._table.forget()
             points.append(point)
         return np.array([place == points.index(point) for place in range(len(points))])
+
+    def _times(self, asked: Asked) -> tuple[Times, Floats, Floats]:
+        """Tabled times, and fitted milliseconds to the first token and in all, [P] each."""
+        times = self._table.times(asked.num_ids, len(asked.images), asked.max_tokens)
+        ttft = times.ttft + self._table.sources_ms(asked.images)
+        return times, ttft, ttft + times.decode * asked.rows
 
     def _fits(self, budget: Budget, ttft: Floats, total: Floats, waiting: float) -> Choices:
         fits = np.ones(len(total), bool)
@@ -192,30 +232,34 @@ class Planner:
             climbs = total > total[last]
             fits = fits & ~(climbs & (tight > (budget.deadline_ms or np.inf)))
         alike = self._alike(fits.tobytes())
-        place = min(alike, key=lambda number: float(total[number]))
+        place = self._fastest(alike, fits, total)
         if last in alike and total[last] * (1 - SETTLED) <= total[place]:
             place = int(last)
         self._last = (budget, place)
         return place, len(alike)
 
+    def _fastest(self, alike: tuple[int, ...], fits: Choices, total: Floats) -> int:
+        """Of the places `alike`, the fastest than which no faster one that fits is better."""
+        most = -1.0
+        for place in np.argsort(np.where(fits, total, np.inf), kind="stable")[: fits.sum()]:
+            quality = self._all[place].quality or 0.0
+            if quality >= most and place in alike:
+                return int(place)
+            most = max(most, quality)
+        return min(alike, key=lambda number: float(total[number]))
+
     def _as_good(self, fits: bytes) -> tuple[int, ...]:
         """Of the candidates that fit, the places of the best and of those as good."""
         places = np.flatnonzero(np.frombuffer(fits, np.bool_)).tolist()
-        if self._quality is None:
+        if self._quality is None or len(places) == 1:
             return (places[0],)  # they stand in the order that is assumed
         points = [self._all[place].measured for place in places]
-        good = {measured.point for measured in indistinguishable(points)}
+        best, *others = (measured.point for measured in indistinguishable(points))
+        beaten = {self._all[place].point for place in places if self._beats[places, place].any()}
+        good = {best}.union(others) - (beaten - {best})
         return tuple(place for place in places if self._all[place].point in good)
 
-    def _unreachable(
-        self,
-        asked: Asked,
-        times: Times,
-        ttft: Floats,
-        total: Floats,
-        waiting: float,
-        allowed: Choices,
-    ) -> BudgetUnreachable:
+    def _unreachable(self, asked: Asked, allowed: Choices, waiting: float) -> BudgetUnreachable:
         """Why, and what could be reached."""
         if not allowed.any():
             best = max((entry.quality or 0.0 for entry in self._all), default=0.0)
@@ -223,6 +267,7 @@ class Planner:
                 f"no point has {_limits(asked.budget)} for this prompt; the best measured quality "
                 f"is {best:.3f}"
             )
+        times, ttft, total = self._times(asked)
         place = int(np.where(allowed, total, np.inf).argmin())
         late = self._total_pace.factor(99) * float(total[place]) + waiting
         first = self._ttft_pace.factor(99) * float(ttft[place]) + waiting
@@ -231,12 +276,21 @@ class Planner:
             f"takes {late:.0f} ms for {times.completion_tokens[place]} tokens, the first after "
             f"{first:.0f} ms, in 99 of 100 requests"
         )
-        deadline, token = asked.budget.deadline_ms, float(times.token[place]) * asked.rows
-        left = 0.0 if deadline is None else deadline - waiting
-        tokens = int((left / self._total_pace.factor(99) - float(ttft[place])) / token) + 1
-        if self._all[place].most_tokens is None and 0 < tokens < asked.max_tokens:
-            said += f"; max_tokens of {tokens} could be met"
+        if (longest := self._longest(asked, allowed, waiting)) > 0:
+            said += f"; max_tokens of {longest} could be met"
         return BudgetUnreachable(said, fastest_ms=late)
+
+    def _longest(self, asked: Asked, allowed: Choices, waiting: float) -> int:
+        """The largest `max_tokens` below the one asked for that some point meets; 0: none is."""
+        met, missed = 0, asked.max_tokens
+        while missed - met > 1:
+            middle = (met + missed) // 2
+            _, ttft, total = self._times(replace(asked, max_tokens=middle))
+            if (allowed & self._fits(asked.budget, ttft, total, waiting)).any():
+                met = middle
+            else:
+                missed = middle
+        return met
 
 
 def planner_of(loaded: Loaded, task: str | None) -> Planner:
@@ -247,9 +301,22 @@ def planner_of(loaded: Loaded, task: str | None) -> Planner:
     planner: Planner | None = loaded.planners.get(task)
     if planner is None:
         record = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
-        planner = Planner(loaded, record, find_quality(loaded.bundle, task))
+        quality = find_quality(loaded.bundle, task)
+        name = None if quality is None else quality.key.task_name
+        # By its name and as the only one it is the same: both learn one pace.
+        planner = loaded.planners.setdefault(name, Planner(loaded, record, quality))
         loaded.planners[task] = planner
     return planner
+
+
+def _holding(allowed: Choices, holds: Choices, num_ids: int) -> Choices:
+    """Of the allowed points, those whose slots hold the prompt."""
+    if allowed.any() and not (allowed & holds).any():
+        raise InputError(
+            f"the slots cannot hold the prompt of {num_ids} tokens and its images at any of "
+            f"{int(allowed.sum())} points; shorten it, set kv_budget, or export with more --slots"
+        )
+    return allowed & holds
 
 
 def _expected(pace: Pace, fitted_ms: float, waiting: float) -> Expected:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tightrope.arrays import Floats
 from tightrope.inputs.layout import ImageTokens, Stream, assemble
-from tightrope.runtime.answer import Answer, Piece, Sample, Usage
+from tightrope.runtime.answer import Answer, Piece, Sample, Timings, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.controls import (
     cancelled,
@@ -73,6 +73,8 @@ class Request:
         self._choose = choose or sampler
         self._planned: Planned | None = None
         self._guard: Guard | None = None
+        self._projected_ms = 0.0
+        """To the first token, of a prefill that was given up."""
         if options.budget is not None:
             self._planned = Planned(loaded, prompt, images, options, self._watch)
         self._settle()
@@ -97,7 +99,7 @@ class Request:
             self._settle()
             self._write()
         self._guard = planned.guard()
-        self._give_up_if_hopeless()
+        self._give_up_if_hopeless(planned.needed_s())
 
     def _settle(self) -> None:
         """What the request spends."""
@@ -114,9 +116,10 @@ class Request:
         self._keys = self._remembered_as()
         self._prepared = self._prepare()
 
-    def _give_up_if_hopeless(self, needed_s: float = 0.0) -> None:
+    def _give_up_if_hopeless(self, needed_s: float) -> None:
         """End with the deadline where what is left of the prefill cannot be done in time."""
         if self._guard is not None and self._guard.hopeless(needed_s):
+            self._projected_ms = self._watch.elapsed_ms() + 1e3 * needed_s
             self.cancel.ask("deadline")
 
     def _run(self) -> Iterator[Piece]:
@@ -130,6 +133,9 @@ class Request:
             conversation.reset()
             for row in rows:
                 row.end(self.cancel.reason or "cancelled")
+            if self._projected_ms:  # or a machine that became slow would never be known as such
+                late = self._projected_ms
+                self._learn(Timings(ttft_ms=late, total_ms=late), 1)
             read = _Read(
                 logits=None,  # type: ignore[arg-type]  # nobody goes on from it
                 prompt_tokens=len(self._token_ids),
@@ -152,7 +158,7 @@ class Request:
                     yield Piece(piece)
         finally:
             if len(rows) == 1:  # forks write to slots of their own
-                conversation.record(rows[0].token_ids[:-1])
+                conversation.record(rows[0].read)
         yield Piece("", self._answer(slots, read, notes))
 
     def _row(self) -> Row:
@@ -198,11 +204,12 @@ class Request:
         stream = self._assemble(ids, images, cached)
         inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
         with self._watch("prefill_ms"):
-            begun, read = self._loaded.clock(), 0
+            begun, read = self._watch.elapsed_ms() if self._guard else 0.0, 0
             for chunk in conversation.read(stream, inside, settings, self.cancel):
                 logits, read = chunk, read + self._loaded.manifest.prefill_chunk
-                left = max(0, len(stream.ordinals) - read) / read
-                self._give_up_if_hopeless((self._loaded.clock() - begun) * left)
+                if self._guard is not None:
+                    left = max(0, len(stream.ordinals) - read) / read
+                    self._give_up_if_hopeless((self._watch.elapsed_ms() - begun) * left / 1e3)
                 if self.cancel.reason is not None:
                     raise Cancelled
         conversation.keys = self._keys
@@ -266,6 +273,18 @@ class Request:
             settings,
         )
 
+    def _learn(self, timings: Timings, completion_tokens: int) -> None:
+        """Tell the planner what it took."""
+        new = () if self._prepared is None else self._prepared.digests
+        if self._planned is not None:
+            self._planned.finish(
+                self._settings,
+                timings,
+                len(self._token_ids),
+                [image.digest in new for image in self._images],
+                completion_tokens,
+            )
+
     def _answer(self, slots: Slots, read: _Read, notes: tuple[str, ...]) -> Answer:
         samples = tuple(
             Sample(
@@ -276,16 +295,9 @@ class Request:
             )
             for row in self._rows
         )
-        new = () if self._prepared is None else self._prepared.digests
         timings, planned = self._watch.timings(), self._planned
-        if planned is not None and read.logits is not None:
-            planned.finish(
-                self._settings,
-                timings,
-                len(self._token_ids),
-                [image.digest in new for image in self._images],
-                len(self._rows[0].token_ids),
-            )
+        if read.logits is not None:
+            self._learn(timings, len(self._rows[0].token_ids))
         return Answer(
             text=samples[0].text,
             token_ids=samples[0].token_ids,

@@ -64,15 +64,15 @@ class Thought:
         self._marks = marks
         self.open = opened
         self.tokens = 0
-        """Taken inside thoughts, their marks not counted."""
+        """Generated inside thoughts, their marks not counted."""
 
-    def push(self, token_id: int) -> None:
-        """Take the answer's next token."""
+    def push(self, token_id: int, forced: bool = False) -> None:
+        """Take the answer's next token. forced: as part of what closes a thought."""
         if self._marks is None:
             return
         if token_id == self._marks.begin:
             self.open = True
         elif token_id == self._marks.end:
             self.open = False
-        elif self.open:
+        elif self.open and not forced:
             self.tokens += 1

@@ -78,6 +78,7 @@ class TimeTable:
             work = work_of(self._loaded, num_ids, (_NOTHING,) * num_images, settings, length).work
         except InputError:  # the slots cannot hold it at this point
             return math.inf, math.inf, math.inf, length
+        length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps

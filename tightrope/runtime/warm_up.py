@@ -18,9 +18,15 @@ from tightrope.runtime.stream import start
 
 def warm_up(loaded: Loaded, planner: Planner) -> None:
     """Ask once at each resolution with each selector, with and without a KV budget."""
-    planner.warm = True
+    with planner.warming:
+        if not planner.warm:
+            _call_all(loaded, planner.points)
+        planner.warm = True
+
+
+def _call_all(loaded: Loaded, points: list[OperatingPoint]) -> None:
     image = [] if loaded.vision is None else [np.zeros((32, 32, 3), np.uint8)]
-    for point in _distinct(planner.points):
+    for point in _distinct(points):
         try:
             start(loaded, "?", image, Options(max_tokens=3, point=point, ignore_eos=True)).answer()
         except InputError:  # what cannot hold a short question is not warmed
