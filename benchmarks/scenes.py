@@ -44,7 +44,7 @@ def conditions(bundle: str, untrained: str, task: Task, pruned: int, grey: Path)
     blank = tuple(replace(item, images=(grey,)) for item in seen)
     found.append(asked(name="grey picture", items=blank, config=ScoreConfig(by=by)))
     thoughtful = tuple(item for item in seen if item.type in THOUGHTFUL)
-    off = ScoreConfig(by=by, thinking="off")
+    off = ScoreConfig(by=by, thinking=False)
     found.append(asked(name="empty thought", items=thoughtful, config=off))
     short = ScoreConfig(by=by, max_tokens=UNTRAINED_TOKENS)
     items = task.items[:UNTRAINED]

@@ -1,8 +1,9 @@
-"""Make the checkpoint that a stage goes on from out of released weights.
+"""Make the checkpoint that a further stage goes on from out of released weights.
 
-`python -m models.training.resume FOLDER OUT` writes OUT/full.pt, as if `full` had ended with the
-weights in FOLDER: later stages then need no training from nothing. Words that FOLDER does not know
-get fresh embeddings, and what only training needs is fitted anew to the frozen model.
+`python -m models.training.resume FOLDER OUT` writes the checkpoint of the last stage there is, as
+if it had ended with the weights in FOLDER: a stage behind it then needs no training from nothing.
+Words that FOLDER does not know get fresh embeddings, and what only training needs is fitted anew to
+the frozen model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from models.training.subjects import SUBJECTS
 from models.training.train import settings
 from models.training.vocabulary import IDS
 
-STAGE = "full"
+STAGE = STAGES[-1]
 STEPS, RATE = 400, 3e-3
 _BY_WORD = ("embed_tokens.weight", "lm_head.weight")
 
@@ -76,20 +77,20 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    stage = next(stage for stage in STAGES if stage.name == STAGE)
     model = released(given.folder, given.seed).requires_grad_(False)
     aids = fitted(model, given.seed)
     given.out.mkdir(parents=True, exist_ok=True)
     state = {
-        "settings": settings(stage, given.seed),
+        "settings": settings(STAGE, given.seed),
         "model": model.state_dict(),
         "aids": aids.state_dict(),
         "optimizer": {},
-        "step": stage.steps,
+        "step": STAGE.steps,
         "seconds": 0.0,
     }
-    checkpoints.save(given.out / f"{STAGE}.pt", state)
-    print(f"{given.out / STAGE}.pt stands for {given.folder}")
+    path = given.out / f"{STAGE.name}.pt"
+    checkpoints.save(path, state)
+    print(f"{path} stands for {given.folder}")
 
 
 if __name__ == "__main__":

@@ -205,3 +205,10 @@ STAGES: tuple[Stage, ...] = (
         ),
     ),
 )
+
+RELEASED = {"kinds": 1 / 3, "finish": 2 / 3}
+"""Shares of the stages whose weights are averaged to what is released.
+
+Between two ends of one training the mean answers better than either (Izmailov et al., "Averaging
+weights leads to wider optima and better generalization", 2018, arXiv:1803.05407).
+"""

@@ -40,7 +40,7 @@ from models.training.losses import (
     visual_tokens,
 )
 from models.training.release import release
-from models.training.stages import STAGES, Stage
+from models.training.stages import RELEASED, STAGES, Stage
 from models.training.subjects import SEVERAL
 from models.training.vocabulary import WORDS
 
@@ -323,15 +323,24 @@ def main() -> None:
     given = parser.parse_args()
     try:
         run(given.out, given.stage or names, given.seed, given.processes, given.device)
+        if STAGES[-1].name in (given.stage or names):
+            release(averaged(given.out, given.seed), given.out / "model")
     except TrainingError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
-    last = STAGES[-1]
-    if last.name in (given.stage or names):
-        state = checkpoints.load(given.out / f"{last.name}.pt", settings(last, given.seed))
-        release(state["model"], given.out / "model")
+
+
+def averaged(out: Path, seed: int) -> dict[str, torch.Tensor]:
+    """The weights that are released: the mean of those of RELEASED's stages."""
+    mean: dict[str, torch.Tensor] = {}
+    for name, share in RELEASED.items():
+        stage = next(stage for stage in STAGES if stage.name == name)
+        state = checkpoints.load(out / f"{name}.pt", settings(stage, seed))
+        for key, value in state["model"].items():
+            mean[key] = mean.get(key, 0.0) + share * value.float()
+    return mean
 
 
 if __name__ == "__main__":

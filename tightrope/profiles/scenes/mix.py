@@ -12,17 +12,19 @@ from tightrope.errors import InputError
 from tightrope.profiles.scenes.lines import Made, Order
 
 SHARES = {
-    "scenes": 26,
-    "crowded": 24,
-    "fine": 14,
-    "background": 10,
-    "board": 10,
+    "scenes": 30,
+    "crowded": 26,
+    "fine": 16,
+    "background": 12,
     "several": 8,
     "tiled": 4,
     "clips": 2,
     "views": 2,
 }
-"""Of the kinds, in percent of the scenes. Each scene has QUESTIONS_A_SCENE, or one a type."""
+"""Of the kinds, in percent of the scenes. Each scene has QUESTIONS_A_SCENE, or one a type.
+
+Boards are left out: the reference model has not learnt to count on them.
+"""
 QUESTIONS_A_SCENE = 4
 MOST_FRAMES = 4
 """Of a clip in a mix: a tower of 576 tokens a picture fills thousands of slots with more."""
