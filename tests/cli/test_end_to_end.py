@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from tightrope.cli import demo_bundles, main
+from tightrope.cli import demo_bundles, demo_deadlines, main
 from tightrope.profiles.task.task import read_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -327,18 +327,20 @@ def test_the_readmes_session_does_what_it_says(bundle: str) -> None:
         re.findall(rf"```{name}\n(.*?)```", text, re.S)[0] for name in ("sh", "python")
     )
     lines = [line for line in shell.splitlines() if not line.startswith("tightrope export")]
-    assert len(lines) == 3
+    lines = [line.replace("--minutes 3", "--minutes 0.4") for line in lines if line]
+    assert len(lines) == 6
     for line in lines:
-        result = tightrope(*shlex.split(line)[1:])
+        result = tightrope(*shlex.split(line, comments=True)[1:])
         assert result.returncode == 0, result.stderr
     assert result.stdout == "middle left\n"
     result = subprocess.run(
         [sys.executable, "-c", python], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    full, pruned, _, last = result.stdout.splitlines()
+    full, pruned, _, planned, last = result.stdout.splitlines()
     assert full == "red 576 586"
     assert pruned == "red 144 64"
+    assert planned.split()[0] in ("True", "False")
     assert last.startswith("red") and last.endswith("tokens were still there")
 
 
@@ -351,11 +353,14 @@ def test_the_demo_goes_on_without_the_language_model(
     absent = replace(demo.SMOLLM2, checkpoint=Path("models/absent/absent.gguf"))
     monkeypatch.setattr(demo, "SMOLLM2", absent)
     monkeypatch.setattr(demo, "REPETITIONS", 1)
+    monkeypatch.setattr(demo_deadlines, "LATENCY_MINUTES", 0.4)
+    monkeypatch.setattr(demo_deadlines, "QUALITY_MINUTES", 0.2)
     demo.run_demo()
     printed = capsys.readouterr().out
     assert "10 questions about images" in printed
     assert "models/absent is empty" in printed
     assert all(demo.point_text(point) in printed for point in demo.POINTS)
+    assert "The same 10 questions under three deadlines" in printed
 
 
 @needs_export

@@ -57,7 +57,8 @@ def profile(
         float | None,
         typer.Option(
             metavar="M",
-            help="Longest time in all: 2 for latency, and for quality until all is asked, if not.",
+            help="Longest time in all, points not run from end to end; if not: 2 for latency, and "
+            "until all is asked and run.",
         ),
     ] = None,
     max_tokens: Annotated[int, option(QualityConfig, "max_tokens", metavar="N")] = default_of(
@@ -101,7 +102,8 @@ def profile(
         if found is not None and not latency_only:
             spent = (time.monotonic() - started) / 60
             profiled = _measure_quality(model, found, _rest(quality, spent), progress)
-        if found is not None and not quality_only:
+        # A limit of minutes is for what cannot be left out.
+        if found is not None and not quality_only and (latency_only or minutes is None):
             points_record = measure_task_points(model, found, name, max_tokens, progress)
     if json:
         print_json(_told(record, profiled, points_record))
