@@ -1,1 +1,1 @@
-"""What requests take on this machine: measured points, the fit, its error."""
+"""What operating points are worth: which race, who leaves, what need not be asked."""
