@@ -58,7 +58,8 @@ def tightrope(*arguments: str, timeout: float = 600) -> subprocess.CompletedProc
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A bundle of the reference model, and what `export` printed."""
     path = tmp_path_factory.mktemp("bundles") / "reference.bundle"
-    result = tightrope("export", "models/reference", "-o", str(path), "--schedule", "fastv")
+    sides = [word for side in (336, 224, 168) for word in ("--resolution", str(side))]
+    result = tightrope("export", "models/reference", "-o", str(path), "--schedule", "fastv", *sides)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
@@ -185,7 +186,7 @@ def test_inspect_tells_people_and_programs_the_same(bundle: str) -> None:
     assert people.returncode == 0
     assert all(word in people.stdout for word in ("llava", "576 tokens", "apache-2.0", "parity"))
     found = json.loads(tightrope("inspect", bundle, "--json").stdout)
-    assert found["bundle"]["vision"]["resolutions"] == [336]
+    assert found["bundle"]["vision"]["resolutions"] == [336, 224, 168]
     assert all(name in people.stdout for name in found["bundle"]["files"])
 
 
@@ -293,7 +294,7 @@ def test_inspect_adds_what_a_boards_data_sheet_promises(bundle: str) -> None:
         ((QUESTION, "--kv-budget", "4096"), "has 2048 slots"),
         ((QUESTION, "--kv-budget", "20"), "kv_budget is 20"),
         ((QUESTION, "--kv-budget", "64", "--policy", "lru"), "snapkv"),
-        ((QUESTION, "--resolution", "224"), "made for 336"),
+        ((QUESTION, "--resolution", "225"), "made for 336, 224, 168"),
         (("<image> <image> what ?",), "mark places for 2 images, but 1 came"),
         ((QUESTION, "--image", str(SCENES / "nowhere.png")), "nowhere.png"),
         ((QUESTION, "--image", str(SCENES / "task.jsonl")), "task.jsonl"),
@@ -346,9 +347,13 @@ def test_the_readmes_session_does_what_it_says(bundle: str) -> None:
 
 @needs_export
 def test_the_demo_goes_on_without_the_language_model(
-    exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TIGHTROPE_STATE", str(tmp_path))
     monkeypatch.setattr(demo, "export_once", lambda wanted: exported[0])
     absent = replace(demo.SMOLLM2, checkpoint=Path("models/absent/absent.gguf"))
     monkeypatch.setattr(demo, "SMOLLM2", absent)

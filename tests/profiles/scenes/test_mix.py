@@ -22,9 +22,11 @@ def drawn(number: int, shares: dict[str, int] = SHARES) -> list[tuple[dict[str, 
     return [make_one("mix", order).lines for order in orders]
 
 
-def test_the_usual_shares_name_every_kind_and_add_up() -> None:
+def test_the_usual_shares_name_every_kind_that_is_learnt_and_add_up() -> None:
     kinds = [name for name in KINDS if name != "mix"]
-    assert sorted(SHARES) == sorted(kinds)
+    assert sorted(SHARES) == sorted(
+        set(kinds) - {"board"}
+    )  # the reference model cannot count there
     check_shares(SHARES, kinds)
 
 
