@@ -79,6 +79,9 @@ class OnnxRuntimeBackend:
             options.log_severity_level = 3
             # In the graph's own order a layer's attention weights are gone before the next layer.
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+            # Each session has threads of its own, which go on spinning for tens of milliseconds
+            # behind a call: they would take the cores from the graph that comes next.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
             if self._chosen_threads is not None:
                 options.intra_op_num_threads = self._chosen_threads
             file = self._bundle.graph(graph)
