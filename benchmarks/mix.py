@@ -1,10 +1,10 @@
 """Whether operating points and methods can be told apart: on the mix, in a crowd, by thought.
 
 tightrope task make --kind mix -o mix --images 640
-tightrope task make --kind crowded -o crowded --images 220
-tightrope task make --kind board -o board --images 260 --type count
+tightrope task make --kind crowded -o crowded --images 130
+tightrope task make -o counts --images 200 --level hard --type count
 python benchmarks/table.py mix.bundle mix mix.table.jsonl
-python benchmarks/mix.py mix.bundle mix mix.table.jsonl crowded board
+python benchmarks/mix.py mix.bundle crowded counts --mix mix mix.table.jsonl
 
 README.md says how the bundle is made. Work is predicted from sizes alone: multiplications of the
 tower and of prefill. Intervals come from drawing pictures, with all their questions, again and
@@ -162,21 +162,20 @@ def on_counts(bundle: str, task: Task, processes: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
-    parser.add_argument("mix", type=Path)
-    parser.add_argument("table", type=Path, help="what table.py wrote about the mix")
     parser.add_argument("crowded", type=Path)
     parser.add_argument("counts", type=Path, help="counts, to see what their thought is worth")
+    parser.add_argument("--mix", type=Path, nargs=2, metavar=("TASK", "TABLE"))
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
-    counts, crowded, mix = (read_task(path) for path in (given.counts, given.crowded, given.mix))
-    record(
-        "mix",
-        {
-            "thought": on_counts(given.bundle, counts, given.processes),
-            "crowded": on_crowded(given.bundle, crowded, given.processes),
-            "mix": on_the_mix(read_table(given.table), mix),
-        },
-    )
+    counts, crowded = (read_task(path) for path in (given.counts, given.crowded))
+    figures = {
+        "thought": on_counts(given.bundle, counts, given.processes),
+        "crowded": on_crowded(given.bundle, crowded, given.processes),
+    }
+    if given.mix:
+        task, table = given.mix
+        figures["mix"] = on_the_mix(read_table(table), read_task(task))
+    record("mix", figures)
 
 
 if __name__ == "__main__":
