@@ -21,7 +21,7 @@ from transformers import LlavaForConditionalGeneration
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from models.training.architecture import LAYERS
-from models.training.evaluate import measure, summary
+from models.training.evaluate import measure, subjects, summary
 
 
 def main() -> None:
@@ -34,7 +34,8 @@ def main() -> None:
     model.eval()
     found: dict[str, Any] = {}
     for layer in range(0, LAYERS + 1, 2):
-        right = measure(model, given.scenes, given.pixels, f"hide:{layer}", False, True)
+        asked = subjects("scenes", None, given.scenes)
+        right = measure(model, asked, given.pixels, f"hide:{layer}", False, True)
         found[f"hidden from layer {layer}"] = summary(right)
         print(layer, found[f"hidden from layer {layer}"], flush=True)
     record("depth", {"layers": LAYERS, "pixels": given.pixels, "rows": found})
