@@ -57,7 +57,8 @@ lint: venv
 	$(BIN)/lint-imports --no-logo
 
 test-oldest: venv .venv-oldest/.stamp
-	$(BIN)/tightrope export models/reference -o $(OLDEST_BUNDLE) --precision fp32 --force
+	$(BIN)/tightrope export models/reference -o $(OLDEST_BUNDLE) --precision fp32 --force \
+	  --resolution 336 --resolution 224 --resolution 168
 	TIGHTROPE_TEST_BUNDLE=$(OLDEST_BUNDLE) .venv-oldest/bin/pytest tests/oldest tests/cli tests/jetson
 
 test: lint fetch-smollm2 test-oldest
