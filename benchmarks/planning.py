@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +137,9 @@ def planned(model: tr.Model, table: Table, learnt: Sequence[Item]) -> Choose:
                 images=tuple(map(image_header, item.images)),
                 max_tokens=MAX_TOKENS,
             )
-        known = asked[item.id]
-        request = Asked(
-            budget=tr.Budget(deadline_ms=deadline),
-            num_ids=known.num_ids,
-            images=known.images,
-            max_tokens=MAX_TOKENS,
-        )
+        known = replace(asked[item.id], budget=tr.Budget(deadline_ms=deadline))
         try:
-            point = planner.choose(request).plan.point
+            point = planner.choose(known).plan.point
         except tr.BudgetUnreachable:
             return None
         row = table[point][item.id]

@@ -21,7 +21,7 @@ from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
 from tightrope.point import OperatingPoint
 from tightrope.schemas import SCHEMAS
-from tightrope.state import file_slug, set_aside, state_folder
+from tightrope.state import set_aside, state_folder, task_stem
 
 FOLDER = "quality"
 TABLES = """
@@ -71,8 +71,7 @@ class QualityKey:
 
     @property
     def file_name(self) -> str:
-        slug = file_slug(self.task_name) or "task"
-        return f"{slug[:64]}-{self.task[:12]}.sqlite"
+        return f"{task_stem(self.task_name, self.task)}.sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

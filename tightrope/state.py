@@ -28,6 +28,11 @@ LOCK = "profile.lock"
 Stamps = dict[str, list[Any]]
 
 
+def task_stem(name: str, digest: str) -> str:
+    """What a file about a task is called, for `name` of any length and the task's digest."""
+    return f"{file_slug(name)[:64] or 'task'}-{digest[:12]}"
+
+
 def file_slug(text: str) -> str:
     """`text` as part of a file's name: small letters, digits and dots; "" of none of them."""
     return re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_.")

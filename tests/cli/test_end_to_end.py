@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 from tightrope.cli import demo_bundles, demo_deadlines, main
+from tightrope.point import in_words
 from tightrope.profiles.task.task import read_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -364,7 +365,7 @@ def test_the_demo_goes_on_without_the_language_model(
     printed = capsys.readouterr().out
     assert "10 questions about images" in printed
     assert "models/absent is empty" in printed
-    assert all(demo.point_text(point) in printed for point in demo.POINTS)
+    assert all(in_words(point) in printed for point in demo.POINTS)
     assert "The same 10 questions under three deadlines" in printed
 
 

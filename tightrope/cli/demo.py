@@ -13,7 +13,7 @@ from tightrope.cli.demo_bundles import DemoBundle, export_once
 from tightrope.cli.demo_deadlines import show_deadlines
 from tightrope.cli.output import bytes_text, print_table, progress_on_terminal
 from tightrope.errors import InputError
-from tightrope.point import OperatingPoint
+from tightrope.point import OperatingPoint, in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,8 +177,8 @@ def show_points(model: Model, asked: Item) -> None:
     with progress_on_terminal() as progress:
         fresh = fresh_images(asked.images[0])
         for number, point in enumerate(POINTS):
-            progress(point_text(point), number / len(POINTS))
-            rows.append((point_text(point), *measured(model, asked, fresh, point)))
+            progress(in_words(point), number / len(POINTS))
+            rows.append((in_words(point), *measured(model, asked, fresh, point)))
     print_table(
         f"\n{asked.images[0].name}: {asked.messages[-1]['content']} One bundle, "
         f"{len(POINTS)} operating points",
@@ -226,13 +226,3 @@ def fresh_images(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
     image = np.asarray(load_image(path))
     for number in range(256):
         yield altered(image, number)
-
-
-def point_text(point: OperatingPoint) -> str:
-    """ "flashvlm 25%, snapkv 64 slots", or "everything"."""
-    parts = []
-    if point.selector is not None:
-        parts.append(f"{point.selector} {point.keep}")
-    if point.kv_budget is not None:
-        parts.append(f"{point.policy} {point.kv_budget}")
-    return ", ".join(parts) or "everything"

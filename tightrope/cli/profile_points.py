@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tightrope.progress import Progress
     from tightrope.runtime.model import Model
 
-RUNS = 20
-
 
 def measure_task_points(
     model: Model, task: Task, name: str | None, max_tokens: int, progress: Progress
@@ -24,7 +22,7 @@ def measure_task_points(
 
     All are asked the same questions, one a round, scattered over the task.
     """
-    from tightrope.profiles.latency.measure_points import measure_points
+    from tightrope.profiles.latency.measure_points import LEAST_RUNS, measure_points
     from tightrope.profiles.latency.measured import Asked, write_points
     from tightrope.profiles.measure import Request
     from tightrope.profiles.task.task import task_digest
@@ -35,13 +33,13 @@ def measure_task_points(
     qualities = read_qualities(model.bundle)
     quality = next((found for found in qualities if found.key.task == digest), None)
     points = [entry.point for entry in candidates_of(model.bundle.manifest, quality)]
-    step = max(1, len(task.items) // RUNS)
+    step = max(1, len(task.items) // LEAST_RUNS)
     requests = [
         Request(name=item.id, prompt=item.messages, images=item.images, max_tokens=max_tokens)
         for item in task.items[::step]
     ]
     asked = Asked(task_name=name or task.folder.resolve().name, task=digest)
-    record = measure_points(model, requests, points, asked, runs=RUNS, progress=progress)
+    record = measure_points(model, requests, points, asked, progress=progress)
     write_points(model.bundle, record)
     return record
 
@@ -66,7 +64,6 @@ def print_points(bundle: Bundle, record: PointsRecord) -> None:
                 "not measured" if peak is None else mebibytes(peak),
             )
         )
-    print_table(
-        f"\n{RUNS} runs of each point, from end to end", ("point", *columns), rows, numbers=columns
-    )
+    title = f"\n{len(record.points[0].runs)} runs of each point, from end to end"
+    print_table(title, ("point", *columns), rows, numbers=columns)
     print(f"\nwritten to {points_file(bundle, record.key, record.asked)}; energy: not measured")

@@ -12,8 +12,8 @@ from tightrope.paired import mean_score
 from tightrope.point import OperatingPoint, keep_count
 from tightrope.quality_file import MeasuredPoint, Quality
 
-KEEPS = (None, "50%", "25%", "12.5%")
-"""Of visual tokens, where nothing was measured."""
+KEEPS = ("50%", "25%", "12.5%")
+"""Of visual tokens, beside all of them, where nothing was measured."""
 LONGEST_ANSWER = 0.99
 """Share of a task's answers that are no longer than what is counted on."""
 ANSWER_TOKENS = 8
@@ -79,7 +79,7 @@ def assumed_points(manifest: Manifest) -> list[OperatingPoint]:
         selector = next(iter(manifest.selectors), None)
         for resolution in manifest.vision.resolutions if manifest.vision else ():
             available = visual_tokens(tower.layout(resolution))
-            for keep in KEEPS if selector else KEEPS[:1]:
+            for keep in (None, *KEEPS) if selector else (None,):
                 kept = available if keep is None else keep_count(keep, available)
                 method = None if keep is None else selector
                 point = OperatingPoint(selector=method, keep=keep, resolution=resolution)

@@ -206,7 +206,9 @@ class Planner:
             self._all.append(candidate_of(MeasuredPoint(point=point, outcomes=())))
             self._table.forget()
             points.append(point)
-        return np.array([place == points.index(point) for place in range(len(points))])
+        only = np.zeros(len(points), np.bool_)
+        only[points.index(point)] = True
+        return only
 
     def _times(self, asked: Asked) -> tuple[Times, Floats, Floats]:
         """Tabled times, and fitted milliseconds to the first token and in all, [P] each."""

@@ -21,7 +21,7 @@ from tightrope.point import OperatingPoint
 from tightrope.profiles.samples import Samples
 from tightrope.quality_file import point_of
 from tightrope.schemas import versioned
-from tightrope.state import file_slug, state_folder
+from tightrope.state import state_folder, task_stem
 
 FOLDER = "points"
 
@@ -36,7 +36,7 @@ class Asked:
 
     @property
     def stem(self) -> str:
-        return f"{file_slug(self.task_name)[:64] or 'task'}-{self.task[:12]}"
+        return task_stem(self.task_name, self.task)
 
 
 DRAWN = Asked(task_name="drawn requests", task="drawn")

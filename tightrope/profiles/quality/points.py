@@ -11,8 +11,8 @@ from tightrope.inputs.layout import visual_tokens
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.point import OperatingPoint, keep_count
 from tightrope.runtime.baselines import BASELINES
+from tightrope.runtime.candidates import KEEPS
 
-KEEPS = ("50%", "25%", "12.5%")
 MOST_RESOLUTIONS = 4
 MOST_CAPS = 2
 LEAST_CAP = 4
