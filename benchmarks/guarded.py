@@ -94,10 +94,9 @@ def ask(model: tr.Model, item: Item, rng: np.random.Generator) -> Asked:
 
 
 def readable(item: Item, text: str) -> bool:
-    """A number where one is asked for, else any word."""
-    if item.type == "count":
-        return text.strip().isdigit()
-    return bool(text.strip())
+    """A number behind the thought where one is asked for, else any word."""
+    said = text.rpartition("</think>")[2].strip()
+    return said.isdigit() if item.type == "count" else bool(said)
 
 
 def told(rows: Sequence[Asked]) -> dict[str, Any]:
