@@ -201,6 +201,10 @@ WRONG_ENTRIES: dict[str, Edit] = {
     "sha256": lambda m: m["files"]["graphs/weights.data"].pop("sha256"),
     "embeddings.data has 160 bytes, dims say 144": lambda m: m["dims"].update(vocab_size=9),
     "embeddings.data has 160 bytes, dims say 320": lambda m: m.update(embeddings="float32"),
+    "embeddings.data has 160 bytes, dims say 176": lambda m: m["vision"].update(separators=1),
+    "separators is -1": lambda m: m["vision"].update(separators=-1),
+    "image_token_id is .10,., there are 10": lambda m: m["vision"].update(image_token_id=10),
+    "row is .3, 10.": lambda m: m["vision"].update(ids={"row": [3, 10]}),
 }
 
 

@@ -59,10 +59,10 @@ class Workload:
     """Tokens that template and tokenizer give, images as one each."""
     images: tuple[SourceImage, ...] = ()
     resolution: int | None = None
-    visual_tokens: int = 0
-    """Of one image before selection, V."""
-    visual_tokens_kept: int = 0
-    """Of one image after a selection before the language model, K."""
+    visual_tokens: float = 0.0
+    """Of an image before selection, V; the mean where images differ."""
+    visual_tokens_kept: float = 0.0
+    """Of an image after a selection before the language model, K; the mean likewise."""
     selector: str | None = None
     """What selects before the language model; None where nothing does."""
     schedule: str | None = None
@@ -146,6 +146,7 @@ class Selecting:
     """Milliseconds of one method that selects before the language model."""
 
     call_ms: float
+    """Per image: each has a call of its own."""
     square_ms: float
     """Per pair of visual tokens of an image: methods that compare all."""
     pair_ms: float
@@ -153,8 +154,9 @@ class Selecting:
 
     @staticmethod
     def units(work: Workload) -> Units:
-        tokens = float(len(work.images) * work.visual_tokens)
-        return 1.0, tokens * work.visual_tokens, tokens * work.visual_tokens_kept
+        tokens = len(work.images) * work.visual_tokens
+        pairs = tokens * work.visual_tokens, tokens * work.visual_tokens_kept
+        return float(len(work.images)), *pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,9 +129,7 @@ def _resolutions(manifest: Manifest) -> str:
     if vision is None or tower is None:
         return "none: a text model"
 
-    from tightrope.inputs.layout import visual_tokens
-
-    counts = {side: visual_tokens(tower.layout(side)) for side in vision.resolutions}
+    counts = {side: tower.most_tokens(side) for side in vision.resolutions}
     return _listed(f"{side} ({count} tokens)" for side, count in counts.items())
 
 

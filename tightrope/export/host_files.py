@@ -18,7 +18,14 @@ def write_host_files(recipe: Recipe, model: Any, weights: WeightFile, folder: Pa
     """Write them to `folder`."""
     table = model.get_input_embeddings().weight
     name = next(key for key, value in parameters_of(model).items() if value is table)
-    weights.rounded(name).numpy().astype(recipe.precision.storage).tofile(folder / EMBEDDINGS)
+    with (folder / EMBEDDINGS).open("wb") as file:
+        weights.rounded(name).numpy().astype(recipe.precision.storage).tofile(file)
+        if recipe.vision is not None:
+            # What is scaled at run time with all the others must come out as it is.
+            own = recipe.vision.model.separators(model).float().numpy()
+            own = own / recipe.checkpoint.family.embedding_scale
+            own.astype(recipe.precision.storage).tofile(file)
+    np.concatenate(rows).astype(recipe.precision.storage).tofile(folder / EMBEDDINGS)
     recipe.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     if recipe.chat_template is not None:
         (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")

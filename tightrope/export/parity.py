@@ -29,7 +29,7 @@ from tightrope.errors import UnsupportedModel
 from tightrope.export.checkpoint import parameters_of
 from tightrope.export.gguf import oracle
 from tightrope.export.gguf.model import GgufModel
-from tightrope.export.recipe import Recipe
+from tightrope.export.recipe import Recipe, Vision
 from tightrope.export.weights import WeightFile
 from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.layout import ImageTokens, Stream, assemble, visual_tokens
@@ -108,40 +108,59 @@ def _prompts(
     recipe: Recipe, model: Any, folder: Path, token_ids: list[int], rng: np.random.Generator
 ) -> tuple[_Prompt, torch.Tensor]:
     """The prompt of the bundle in `folder`, and Hugging Face's embeddings of it, [1,S,E]."""
+    vision = recipe.vision
     embed = Embeddings(
         folder / EMBEDDINGS,
         recipe.precision.storage,
         recipe.dims,
         recipe.checkpoint.family.embedding_scale,
+        0 if vision is None else vision.info.separators,
     )
-    table = model.get_input_embeddings()
+    table, known = model.get_input_embeddings(), recipe.dims.vocab_size
+    own = None if vision is None else vision.model.separators(model)
 
     def reference(ids: Sequence[int]) -> Floats:
-        rows: Floats = table(torch.tensor(list(ids))).float().numpy()
-        return rows
+        rows = [
+            table(torch.tensor(token)) if own is None or token < known else own[token - known]
+            for token in ids
+        ]
+        embeds: Floats = torch.stack(rows).float().numpy()
+        return embeds
 
-    vision = recipe.vision
     if vision is None:
         stream = assemble(token_ids, None, (), embed)
         theirs = assemble(token_ids, None, (), reference)
     else:
-        side, marker = vision.info.resolutions[0], vision.info.image_token_id
+        ours, wanted = _seen(recipe, vision, model, folder, rng)
+        marker = vision.info.image_token_id
         token_ids = [token for token in token_ids if token != marker]
         token_ids.insert(_IMAGE_AT, marker)
-        picture = PIL.Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
-        tables = vision.model.tables(model, vision.info)
-        inputs = vision.host.prepare(recipe.preprocessor, tables)([picture], side)
-        graph = session(folder / GraphName("host", "vision").file)
-        (seen,) = graph.run([VISUAL_EMBEDS], inputs)
-        model.set_attn_implementation("eager")
-        with torch.no_grad():
-            expected = vision.model.reference_embeds(model, inputs).float().numpy()
-        layout = vision.host.layout(side)
-        index = np.arange(visual_tokens(layout))
-        ours, wanted = ((ImageTokens(layout, index, embeds[0]),) for embeds in (seen, expected))
-        stream = assemble(token_ids, marker, ours, embed)
-        theirs = assemble(token_ids, marker, wanted, reference)
+        stream = assemble(token_ids, marker, [ours], embed)
+        theirs = assemble(token_ids, marker, [wanted], reference)
     return _Prompt(stream, embed), torch.from_numpy(theirs.embeds)[None]
+
+
+def _seen(
+    recipe: Recipe, vision: Vision, model: Any, folder: Path, rng: np.random.Generator
+) -> tuple[ImageTokens, ImageTokens]:
+    """One picture as graph vision sees it, and as Hugging Face's tower does."""
+    resolution = vision.info.resolutions[0]
+    width, height = size = vision.host.trial_size(resolution)
+    picture = PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+    tables = vision.model.tables(model, vision.info)
+    inputs = vision.host.prepare(recipe.preprocessor, tables)(picture, resolution)
+    graph = session(folder / GraphName("host", "vision").file)
+    (seen,) = graph.run([VISUAL_EMBEDS], inputs)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = vision.model.reference_embeds(model, inputs).float().numpy()
+    layout = vision.host.layout(size, resolution)
+    index = np.arange(visual_tokens(layout))
+    ours, wanted = (
+        vision.host.tokens({VISUAL_EMBEDS: embeds}, size, resolution)[VISUAL_EMBEDS][0]
+        for embeds in (seen, expected)
+    )
+    return ImageTokens(layout, index, ours), ImageTokens(layout, index, wanted)
 
 
 def _logits(model: Any, token_ids: Array) -> Floats:

@@ -16,11 +16,10 @@ from tightrope.export.config import PRECISIONS, ExportConfig, Precision
 from tightrope.export.families.tower import TowerModel
 from tightrope.export.schedules import SCHEDULES
 from tightrope.export.selectors import SELECTORS
-from tightrope.inputs.layout import visual_tokens
 from tightrope.inputs.prepare import Tower, VisionInfo, create_tower
 from tightrope.interface.tensors import Dims
 
-_QUESTION_TOKENS = 128
+_QUESTION_TOKENS, _LONG_CHUNK = 128, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         schedules=_schedules(checkpoint, config, dims),
         preprocessor=_preprocessor(checkpoint),
         chat_template=_chat_template(checkpoint, tokenizer, config.template),
-        prefill_chunk=config.prefill_chunk or _prefill_chunk(vision),
+        prefill_chunk=config.prefill_chunk or _prefill_chunk(vision, bool(config.schedules)),
     )
 
 
@@ -195,10 +194,12 @@ def _refuse_for_text(checkpoint: Checkpoint, asked: object, why: str) -> None:
         raise UnsupportedModel(f"{checkpoint.name} is a text model: it {why}")
 
 
-def _prefill_chunk(vision: Vision | None) -> int:
+def _prefill_chunk(vision: Vision | None, scheduled: bool) -> int:
+    """scheduled: whether the bundle selects inside the language model."""
     if vision is None:
         return 512
-    # Selection inside the model needs an image and its question in one call.
-    layouts = (vision.host.layout(side) for side in vision.info.resolutions)
-    most = max(map(visual_tokens, layouts)) + _QUESTION_TOKENS
-    return max(512, -(-most // 64) * 64)
+    most = max(map(vision.host.most_tokens, vision.info.resolutions)) + _QUESTION_TOKENS
+    whole = max(512, -(-most // 64) * 64)
+    # Selection inside the model needs an image and its question in one call; else a call of many
+    # tiles would only take memory, which grows with the square of its tokens.
+    return whole if scheduled else min(whole, _LONG_CHUNK)

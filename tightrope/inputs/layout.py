@@ -36,6 +36,8 @@ class Visual:
 
 
 Run = Text | Visual
+Size = tuple[int, int]
+"""Width and height in pixels."""
 ImageLayout = tuple[Run, ...]
 """What one image puts in the place of its placeholder."""
 

@@ -73,7 +73,7 @@ def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options
     demand, steps = counted.demand, counted.work.completion_tokens
     return Count(
         prompt_tokens=demand.unpruned,
-        visual_tokens=len(images) * demand.available,
+        visual_tokens=sum(demand.available),
         visual_tokens_kept=_last_layer(demand),
         completion_tokens=steps,
         occupied_slots=counted.occupied_slots,

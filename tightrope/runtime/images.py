@@ -12,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
@@ -29,6 +30,8 @@ MAX_MEGAPIXELS = 64
 Read = TypeVar("Read")
 Reader = Callable[[PIL.Image.Image, str, int], Read]
 """From an opened image, its name, and the bytes that it is encoded in: 0 for pixels."""
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Values of EXIF orientation by which an image is turned by a quarter."""
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 
@@ -54,7 +57,7 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
 
 
 def image_header(source: ImageSource) -> SourceImage:
-    """Format and size of an image of `load_image`, of which nothing is decoded.
+    """Format and upright size of an image of `load_image`, of which nothing is decoded.
 
     Raises InputError as it does, but for damage behind the header.
     """
@@ -139,10 +142,16 @@ def _check_header(image: PIL.Image.Image, name: str) -> None:
 
 def _header(image: PIL.Image.Image, name: str, num_bytes: int) -> SourceImage:
     _check_header(image, name)
+    width, height = image.size
+    # A PNG's would be looked for behind its pixels.
+    if image.format != "PNG" or "exif" in image.info:
+        with _damaged(name):
+            if image.getexif().get(PIL.ExifTags.Base.Orientation) in _ON_ITS_SIDE:
+                width, height = height, width
     # An MPO is a JPEG with another behind it.
     kind = "JPEG" if image.format == "MPO" else image.format
     return SourceImage(
-        format=kind or "array", width=image.width, height=image.height, encoded_bytes=num_bytes
+        format=kind or "array", width=width, height=height, encoded_bytes=num_bytes
     )
 
 

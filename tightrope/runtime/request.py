@@ -181,11 +181,11 @@ class Request:
             for token in self._token_ids
         ]
 
-    def _prepare(self) -> Prepared | None:
+    def _prepare(self) -> Prepared:
         """The tower's inputs of images that neither it nor the conversation has seen."""
         vision, resolution = self._loaded.vision, self._settings.resolution
         if vision is None or resolution is None:
-            return None
+            return {}
         known = {key[0] for key in self._conversation.keys if isinstance(key, tuple)}
         new = [image for image in self._images if image.digest not in known]
         with self._watch("image_ms"), self._watch("preprocess_ms"):
@@ -199,7 +199,7 @@ class Request:
         cached = conversation.next_ordinal
         ids = self._token_ids[known:]
         earlier = sum(isinstance(key, tuple) for key in conversation.keys)
-        self._check_fits(len(ids), len(self._images) - earlier, settings)
+        self._check_fits(len(ids), earlier, settings)
         images = self._see(earlier, ids, settings)
         stream = self._assemble(ids, images, cached)
         inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
@@ -221,9 +221,10 @@ class Request:
             visual_tokens_kept=min(inside, len(stream.visual)),
         )
 
-    def _check_fits(self, num_ids: int, num_images: int, settings: Settings) -> None:
+    def _check_fits(self, num_ids: int, earlier: int, settings: Settings) -> None:
         """Raises InputError before the tower runs where the slots cannot hold the prompt."""
-        demand = demand_of(self._loaded, num_ids, num_images, settings)
+        sizes = [image.size for image in self._images[earlier:]]
+        demand = demand_of(self._loaded, num_ids, sizes, settings)
         self._conversation.check_fits(demand.length, demand.visual, demand.inside, settings)
 
     def _see(self, earlier: int, ids: list[int], settings: Settings) -> list[ImageTokens]:
@@ -236,10 +237,10 @@ class Request:
             placeholder = self._loaded.language.placeholder
             return self._loaded.embeddings([token for token in ids if token != placeholder])
 
-        tokens = vision.see(images, self._prepared, settings.resolution, self._watch)
+        seen = vision.see(images, self._prepared, settings.resolution, self._watch)
         selecting = settings.link("tower") is not None
         with self._watch("select_ms") if selecting else contextlib.nullcontext():
-            return vision.select(tokens, settings, text_embeds, self._options.seed)
+            return vision.select(images, seen, settings, text_embeds, self._options.seed)
 
     def _assemble(self, ids: list[int], images: list[ImageTokens], start: int) -> Stream:
         language = self._loaded.language
@@ -275,13 +276,12 @@ class Request:
 
     def _learn(self, timings: Timings, completion_tokens: int) -> None:
         """Tell the planner what it took."""
-        new = () if self._prepared is None else self._prepared.digests
         if self._planned is not None:
             self._planned.finish(
                 self._settings,
                 timings,
                 len(self._token_ids),
-                [image.digest in new for image in self._images],
+                [image.digest in self._prepared for image in self._images],
                 completion_tokens,
             )
 

@@ -11,7 +11,6 @@ from tightrope.arrays import Floats, Indices
 from tightrope.bundle import Manifest
 from tightrope.checks import check_type, shown
 from tightrope.errors import InputError
-from tightrope.inputs.layout import visual_tokens
 from tightrope.plugins.slot_attention.policies import DEFAULT_POLICY, find_policy, unbudgeted
 from tightrope.point import Link, OperatingPoint, Place, keep_count
 from tightrope.runtime.baselines import BASELINES, Baselines
@@ -30,6 +29,8 @@ class Settings:
     policy: Floats
     """[L,8]"""
     resolution: int | None
+    most_tokens: int = 0
+    """Visual tokens of the largest image at this resolution."""
     links: tuple[Link, ...] = ()
     """The selector's chain, in the order in which it acts."""
 
@@ -40,7 +41,9 @@ class Settings:
     def kept(self, place: Place, available: int, entered: int) -> int:
         """Tokens of an image of `available` that are left at `place`, of those that `entered`."""
         link = self.link(place)
-        return entered if link is None else min(entered, keep_count(link.keep, available))
+        if link is None:
+            return entered
+        return min(entered, keep_count(link.keep, available, self.most_tokens))
 
 
 def resolve(
@@ -55,10 +58,11 @@ def resolve(
     check_type("point", point, OperatingPoint, "an OperatingPoint, or None")
     resolution = _resolution(point.resolution, manifest)
     links = _links(point, manifest, baselines)
+    most_tokens = 0
     if resolution is not None and (tower := manifest.tower) is not None:
-        available = visual_tokens(tower.layout(resolution))
+        most_tokens = tower.most_tokens(resolution)
         for link in links:
-            keep_count(link.keep, available)
+            keep_count(link.keep, most_tokens)
     chosen, kv_budget = replace(point, resolution=resolution), _kv_budget(point, manifest)
     policy = unbudgeted(len(kv_budget))
     if point.kv_budget is not None:
@@ -72,6 +76,7 @@ def resolve(
         evicts=point.kv_budget is not None,
         policy=policy,
         resolution=resolution,
+        most_tokens=most_tokens,
         links=links,
     )
 

@@ -41,7 +41,8 @@ def work_of(
 
     num_ids: of the prompt, images as one each. Raises InputError where the slots cannot hold it.
     """
-    demand = demand_of(loaded, num_ids, len(images), settings)
+    sizes = [(image.width, image.height) for image in images]
+    demand = demand_of(loaded, num_ids, sizes, settings)
     conversation = Conversation(loaded)
     seen = conversation.check_fits(demand.length, demand.visual, demand.inside, settings)
     slots = _empty_slots(loaded)
@@ -55,9 +56,9 @@ def work_of(
             text_tokens=num_ids,
             images=tuple(images),
             resolution=settings.resolution if images else None,
-            visual_tokens=demand.available,
-            visual_tokens_kept=demand.kept,
-            selector=tower.method if tower and demand.kept < demand.available else None,
+            visual_tokens=_mean(demand.available),
+            visual_tokens_kept=_mean(demand.kept),
+            selector=tower.method if tower and demand.kept != demand.available else None,
             schedule=inside.method if inside and demand.inside < demand.visual else None,
             prefill=calls,
             context=context,
@@ -69,6 +70,10 @@ def work_of(
         occupied_slots=int(slots.occupied.max()),
         slot_bytes=int(small.nbytes * slots.capacity.sum() / small.capacity.sum()),
     )
+
+
+def _mean(counts: Sequence[int]) -> float:
+    return sum(counts) / max(1, len(counts))
 
 
 def _empty_slots(loaded: Loaded) -> Slots:

@@ -97,6 +97,9 @@ class Llava:
             found[str(side)] = table.detach().float().numpy()
         return found
 
+    def separators(self, model: Any) -> torch.Tensor:
+        return torch.empty(0, model.config.text_config.hidden_size)
+
     def reference_embeds(self, model: Any, inputs: Mapping[str, Array]) -> torch.Tensor:
         pixels = torch.from_numpy(inputs[PIXEL_VALUES])
         native = model.config.vision_config.image_size

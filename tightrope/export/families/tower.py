@@ -43,8 +43,11 @@ class TowerModel(Protocol):
     def tables(self, model: Any, info: VisionInfo) -> dict[str, Floats]:
         """Arrays for positions.npz, from which the numpy half makes inputs."""
 
+    def separators(self, model: Any) -> torch.Tensor:
+        """Embeddings [n,E] that the host puts between visual tokens, n as `info` says."""
+
     def reference_embeds(self, model: Any, inputs: Mapping[str, Array]) -> torch.Tensor:
-        """What Hugging Face's model makes of the graph's inputs: [I,V,E]."""
+        """What Hugging Face's model makes of the inputs of one image: [I,V,E], as the graph gives it."""
 
     def preprocessor(
         self, config: Any, folder: Path, stored: Mapping[str, Any]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tightrope.inputs.prepare.clip import ClipTower
 from tightrope.inputs.prepare.tower import Prepare, Tower
 from tightrope.inputs.vision import VisionInfo
 
-TOWERS: dict[str, Callable[[VisionInfo], Tower]] = {"clip": ClipTower}
+TOWERS: dict[str, Callable[[VisionInfo], Tower]] = {
+    "clip": ClipTower,
+    "siglip": partial(ClipTower, leading=0),
+}
 
 
 def create_tower(info: VisionInfo) -> Tower:
