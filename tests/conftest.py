@@ -26,6 +26,11 @@ SMOLLM2 = HERE.parent / "models" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 TEXT = {"prefill_chunk": 32}
 PICTURES = {"schedules": ("fastv",), "resolutions": (56, 84, 28)}
+GRIDS = {
+    "qwen2_5_vl": {"schedules": ("fastv",), "resolutions": (72, 96, 48)},
+    "qwen3_vl": {"schedules": ("fastv",), "resolutions": (96, 128, 64)},
+}
+"""Budgets of 36, 64 and 16 visual tokens."""
 EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"precision": "fp32", **TEXT}),
     "llama-fp16": ("llama", {"precision": "fp16", **TEXT}),
@@ -33,6 +38,8 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"precision": "fp32", **TEXT}),
     "llava": ("llava", {"precision": "fp32", **PICTURES}),
     "llava-fp16": ("llava", {"precision": "fp16", **PICTURES}),
+    "qwen2_5_vl": ("qwen2_5_vl", {"precision": "fp32", **GRIDS["qwen2_5_vl"]}),
+    "qwen3_vl": ("qwen3_vl", {"precision": "fp32", **GRIDS["qwen3_vl"]}),
     "reference": ("reference", {"precision": "fp32", "schedules": ("fastv",)}),
     "smollm2": ("smollm2", {"precision": "fp16"}),
 }
@@ -110,7 +117,7 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
         file = checkpoint(name)
         gguf = {"gguf_file": file.name} if file.is_file() else {}
         folder = file.parent if gguf else file
-        see = name in ("llava", "reference")
+        see = name in ("llava", "reference", *GRIDS)
         auto = (
             transformers.AutoModelForImageTextToText if see else transformers.AutoModelForCausalLM
         )

@@ -198,7 +198,7 @@ def _check_values(manifest: Manifest) -> None:
     """Raises ValueError for what no export writes and what would size an allocation."""
     sizes = {**asdict(manifest.dims), "slots": manifest.slots, "chunk": manifest.prefill_chunk}
     for name, number in sizes.items():
-        if number < 1:
+        if number < (0 if name == "deepstack" else 1):
             raise ValueError(f"{name} is {number}")
     _ = manifest.tower  # which checks its sizes
     if manifest.vision is not None:

@@ -321,7 +321,7 @@ def test_a_schedule_deeper_than_the_model_is_refused(
 def test_a_selector_that_the_tower_cannot_feed_names_the_others(
     checkpoint: Find, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llava.Llava, "signals", ("tower_states",))
+    monkeypatch.setattr(llava.Llava, "signals", lambda *_: ("tower_states",))
     said = "visionzip needs cls_attention, tower_keys, which this tower .* feed: divprune"
     config = ExportConfig(selectors=("visionzip",))
     assert_refused(checkpoint("llava"), output, UnsupportedModel, said, config)

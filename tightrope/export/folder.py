@@ -41,6 +41,10 @@ _MOST = {
 }  # fmt: skip
 """Of what a model's size follows from; far beyond any that fits a board."""
 LENGTH_DEPENDENT = ("dynamic", "longrope")
+_INTERLEAVED = {"qwen2_5_vl": False, "qwen3_vl": True}
+"""Models with M-RoPE, and whether the frequencies of its axes take turns."""
+_SECTIONED = ("mrope", "axial")
+"""What such models call the default, in the language model and in the tower."""
 _HARMLESS_ROPE = (Harmless("finetuned", "finetuned is a remark"),)
 
 
@@ -51,12 +55,13 @@ def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
     own, and rotary positions that transformers would not compute as the file says.
     """
     found = []
+    interleaved = _INTERLEAVED.get(str(config.get("model_type")))
     for part in (config, config.get("text_config") or {}, config.get("vision_config") or {}):
         if isinstance(part, dict):
             _check_sizes(part)
             _refuse_quantised(part)
             refuse_code("config.json", part)
-            found += _check_rope(part)
+            found += _check_rope(part, interleaved)
     return found
 
 
@@ -90,7 +95,8 @@ def refuse_code(file: str, content: dict[str, Any]) -> None:
         )
 
 
-def _check_rope(config: dict[str, Any]) -> list[WithoutEffect]:
+def _check_rope(config: dict[str, Any], interleaved: bool | None) -> list[WithoutEffect]:
+    """interleaved: of M-RoPE; None for a model whose positions have one axis."""
     found = []
     for key in ("rope_scaling", "rope_parameters"):
         values = config.get(key)
@@ -98,6 +104,11 @@ def _check_rope(config: dict[str, Any]) -> list[WithoutEffect]:
             continue
         account = Account(f"keys of {key}", values, _HARMLESS_ROPE)
         kinds = [account.take(name) for name in ("rope_type", "type")]
+        if interleaved is not None:
+            account.take("mrope_section")
+            if account.take("mrope_interleaved", interleaved) is not interleaved:
+                raise UnsupportedModel(f"{key} has another mrope_interleaved than {interleaved}")
+            kinds = ["default" if kind in _SECTIONED else kind for kind in kinds]
         kind = next((kind for kind in kinds if kind is not None), "default")
         if None not in kinds and kinds[0] != kinds[1]:
             raise UnsupportedModel(f"{key} has rope_type {kinds[0]!r} and type {kinds[1]!r}")

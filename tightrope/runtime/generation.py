@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tightrope.arrays import Floats, Indices
-from tightrope.interface.calls import Call
+from tightrope.inputs.positions import following
+from tightrope.interface.calls import Call, no_levels
 from tightrope.runtime.answer import FinishReason, Stop
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.controls import Control, Draft, Force, State
@@ -113,6 +114,7 @@ class Generation:
         self._ordinal, self._delta = start.ordinal, start.rope_delta
         self._one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
         self._most = settings.kv_budget.max(1)
+        self._levels = no_levels(slots.dims, len(rows), 1)
         # Both are counted down, not looked up a token.
         self._room = sys.maxsize if settings.evicts else slots.room(settings.kv_budget)
         self._allocated = 0
@@ -199,9 +201,10 @@ class Generation:
         call = Call(
             self._embed(self._tokens)[:, None],
             ordinal,
-            ordinal.astype(np.int64) + self._delta,
+            following(ordinal, self._delta, self._slots.dims.rope_axes),
             self._settings.kv_budget,
             self._settings.policy,
+            deepstack=self._levels,
         )
         self._logits, update = self._backend.decode(self._slots, call)
         self._slots.commit(update)

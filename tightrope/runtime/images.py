@@ -21,7 +21,7 @@ from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
 from tightrope.latency import SourceImage
-from tightrope.runtime.options import ImageSource
+from tightrope.runtime.options import Frame, ImageSource
 
 _ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
@@ -66,6 +66,8 @@ def image_header(source: ImageSource) -> SourceImage:
 
 def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     """What `reader` says of the opened image."""
+    if isinstance(source, Frame):
+        source = source.source
     if isinstance(source, np.ndarray):
         return reader(_from_array(source), "the array", 0)
     if isinstance(source, PIL.Image.Image):
@@ -150,9 +152,7 @@ def _header(image: PIL.Image.Image, name: str, num_bytes: int) -> SourceImage:
                 width, height = height, width
     # An MPO is a JPEG with another behind it.
     kind = "JPEG" if image.format == "MPO" else image.format
-    return SourceImage(
-        format=kind or "array", width=width, height=height, encoded_bytes=num_bytes
-    )
+    return SourceImage(format=kind or "array", width=width, height=height, encoded_bytes=num_bytes)
 
 
 def _decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Image:

@@ -5,11 +5,12 @@ A text family is an entry here; one that sees has the torch half of its tower in
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tightrope.errors import UnsupportedModel
-from tightrope.export.families import llava
+from tightrope.export.families import llava, qwen_vl
 from tightrope.export.families.tower import TowerModel
 
 
@@ -24,6 +25,11 @@ class Family:
     embedding_scale: float = 1.0
     """By which token embeddings are multiplied before the first layer."""
     tower: TowerModel | None = None
+    decoder: str | None = None
+    """Type of a language model that only this family has; None: it is one of the text families."""
+    reference_inputs: Callable[[Any, Mapping[str, Any], Any], dict[str, Any]] | None = None
+    """What Hugging Face's model is called with for ids [1,S] around one image, given the tower's
+    inputs for it; None: embeddings say everything."""
 
 
 FAMILIES = {
@@ -32,6 +38,20 @@ FAMILIES = {
         Family(model_type="llama"),
         Family(model_type="qwen2"),
         Family(model_type="llava", tower=llava.MODEL),
+        Family(
+            model_type="qwen2_5_vl",
+            decoder="qwen2_5_vl_text",
+            positions="mrope",
+            tower=qwen_vl.MODEL,
+            reference_inputs=qwen_vl.reference_inputs,
+        ),
+        Family(
+            model_type="qwen3_vl",
+            decoder="qwen3_vl_text",
+            positions="mrope",
+            tower=qwen_vl.MODEL,
+            reference_inputs=qwen_vl.reference_inputs,
+        ),
     )
 }
 
@@ -51,11 +71,14 @@ def find_family(config: Any) -> Family:
     text = config.get_text_config()
     if family.tower is not None:
         inner = FAMILIES.get(text.model_type)
-        if inner is None or inner.tower is not None:
-            known = ", ".join(name for name, entry in FAMILIES.items() if entry.tower is None)
+        fits = inner is not None and inner.tower is None
+        known = [name for name, entry in FAMILIES.items() if entry.tower is None]
+        if family.decoder is not None:
+            fits, known = family.decoder == text.model_type, [family.decoder]
+        if not fits:
             raise UnsupportedModel(
                 f"the {family.model_type} model has a language model of type "
-                f"{text.model_type!r}; exporters exist for: {known}"
+                f"{text.model_type!r}; exporters exist for: {', '.join(known)}"
             )
         family.tower.check(config)
     return family

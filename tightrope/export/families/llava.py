@@ -21,7 +21,8 @@ from tightrope.interface.tensors import CLS_ATTENTION, TOWER_KEYS, TOWER_STATES
 class Llava:
     """The tower of `LlavaForConditionalGeneration`, a `clip_vision_model`."""
 
-    signals = (CLS_ATTENTION, TOWER_KEYS, TOWER_STATES)
+    def signals(self, config: Any) -> tuple[str, ...]:
+        return CLS_ATTENTION, TOWER_KEYS, TOWER_STATES
 
     def check(self, config: Any) -> None:
         tower = config.vision_config.model_type
@@ -46,7 +47,13 @@ class Llava:
             )
 
     def info(
-        self, config: Any, resolutions: Sequence[int] | None, signals: Sequence[str], token: str
+        self,
+        config: Any,
+        resolutions: Sequence[int] | None,
+        signals: Sequence[str],
+        token: str,
+        preprocessor: Mapping[str, Any],
+        tokenizer: Any,
     ) -> VisionInfo:
         vision = config.vision_config
         own = vision.image_size

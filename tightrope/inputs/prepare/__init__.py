@@ -6,12 +6,14 @@ from collections.abc import Callable
 from functools import partial
 
 from tightrope.inputs.prepare.clip import ClipTower
+from tightrope.inputs.prepare.qwen_vl import QwenTower
 from tightrope.inputs.prepare.tower import Prepare, Tower
 from tightrope.inputs.vision import VisionInfo
 
 TOWERS: dict[str, Callable[[VisionInfo], Tower]] = {
     "clip": ClipTower,
     "siglip": partial(ClipTower, leading=0),
+    "qwen_vl": QwenTower,
 }
 
 

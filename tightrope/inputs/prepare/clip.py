@@ -1,4 +1,4 @@
-"""A CLIP or SigLIP tower over square images: positions learned by resolution, CLS before the patches.
+"""A CLIP or SigLIP tower over square images: positions learned by resolution, CLS before patches.
 
 SigLIP has no CLS; that is all in which the two differ here.
 """
@@ -80,9 +80,7 @@ class ClipTower:
         """All patches in raster order, whatever the image's size."""
         return (Visual(self.most_tokens(resolution)),)
 
-    def tokens(
-        self, outputs: Mapping[str, Array], size: Size, resolution: int
-    ) -> dict[str, Array]:
+    def tokens(self, outputs: Mapping[str, Array], size: Size, resolution: int) -> dict[str, Array]:
         """As they are."""
         return dict(outputs)
 
