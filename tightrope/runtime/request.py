@@ -24,6 +24,7 @@ from tightrope.runtime.controls import (
 )
 from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.demand import demand_of
+from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import check_list
@@ -68,7 +69,8 @@ class Request:
         check_list(images)
         self.cancel = Cancel()
         self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
-        self._prompt, self._conversation = prompt, conversation or Conversation(loaded)
+        self._prompt, self._sources = prompt, images
+        self._conversation = conversation or Conversation(loaded)
         sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
         self._choose = choose or sampler
         self._planned: Planned | None = None
@@ -109,8 +111,8 @@ class Request:
     def _write(self) -> None:
         """The prompt, in which the point may say whether to think, and what the tower reads."""
         cap = self._settings.point.thinking_tokens
-        self._token_ids = self._loaded.language.token_ids(
-            self._prompt, len(self._images), self._options.thinking, cap
+        self._token_ids = prompt_ids(
+            self._loaded.language, self._prompt, self._sources, self._options.thinking, cap
         )
         self._rows = [self._row() for _ in range(self._options.n)]
         self._keys = self._remembered_as()
@@ -177,8 +179,7 @@ class Request:
             return list(self._token_ids)
         how = (self._settings.resolution, *self._settings.links)
         return [
-            (next(images).digest, *how) if token == placeholder else token
-            for token in self._token_ids
+            next(images).key(how) if token == placeholder else token for token in self._token_ids
         ]
 
     def _prepare(self) -> Prepared:
