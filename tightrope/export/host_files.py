@@ -25,7 +25,6 @@ def write_host_files(recipe: Recipe, model: Any, weights: WeightFile, folder: Pa
             own = recipe.vision.model.separators(model).float().numpy()
             own = own / recipe.checkpoint.family.embedding_scale
             own.astype(recipe.precision.storage).tofile(file)
-    np.concatenate(rows).astype(recipe.precision.storage).tofile(folder / EMBEDDINGS)
     recipe.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     if recipe.chat_template is not None:
         (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")

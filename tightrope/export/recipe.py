@@ -68,7 +68,8 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
     dims = _dims(checkpoint.config)
     tokenizer = checkpoint.tokenizer()
     selectors = _selectors(checkpoint, config)
-    vision = _vision(checkpoint, config, selectors, tokenizer)
+    preprocessor = _preprocessor(checkpoint)
+    vision = _vision(checkpoint, config, selectors, tokenizer, preprocessor)
     return Recipe(
         checkpoint=checkpoint,
         config=config,
@@ -78,7 +79,7 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         vision=vision,
         selectors=selectors,
         schedules=_schedules(checkpoint, config, dims),
-        preprocessor=_preprocessor(checkpoint),
+        preprocessor=preprocessor,
         chat_template=_chat_template(checkpoint, tokenizer, config.template),
         prefill_chunk=config.prefill_chunk or _prefill_chunk(vision, bool(config.schedules)),
     )
@@ -102,7 +103,7 @@ def _selectors(checkpoint: Checkpoint, config: ExportConfig) -> tuple[str, ...]:
     if checkpoint.family.tower is None:
         _refuse_for_text(checkpoint, config.selectors, "has no visual tokens to select")
         return ()
-    available = checkpoint.family.tower.signals
+    available = checkpoint.family.tower.signals(checkpoint.config)
     feedable = tuple(
         name for name, entry in SELECTORS.items() if set(entry.signals) <= set(available)
     )
@@ -141,14 +142,19 @@ def _schedules(
 
 
 def _vision(
-    checkpoint: Checkpoint, config: ExportConfig, selectors: tuple[str, ...], tokenizer: Any
+    checkpoint: Checkpoint,
+    config: ExportConfig,
+    selectors: tuple[str, ...],
+    tokenizer: Any,
+    preprocessor: dict[str, Any],
 ) -> Vision | None:
     model = checkpoint.family.tower
     if model is None:
         _refuse_for_text(checkpoint, config.resolutions, "sees no images")
         return None
     needed = {signal for name in selectors for signal in SELECTORS[name].signals}
-    signals = [signal for signal in model.signals if signal in needed]
+    available = model.signals(checkpoint.config)
+    signals = [signal for signal in available if signal in needed]
     placeholder = checkpoint.config.image_token_id
     token = tokenizer.convert_ids_to_tokens(placeholder)
     if not isinstance(token, str):
@@ -156,7 +162,9 @@ def _vision(
             f"image_token_id is {placeholder}, which is none of the tokenizer's {len(tokenizer)} "
             "tokens: config.json and tokenizer.json do not belong together"
         )
-    info = model.info(checkpoint.config, config.resolutions, signals, token)
+    info = model.info(
+        checkpoint.config, config.resolutions, signals, token, preprocessor, tokenizer
+    )
     return Vision(info, model, create_tower(info))
 
 

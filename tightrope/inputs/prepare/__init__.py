@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from tightrope.inputs.prepare.anyres import AnyresTower
 from tightrope.inputs.prepare.clip import ClipTower
+from tightrope.inputs.prepare.idefics import IdeficsTower
+from tightrope.inputs.prepare.internvl import InternvlTower
 from tightrope.inputs.prepare.tower import Prepare, Tower
 from tightrope.inputs.vision import VisionInfo
 
 TOWERS: dict[str, Callable[[VisionInfo], Tower]] = {
     "clip": ClipTower,
     "siglip": partial(ClipTower, leading=0),
+    "anyres": AnyresTower,
+    "idefics": IdeficsTower,
+    "internvl": InternvlTower,
 }
 
 

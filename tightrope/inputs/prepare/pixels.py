@@ -25,6 +25,7 @@ import PIL.Image
 from tightrope.arrays import Floats, Pixels
 from tightrope.checks import shown
 from tightrope.errors import BundleError, InputError
+from tightrope.inputs.layout import Size
 
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest: beyond it, scaling the short side up would need gigabytes."""
@@ -94,7 +95,7 @@ class SquarePixels:
             edges = {key: round(px * resolution / self.own_side) for key, px in self._size.items()}
             dimensions = _dimensions(image.size, edges)
             if min(dimensions) < 1:
-                raise _too_thin(given, "nothing would be left of it")
+                raise too_thin(given, "nothing would be left of it")
             _check_area(given, dimensions)
             image = image.resize(dimensions, resample=self._resample)
         pixels: Pixels = np.asarray(image)
@@ -113,7 +114,7 @@ def _padded(image: PIL.Image.Image, background: tuple[int, ...]) -> PIL.Image.Im
     side = max(image.size)
     if image.width == image.height:
         return image
-    _check_aspect(image.size)
+    check_aspect(image.size)
     _check_area(image.size, (side, side))
     square = PIL.Image.new("RGB", (side, side), background)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -124,7 +125,7 @@ def _dimensions(given: tuple[int, int], edges: Mapping[str, int]) -> tuple[int, 
     """(width, height) after resizing; lengths are cut, not rounded, as HF does."""
     if "height" in edges:
         return edges["width"], edges["height"]
-    _check_aspect(given)
+    check_aspect(given)
     width, height = given
     if "max_height" in edges:
         scale = min(edges["max_height"] / height, edges["max_width"] / width)
@@ -142,9 +143,10 @@ def _dimensions(given: tuple[int, int], edges: Mapping[str, int]) -> tuple[int, 
     return int(exact * width / height), shortest
 
 
-def _check_aspect(given: tuple[int, int]) -> None:
+def check_aspect(given: Size) -> None:
+    """Raises InputError for an image too long and thin to be scaled or cut."""
     if max(given) > MAX_ASPECT_RATIO * min(given):
-        raise _too_thin(given, f"one side may be at most {MAX_ASPECT_RATIO} times the other")
+        raise too_thin(given, f"one side may be at most {MAX_ASPECT_RATIO} times the other")
 
 
 def _check_area(given: tuple[int, int], becomes: tuple[int, int]) -> None:
@@ -155,7 +157,8 @@ def _check_area(given: tuple[int, int], becomes: tuple[int, int]) -> None:
         )
 
 
-def _too_thin(given: tuple[int, int], why: str) -> InputError:
+def too_thin(given: Size, why: str) -> InputError:
+    """For an image whose sides are too far apart."""
     return InputError(f"an image has {given[0]} x {given[1]} pixels; {why}: cut it into pieces")
 
 

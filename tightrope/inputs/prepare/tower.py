@@ -58,9 +58,7 @@ class Tower(Protocol):
         size: as it came, upright. Raises InputError for one that this tower does not take.
         """
 
-    def tokens(
-        self, outputs: Mapping[str, Array], size: Size, resolution: int
-    ) -> dict[str, Array]:
+    def tokens(self, outputs: Mapping[str, Array], size: Size, resolution: int) -> dict[str, Array]:
         """What graph vision gave for one image, by name, as that image's visual tokens in order.
 
         Every axis I is 1 afterwards, every V that of the image's layout.
