@@ -42,6 +42,14 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_vl": ("qwen3_vl", {"precision": "fp32", **GRIDS["qwen3_vl"]}),
     "reference": ("reference", {"precision": "fp32", "schedules": ("fastv",)}),
     "smollm2": ("smollm2", {"precision": "fp16"}),
+    "llava-siglip": ("llava-siglip", {"precision": "fp32", "resolutions": (30, 42), **TEXT}),
+    "llava-next": ("llava-next", {"precision": "fp32", "resolutions": (84, 56, 28), **TEXT}),
+    "llava-onevision": ("llava-onevision", {"precision": "fp32", "prefill_chunk": 100}),
+    "smolvlm": (
+        "smolvlm",
+        {"precision": "fp32", "schedules": ("fastv",), "resolutions": (112, 56, 28)},
+    ),
+    "internvl": ("internvl", {"precision": "fp32", "resolutions": (69, 49, 28), **TEXT}),
 }
 """Bundle -> the checkpoint that it comes from, and how it is exported."""
 
@@ -72,7 +80,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
                 pytest.skip("the SmolLM2 file is not here: run `make fetch-smollm2`")
             return SMOLLM2
         folder = tmp_path_factory.mktemp("checkpoints") / name
-        load_module(HERE / "checkpoints.py").CHECKPOINTS[name](folder)
+        files = ("checkpoints.py", "tiled_checkpoints.py")
+        known = [load_module(HERE / file).CHECKPOINTS for file in files]
+        next(made for made in known if name in made)[name](folder)
         return folder
 
     return find
@@ -117,7 +127,12 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
         file = checkpoint(name)
         gguf = {"gguf_file": file.name} if file.is_file() else {}
         folder = file.parent if gguf else file
-        see = name in ("llava", "reference", *GRIDS)
+        see = name in (
+            "llava",
+            "reference",
+            *GRIDS,
+            *load_module(HERE / "tiled_checkpoints.py").CHECKPOINTS,
+        )
         auto = (
             transformers.AutoModelForImageTextToText if see else transformers.AutoModelForCausalLM
         )

@@ -139,6 +139,8 @@ class TowerTime:
 
     resolution: int
     image_ms: float
+    visual_tokens: float = 0.0
+    """Of an image as it was measured, the mean; 0 where no image has more than another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,7 +363,7 @@ class LatencyModel:
         return Stages(
             image_decode_ms=math.fsum(map(self._decode_ms, work.images)),
             preprocess_ms=time_of(self.preprocessing, Preprocessing.units(work)),
-            vision_ms=new * self._tower_ms(work.resolution) if new else 0.0,
+            vision_ms=new * self._tower_ms(work) if new else 0.0,
             select_ms=self._select_ms(work),
             prefill_ms=self.prefilling.ms(work),
             host_ms=time_of(self.hosting, Hosting.units(work)),
@@ -393,8 +395,9 @@ class LatencyModel:
         parts = self.selecting.values() if known is None else (known,)
         return max((time_of(part, Selecting.units(work)) for part in parts), default=0.0)
 
-    def _tower_ms(self, resolution: int | None) -> float:
-        """Between measured resolutions by area, outside in proportion to it."""
+    def _tower_ms(self, work: Workload) -> float:
+        """Between measured resolutions by area, outside in proportion to it; in one by tokens."""
+        resolution = work.resolution
         if resolution is None or not self.tower:
             return 0.0
         below = [row for row in self.tower if row.resolution <= resolution]
@@ -404,7 +407,8 @@ class LatencyModel:
             return nearest.image_ms * (resolution / nearest.resolution) ** 2
         low, high = below[-1], above[0]
         if low == high:
-            return low.image_ms
+            alike = work.visual_tokens / low.visual_tokens if low.visual_tokens else 1.0
+            return low.image_ms * alike
         share = (resolution**2 - low.resolution**2) / (high.resolution**2 - low.resolution**2)
         return low.image_ms + share * (high.image_ms - low.image_ms)
 

@@ -70,10 +70,13 @@ def _check_sizes(config: dict[str, Any]) -> None:
     for name, most in _MOST.items():
         if (value := config.get(name)) is None:
             continue
-        if type(value) is not int or not 0 <= value <= most:
-            raise UnsupportedModel(
-                f"config.json has {name} {shown(value)}; accepted: a whole number up to {most}"
-            )
+        # Pictures and patches may have two sides.
+        two = name in ("image_size", "patch_size") and isinstance(value, list) and len(value) == 2
+        for number in value if two else (value,):
+            if type(number) is not int or not 0 <= number <= most:
+                raise UnsupportedModel(
+                    f"config.json has {name} {shown(value)}; accepted: a whole number up to {most}"
+                )
 
 
 def _refuse_quantised(config: dict[str, Any]) -> None:

@@ -30,6 +30,8 @@ MAX_MEGAPIXELS = 64
 Read = TypeVar("Read")
 Reader = Callable[[PIL.Image.Image, str, int], Read]
 """From an opened image, its name, and the bytes that it is encoded in: 0 for pixels."""
+_SIDES = (256, 257)
+"""Tags of a TIFF with its width and height."""
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """Values of EXIF orientation by which an image is turned by a quarter."""
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
@@ -144,15 +146,24 @@ def _check_header(image: PIL.Image.Image, name: str) -> None:
 
 def _header(image: PIL.Image.Image, name: str, num_bytes: int) -> SourceImage:
     _check_header(image, name)
-    width, height = image.size
-    # A PNG's would be looked for behind its pixels.
-    if image.format != "PNG" or "exif" in image.info:
-        with _damaged(name):
-            if image.getexif().get(PIL.ExifTags.Base.Orientation) in _ON_ITS_SIDE:
-                width, height = height, width
+    with _damaged(name):
+        width, height = _upright_size(image)
     # An MPO is a JPEG with another behind it.
     kind = "JPEG" if image.format == "MPO" else image.format
     return SourceImage(format=kind or "array", width=width, height=height, encoded_bytes=num_bytes)
+
+
+def _upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Width and height as `_to_rgb` will have them."""
+    # A PNG's orientation would be looked for behind its pixels. TIFF's size is turned already by
+    # Pillow 11 and not by Pillow 10; the tags hold it as it is stored.
+    if image.format == "PNG" and "exif" not in image.info:
+        return image.size
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    width, height = (tags.get(tag, side) for tag, side in zip(_SIDES, image.size, strict=True))
+    if image.getexif().get(PIL.ExifTags.Base.Orientation) in _ON_ITS_SIDE:
+        return height, width
+    return width, height
 
 
 def _decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Image:

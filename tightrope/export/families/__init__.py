@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tightrope.errors import UnsupportedModel
-from tightrope.export.families import llava, qwen_vl
+from tightrope.export.families import idefics, internvl, llava, llava_next, qwen_vl
 from tightrope.export.families.tower import TowerModel
 
 
@@ -52,12 +52,26 @@ FAMILIES = {
             tower=qwen_vl.MODEL,
             reference_inputs=qwen_vl.reference_inputs,
         ),
+        Family(model_type="llava_next", tower=llava_next.MODEL),
+        Family(model_type="llava_onevision", tower=llava_next.MODEL),
+        Family(model_type="idefics3", tower=idefics.MODEL),
+        Family(model_type="smolvlm", tower=idefics.MODEL),
+        Family(model_type="internvl", tower=internvl.MODEL),
     )
 }
 
 
+REFUSED = {
+    "gemma3": "the tokens of an image attend to those behind them as well, and a slot only knows "
+    "of tokens before; gemma3_text, its language model alone, attends to what came before",
+}
+"""Model types that are known and cannot be served, with the reason."""
+
+
 def family_called(model_type: object) -> Family:
     """The family of this model type; raises UnsupportedModel with those there are."""
+    if isinstance(model_type, str) and model_type in REFUSED:
+        raise UnsupportedModel(f"{model_type} cannot be exported: {REFUSED[model_type]}")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UnsupportedModel(
             f"model type {model_type!r} has no exporter; there are: {', '.join(FAMILIES)}"

@@ -40,6 +40,14 @@ _PADDING = ("pad_size",)
 """Read where images are padded to a common size; padding to a square passes it over."""
 
 
+def unreadable(folder: Path) -> UnsupportedModel:
+    """For a checkpoint without an image processor."""
+    return UnsupportedModel(
+        f"{folder} has neither preprocessor_config.json nor an image_processor in "
+        f"processor_config.json; {WAY_OUT}"
+    )
+
+
 def square_pixels(
     folder: Path, stored: Mapping[str, Any], side: int
 ) -> tuple[dict[str, Any], list[WithoutEffect]]:
@@ -49,10 +57,7 @@ def square_pixels(
     understood, and where another size comes out than the tower takes.
     """
     if not stored:
-        raise UnsupportedModel(
-            f"{folder} has neither preprocessor_config.json nor an image_processor in "
-            f"processor_config.json; {WAY_OUT}"
-        )
+        raise unreadable(folder)
     with silence(), reading(f"{folder} has no image processor that can be read", WAY_OUT):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     pads_to_square = isinstance(processor, LlavaImageProcessorPil)

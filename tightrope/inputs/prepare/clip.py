@@ -1,4 +1,4 @@
-"""A CLIP or SigLIP tower over square images: positions learned by resolution, CLS before patches.
+"""A CLIP or SigLIP tower over square images: positions by resolution, CLS before the patches.
 
 SigLIP has no CLS; that is all in which the two differ here.
 """
@@ -37,7 +37,9 @@ class ClipTower:
             raise ValueError(f"a {info.kind} tower has the sizes {wanted}, not {info.sizes}")
         self.patch, self.width, self.head_dim = (info.sizes[name] for name in wanted)
         sides = info.resolutions
-        if not sides or any(side < 1 or side % self.patch for side in sides):
+        # SigLIP was trained at 384 pixels, of which its patches of 14 leave six out.
+        whole = sides if leading else sides[1:]
+        if not sides or min(sides) < self.patch or any(side % self.patch for side in whole):
             raise ValueError(f"resolutions are {sides}, patches {self.patch}")
 
     def input_rows(self) -> Rows:
