@@ -141,7 +141,7 @@ def _asked(
     planner = planner_of(loaded, options.budget.task)
     asked = Asked(
         budget=options.budget,
-        num_ids=len(loaded.language.token_ids(prompt, len(images), options.thinking)),
+        token_ids=tuple(loaded.language.token_ids(prompt, len(images), options.thinking)),
         images=tuple(map(image_header, images)),
         max_tokens=options.max_tokens,
         rows=options.n,
