@@ -142,7 +142,7 @@ def _asked(
     planner = planner_of(loaded, options.budget.task)
     asked = Asked(
         budget=options.budget,
-        num_ids=len(prompt_ids(loaded.language, prompt, images, options.thinking)),
+        token_ids=tuple(prompt_ids(loaded.language, prompt, images, options.thinking)),
         images=tuple(map(image_header, images)),
         max_tokens=options.max_tokens,
         rows=options.n,

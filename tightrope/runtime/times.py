@@ -1,4 +1,4 @@
-"""What requests take at each of a planner's candidates, tabled by the length of the prompt."""
+"""What requests take at each of a planner's candidates, tabled by the prompt's length and group."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tightrope.errors import InputError
 from tightrope.inputs.layout import Size
 from tightrope.latency import LatencyModel, SourceImage
 from tightrope.runtime.candidates import Candidate
+from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.workload import work_of
 
@@ -41,16 +42,24 @@ class TimeTable:
     """Fitted times of one bundle's candidates."""
 
     def __init__(
-        self, loaded: Loaded, model: LatencyModel, candidates: Sequence[Candidate]
+        self,
+        loaded: Loaded,
+        model: LatencyModel,
+        candidates: Sequence[Candidate],
+        lengths: Lengths,
     ) -> None:
         self._loaded, self._model, self._candidates = loaded, model, candidates
+        self._lengths = lengths
         self._times = lru_cache(maxsize=512)(self._compute)
 
-    def times(self, num_ids: int, images: Sequence[SourceImage], max_tokens: int) -> Times:
-        """Of a prompt of `num_ids` tokens, images as one each."""
-        step = next(step for most, step in STEPS if num_ids <= most)
+    def times(
+        self, token_ids: Sequence[int], images: Sequence[SourceImage], max_tokens: int
+    ) -> Times:
+        """Of a prompt, in which each image is one token."""
+        step = next(step for most, step in STEPS if len(token_ids) <= most)
+        num_ids = -(-len(token_ids) // step) * step
         sizes = tuple((image.width, image.height) for image in images)
-        return self._times(-(-num_ids // step) * step, sizes, max_tokens)
+        return self._times(num_ids, sizes, max_tokens, self._lengths.group(token_ids))
 
     def forget(self) -> None:
         """The candidates changed."""
@@ -60,9 +69,13 @@ class TimeTable:
         """What the images take by what they are before they are scaled."""
         return math.fsum(map(self._model.source_ms, images))
 
-    def _compute(self, num_ids: int, sizes: tuple[Size, ...], max_tokens: int) -> Times:
+    def _compute(self, num_ids: int, sizes: tuple[Size, ...], max_tokens: int, group: int) -> Times:
         images = [SourceImage(format="array", width=wide, height=high) for wide, high in sizes]
-        rows = [self._row(entry, num_ids, images, max_tokens) for entry in self._candidates]
+        rows = []
+        for place, entry in enumerate(self._candidates):
+            most = self._lengths.most(group, place)
+            length = max_tokens if most is None else min(max_tokens, most)
+            rows.append(self._row(entry, num_ids, images, length))
         ttft, decode, token, lengths = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
@@ -72,9 +85,8 @@ class TimeTable:
         )
 
     def _row(
-        self, entry: Candidate, num_ids: int, images: Sequence[SourceImage], max_tokens: int
+        self, entry: Candidate, num_ids: int, images: Sequence[SourceImage], length: int
     ) -> tuple[float, float, float, int]:
-        length = max_tokens if entry.most_tokens is None else min(max_tokens, entry.most_tokens)
         settings = resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
         try:
             work = work_of(self._loaded, num_ids, images, settings, length).work
