@@ -11,6 +11,7 @@ from typing import Any
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.families import idefics, internvl, llava, llava_next, qwen_vl
+from tightrope.export.families.hybrids import refuse_hybrid
 from tightrope.export.families.tower import TowerModel
 
 
@@ -22,8 +23,8 @@ class Family:
     """As in the checkpoint's config.json."""
     positions: str = "ordinal"
     """How rotary positions follow from ordinals: a rule of `inputs.positions`."""
-    embedding_scale: float = 1.0
-    """By which token embeddings are multiplied before the first layer."""
+    rope_keys: tuple[str, ...] = ()
+    """What its code reads of rotary positions beside the keys of their kind."""
     tower: TowerModel | None = None
     decoder: str | None = None
     """Type of a language model that only this family has; None: it is one of the text families."""
@@ -37,6 +38,18 @@ FAMILIES = {
     for family in (
         Family(model_type="llama"),
         Family(model_type="qwen2"),
+        Family(model_type="qwen3"),
+        Family(model_type="qwen3_moe"),
+        Family(model_type="mistral"),
+        Family(model_type="ministral"),
+        Family(
+            model_type="ministral3", rope_keys=("llama_4_scaling_beta", "max_position_embeddings")
+        ),
+        Family(model_type="smollm3"),
+        Family(model_type="gemma2"),
+        Family(model_type="gemma3_text", rope_keys=("full_attention", "sliding_attention")),
+        Family(model_type="phi3", rope_keys=("partial_rotary_factor",)),
+        Family(model_type="granite"),
         Family(model_type="llava", tower=llava.MODEL),
         Family(
             model_type="qwen2_5_vl",
@@ -73,6 +86,7 @@ def family_called(model_type: object) -> Family:
     if isinstance(model_type, str) and model_type in REFUSED:
         raise UnsupportedModel(f"{model_type} cannot be exported: {REFUSED[model_type]}")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
+        refuse_hybrid(model_type)
         raise UnsupportedModel(
             f"model type {model_type!r} has no exporter; there are: {', '.join(FAMILIES)}"
         )
@@ -90,6 +104,7 @@ def find_family(config: Any) -> Family:
         if family.decoder is not None:
             fits, known = family.decoder == text.model_type, [family.decoder]
         if not fits:
+            refuse_hybrid(text.model_type)
             raise UnsupportedModel(
                 f"the {family.model_type} model has a language model of type "
                 f"{text.model_type!r}; exporters exist for: {', '.join(known)}"

@@ -10,6 +10,7 @@ import onnx
 import torch
 from onnxscript import values as onnxscript_values
 from transformers import AttentionInterface
+from transformers.integrations.moe import ExpertsInterface
 
 from tightrope.export.tracing.attention import (
     DECODER_ATTENTION,
@@ -19,6 +20,7 @@ from tightrope.export.tracing.attention import (
     attend_slots,
     attend_tower,
 )
+from tightrope.export.tracing.experts import EXPERTS, mix_experts
 from tightrope.interface.onnx import OWN_DOMAIN, OWN_OPSET
 from tightrope.plugins import select_tokens, slot_attention, varlen_attention
 from tightrope.plugins.schema import OpSchema
@@ -33,6 +35,7 @@ def register() -> None:
     AttentionInterface.register(DECODER_ATTENTION, attend_slots)
     AttentionInterface.register(TOWER_ATTENTION, attend_tower)
     AttentionInterface.register(PACKED_ATTENTION, attend_packed)
+    ExpertsInterface.register(EXPERTS, mix_experts)
     _define("slot_attention", slot_attention.SCHEMA, "float scale, float softcap, int window")
     _define("select_tokens", select_tokens.SCHEMA, "")
     _define("varlen_attention", varlen_attention.SCHEMA, "float scale, int longest")
