@@ -36,25 +36,22 @@ class Oracle:
         self.item: Item | None = None
         """The question that is asked next."""
 
-    def indices(self, num_images: int, available: int, keep: int, seed: int) -> Indices:
-        """Kept patches of the item's pictures, [I,K] ascending."""
-        return np.stack([self._of(image, available, keep) for image in range(num_images)])
-
-    def _of(self, image: int, available: int, keep: int) -> Indices:
+    def indices(self, number: int, available: int, keep: int, seed: int) -> Indices:
+        """Kept patches of the item's picture `number`, [K] ascending."""
         assert self.item is not None
         info, side = self.item.info, round(available**0.5)
         shown = info.get("about_images", [0] * len(info["about"]))
         covered = [
             _cover(box, info["pixels"], side)
             for box, at in zip(info["about"], shown, strict=True)
-            if at == image
+            if at == number
         ]
         order: dict[int, None] = {}
         for turn in range(available):
             for patches in covered:
                 if turn < len(patches):
                     order[patches[turn]] = None
-        rng = np.random.default_rng([info["scene"], image])
+        rng = np.random.default_rng([info["scene"], number])
         order |= dict.fromkeys(int(patch) for patch in rng.permutation(available))
         return np.sort(np.array(list(order)[:keep]))
 

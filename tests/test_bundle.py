@@ -194,6 +194,10 @@ WRONG_ENTRIES: dict[str, Edit] = {
     "resolutions are": lambda m: m["vision"].update(resolutions=[57]),
     "schedules is": lambda m: m.update(schedules=[]),
     "schedule fastv": lambda m: m["schedules"]["fastv"][0].update(layer=4),
+    r"windows is \(8,\), there are 4 layers": lambda m: m.update(windows=[8]),
+    r"windows is \(0, 8, 0, -1\)": lambda m: m.update(windows=[0, 8, 0, -1]),
+    "windows is 'wide'": lambda m: m.update(windows=["wide"]),
+    "max_positions is 0": lambda m: m.update(max_positions=0),
     "element type is 'int3'": lambda m: m.update(embeddings="int3"),
     "minimum_onnxruntime": lambda m: m.update(minimum_onnxruntime="new"),
     "files is": lambda m: m.update(files=[]),
@@ -201,6 +205,10 @@ WRONG_ENTRIES: dict[str, Edit] = {
     "sha256": lambda m: m["files"]["graphs/weights.data"].pop("sha256"),
     "embeddings.data has 160 bytes, dims say 144": lambda m: m["dims"].update(vocab_size=9),
     "embeddings.data has 160 bytes, dims say 320": lambda m: m.update(embeddings="float32"),
+    "embeddings.data has 160 bytes, dims say 176": lambda m: m["vision"].update(separators=1),
+    "separators is -1": lambda m: m["vision"].update(separators=-1),
+    "image_token_id is .10,., there are 10": lambda m: m["vision"].update(image_token_id=10),
+    "row is .3, 10.": lambda m: m["vision"].update(ids={"row": [3, 10]}),
 }
 
 

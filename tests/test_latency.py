@@ -49,6 +49,16 @@ def test_times_are_told_with_their_spread(synthetic: Any) -> None:
     assert told["p95_ms"] == pytest.approx(1.09 * prediction.total.fitted_ms)
 
 
+def test_tiles_are_paid_for_one_by_one(synthetic: Any) -> None:
+    tower = (TowerTime(resolution=336, image_ms=60.0, visual_tokens=400.0),)
+    model = replace(synthetic.MODEL, tower=tower)
+    one = replace(
+        synthetic.text(50), images=(synthetic.image(),), resolution=336, visual_tokens=100.0
+    )
+    assert model.stages(one).vision_ms == pytest.approx(15.0)
+    assert model.stages(replace(one, visual_tokens=1200.0)).vision_ms == pytest.approx(180.0)
+
+
 def test_an_image_seen_before_is_decoded_and_no_more(synthetic: Any) -> None:
     new = replace(synthetic.text(50), images=(synthetic.image(),) * 2, resolution=336)
     known = replace(new, images=(synthetic.image(), replace(synthetic.image(), known=True)))

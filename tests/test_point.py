@@ -40,6 +40,13 @@ def test_a_keep_beyond_the_image_names_how_many_tokens_there_are() -> None:
         keep_count(10**5000, 16)
 
 
+def test_a_count_is_all_of_an_image_that_has_fewer_where_others_may_have_more() -> None:
+    assert [keep_count(17, available, most=20) for available in (5, 16, 17, 20)] == [5, 16, 17, 17]
+    assert keep_count("25%", 5, most=20) == 2
+    with pytest.raises(InputError, match="keep is 21; an image has 20 tokens"):
+        keep_count(21, 5, most=20)
+
+
 @given(st.integers(1, 4096), st.floats(0, 100, exclude_min=True))
 def test_a_share_rounds_up_and_never_to_nothing(available: int, share: float) -> None:
     kept = keep_count(f"{share!r}%", available)

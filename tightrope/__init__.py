@@ -15,7 +15,7 @@ Axes, in docstrings and in graphs:
     K  visual tokens kept           G    query heads per key head, Hq / Hkv
     C  slots of the cache           D    dimension of a head
     U  slots that are handed over   E    width of an embedding
-    I  images                       H W  height and width of a picture, R of a square one
+    I  pictures: images, or tiles   H W  height and width of a picture, R of a square one
     T  tokens of a text             Dv   width of the vision tower, dh of its heads
     P  positions of the tower, V and what stands before them
 """

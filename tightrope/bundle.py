@@ -5,7 +5,8 @@
                               every other file with its bytes and sha256
       graphs/*.onnx           host.*: ONNX Runtime on a CPU; standard.*: standard operators only
       graphs/weights.data     one external-data file for all graphs
-      embeddings.data         [vocab, hidden] float16 or float32, gathered by the host
+      embeddings.data         [vocab, hidden] float16 or float32, gathered by the host; behind
+                              the vocabulary the separators that a tower brought
       positions.npz           the tower's position table for each resolution
       tokenizer.json  chat_template.jinja  preprocessor.json  generation.json
       selftest.npz            what it answered where it was exported
@@ -31,7 +32,7 @@ from tightrope.foreign import translated
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.names import GraphName
 from tightrope.interface.onnx import ITEM_BYTES, OWN_OPSET
-from tightrope.interface.ranges import Ranges, decoder_ranges, visual_ranges
+from tightrope.interface.ranges import Ranges, decoder_ranges, select_ranges
 from tightrope.interface.tensors import (
     Dims,
     Rows,
@@ -133,12 +134,22 @@ class Manifest:
     source: Source
     vision: VisionInfo | None = None
     selectors: dict[str, SelectorInfo] = field(default_factory=dict)
+    windows: tuple[int, ...] = ()
+    """[L]: the newest tokens that each layer sees, 0 where it sees all; empty where all do."""
+    max_positions: int | None = None
+    """Tokens of a conversation that the rotary frequencies hold for; None where they never end."""
     schedules: dict[str, tuple[Stage, ...]] = field(default_factory=dict)
     standard_ops: dict[str, dict[str, str]] = field(default_factory=dict)
     """Per standard graph: operator -> one node of that type."""
     exporter: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
+
+    @property
+    def slots_by_layer(self) -> tuple[int, ...]:
+        """[L]: slots that each layer holds at most between calls."""
+        windows = self.windows or (0,) * self.dims.num_hidden_layers
+        return tuple(min(self.slots, window or self.slots) for window in windows)
 
     @property
     def tower(self) -> Tower | None:
@@ -152,16 +163,18 @@ class Manifest:
     def ranges(self, name: GraphName) -> Ranges:
         """Shortest, most common and longest length of each axis of a graph."""
         tower = self.tower
-        visual = None if tower is None else tower.ranges()
-        if visual is not None and name.role in ("vision", "select"):
-            return visual_ranges(visual, self.prefill_chunk)
+        if tower is not None and name.role == "vision":
+            return tower.ranges()
+        tokens = None if tower is None else tower.token_ranges()
+        if tokens is not None and name.role == "select":
+            return select_ranges(tokens, self.prefill_chunk)
         return decoder_ranges(
             name,
             self.dims,
             self.slots,
             self.prefill_chunk,
             len(self.schedules.get(name.method, ())),
-            None if visual is None else visual["V"],
+            None if tokens is None else tokens["V"],
         )
 
     def rows(self, name: GraphName) -> Rows:
@@ -195,9 +208,11 @@ def _check_values(manifest: Manifest) -> None:
     """Raises ValueError for what no export writes and what would size an allocation."""
     sizes = {**asdict(manifest.dims), "slots": manifest.slots, "chunk": manifest.prefill_chunk}
     for name, number in sizes.items():
-        if number < 1:
+        if number < (0 if name == "deepstack" else 1):
             raise ValueError(f"{name} is {number}")
     _ = manifest.tower  # which checks its sizes
+    if manifest.vision is not None:
+        _check_vision(manifest.vision, manifest.dims.vocab_size)
     for kind in (manifest.embeddings, manifest.activations):
         if kind not in ("float16", "float32"):
             raise ValueError(f"an element type is {kind!r}")
@@ -211,10 +226,24 @@ def _check_values(manifest: Manifest) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or path.as_posix() != name or {"..", "."} & {*path.parts, name}:
             raise ValueError(f"the file name {name!r} leads out of the bundle")
+    if manifest.windows and (len(manifest.windows) != layers or min(manifest.windows) < 0):
+        raise ValueError(f"windows is {shown(manifest.windows)}, there are {layers} layers")
+    if manifest.max_positions is not None and manifest.max_positions < 1:
+        raise ValueError(f"max_positions is {manifest.max_positions}")
     table = manifest.files.get(EMBEDDINGS)
-    wanted = manifest.dims.vocab_size * manifest.dims.hidden_size * ITEM_BYTES[manifest.embeddings]
+    rows = manifest.dims.vocab_size + (manifest.vision.separators if manifest.vision else 0)
+    wanted = rows * manifest.dims.hidden_size * ITEM_BYTES[manifest.embeddings]
     if table is not None and table.bytes != wanted:
         raise ValueError(f"{EMBEDDINGS} has {table.bytes} bytes, dims say {wanted}")
+
+
+def _check_vision(vision: VisionInfo, vocabulary: int) -> None:
+    known = vocabulary + vision.separators
+    if vision.separators < 0:
+        raise ValueError(f"separators is {vision.separators}")
+    for name, ids in {**vision.ids, "image_token_id": (vision.image_token_id,)}.items():
+        if not all(0 <= token < known for token in ids):
+            raise ValueError(f"{name} is {ids}, there are {known} embeddings")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,10 @@ class Workload:
     """Tokens that template and tokenizer give, images as one each."""
     images: tuple[SourceImage, ...] = ()
     resolution: int | None = None
-    visual_tokens: int = 0
-    """Of one image before selection, V."""
-    visual_tokens_kept: int = 0
-    """Of one image after a selection before the language model, K."""
+    visual_tokens: float = 0.0
+    """Of an image before selection, V; the mean where images differ."""
+    visual_tokens_kept: float = 0.0
+    """Of an image after a selection before the language model, K; the mean likewise."""
     selector: str | None = None
     """What selects before the language model; None where nothing does."""
     schedule: str | None = None
@@ -139,6 +139,8 @@ class TowerTime:
 
     resolution: int
     image_ms: float
+    visual_tokens: float = 0.0
+    """Of an image as it was measured, the mean; 0 where no image has more than another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,7 @@ class Selecting:
     """Milliseconds of one method that selects before the language model."""
 
     call_ms: float
+    """Per image: each has a call of its own."""
     square_ms: float
     """Per pair of visual tokens of an image: methods that compare all."""
     pair_ms: float
@@ -153,8 +156,9 @@ class Selecting:
 
     @staticmethod
     def units(work: Workload) -> Units:
-        tokens = float(len(work.images) * work.visual_tokens)
-        return 1.0, tokens * work.visual_tokens, tokens * work.visual_tokens_kept
+        tokens = len(work.images) * work.visual_tokens
+        pairs = tokens * work.visual_tokens, tokens * work.visual_tokens_kept
+        return float(len(work.images)), *pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +363,7 @@ class LatencyModel:
         return Stages(
             image_decode_ms=math.fsum(map(self._decode_ms, work.images)),
             preprocess_ms=time_of(self.preprocessing, Preprocessing.units(work)),
-            vision_ms=new * self._tower_ms(work.resolution) if new else 0.0,
+            vision_ms=new * self._tower_ms(work) if new else 0.0,
             select_ms=self._select_ms(work),
             prefill_ms=self.prefilling.ms(work),
             host_ms=time_of(self.hosting, Hosting.units(work)),
@@ -391,8 +395,9 @@ class LatencyModel:
         parts = self.selecting.values() if known is None else (known,)
         return max((time_of(part, Selecting.units(work)) for part in parts), default=0.0)
 
-    def _tower_ms(self, resolution: int | None) -> float:
-        """Between measured resolutions by area, outside in proportion to it."""
+    def _tower_ms(self, work: Workload) -> float:
+        """Between measured resolutions by area, outside in proportion to it; in one by tokens."""
+        resolution = work.resolution
         if resolution is None or not self.tower:
             return 0.0
         below = [row for row in self.tower if row.resolution <= resolution]
@@ -402,7 +407,8 @@ class LatencyModel:
             return nearest.image_ms * (resolution / nearest.resolution) ** 2
         low, high = below[-1], above[0]
         if low == high:
-            return low.image_ms
+            alike = work.visual_tokens / low.visual_tokens if low.visual_tokens else 1.0
+            return low.image_ms * alike
         share = (resolution**2 - low.resolution**2) / (high.resolution**2 - low.resolution**2)
         return low.image_ms + share * (high.image_ms - low.image_ms)
 

@@ -24,18 +24,20 @@ class Link:
     place: Place
 
 
-def keep_count(keep: Keep, available: int) -> int:
+def keep_count(keep: Keep, available: int, most: int | None = None) -> int:
     """How many of `available` visual tokens `keep` names: a count, or a percentage such as "25%".
 
-    A percentage rounds up, so that no image is left without a token.
-    Raises InputError for anything else, for 0 and for a count above `available`.
+    A percentage rounds up, so that no image is left without a token. A count is all of an image
+    that has fewer. most: tokens of the largest image there may be; None: this is it.
+    Raises InputError for anything else, for 0 and for a count above `most`.
     """
     check_keep(keep)
     if isinstance(keep, str) and keep.strip().endswith("%"):
         return max(1, math.ceil(available * float(keep.strip()[:-1]) / 100))
-    if int(keep) > available:
-        raise InputError(f"keep is {shown(keep)}; an image has {available} tokens here: keep fewer")
-    return int(keep)
+    most = available if most is None else most
+    if int(keep) > most:
+        raise InputError(f"keep is {shown(keep)}; an image has {most} tokens here: keep fewer")
+    return min(int(keep), available)
 
 
 def check_keep(keep: Keep) -> None:

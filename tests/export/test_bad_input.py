@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -101,7 +102,45 @@ def assert_refused(
 
 
 CONFIGS: dict[str, tuple[str, Edit, str]] = {
-    "another family": ("llama", lambda c: c.update(model_type="gemma3"), "'gemma3' has no exp"),
+    **{
+        f"a hybrid decoder, {name}": (
+            "llama",
+            functools.partial(dict.update, model_type=name),
+            f"'{name}' has layers of type {layer}.*state of constant size",
+        )
+        for name, layer in (
+            ("qwen3_next", "linear_attention"),
+            ("qwen3_5", "linear_attention"),
+            ("qwen3_5_text", "linear_attention"),
+            ("lfm2", "conv"),
+            ("lfm2_vl", "conv"),
+            ("jamba", "mamba"),
+            ("granitemoehybrid", "mamba"),
+            ("recurrent_gemma", "recurrent"),
+        )
+    },
+    "a hybrid decoder behind a tower": (
+        "llava",
+        lambda c: c["text_config"].update(model_type="qwen3_5_text"),
+        "'qwen3_5_text' has layers of type linear_attention",
+    ),
+    "a kind of layer unheard of": (
+        "llama",
+        lambda c: c.update(layer_types=["full_attention", "chunked_attention", "conv"]),
+        "layers of type 'chunked_attention'; accepted: full_attention, sliding_attention",
+    ),
+    "tokens that see later ones": (
+        "gemma3",
+        lambda c: c.update(use_bidirectional_attention=True),
+        "tokens attend to later ones",
+    ),
+    "an encoder": ("llama", lambda c: c.update(is_causal=False), "tokens attend to later ones"),
+    "code that is to be trusted": (
+        "llama",
+        lambda c: c.update(trust_remote_code=True),
+        r"config\.json has trust_remote_code: the checkpoint needs code of its own",
+    ),
+    "another family": ("llama", lambda c: c.update(model_type="gpt2"), "'gpt2' has no exp"),
     "a name unheard of": ("llama", lambda c: c.update(model_type="x"), "'x' has no exporter; th"),
     "a rope that follows the length": (
         "llama",
@@ -111,6 +150,11 @@ CONFIGS: dict[str, tuple[str, Edit, str]] = {
         "rope_type is 'dynamic'",
     ),
     "no name": ("llama", lambda c: c.pop("model_type"), "model type None has no exporter"),
+    "images that see ahead": (
+        "llama",
+        lambda c: c.update(model_type="gemma3"),
+        "gemma3 cannot be exported: the tokens of an image attend to those behind them",
+    ),
     "a name that is none": ("llama", lambda c: c.update(model_type=["llama"]), "no exporter"),
     "a width in words": ("llama", lambda c: c.update(hidden_size="wide"), "has hidden_size 'wide'"),
     "no heads": ("llama", lambda c: c.update(num_attention_heads=0), "no config that can be read"),
@@ -126,18 +170,13 @@ CONFIGS: dict[str, tuple[str, Edit, str]] = {
     ),
     "another tower": (
         "llava",
-        lambda c: c["vision_config"].update(model_type="siglip_vision_model"),
-        "tower of type 'siglip_vision_model'; accepted: clip",
+        lambda c: c["vision_config"].update(model_type="chinese_clip_vision_model"),
+        "tower of type 'chinese_clip_vision_model'; accepted: clip_vision_model, siglip",
     ),
     "CLS among the tokens": (
         "llava",
         lambda c: c.update(vision_feature_select_strategy="full"),
         "strategy is 'full'",
-    ),
-    "a side that patches do not fill": (
-        "llava",
-        lambda c: c["vision_config"].update(image_size=60),
-        "own side is 60 pixels, no multiple of its patch of 14; name a --resolution",
     ),
     "an image token beyond the tokenizer": (
         "llava",
@@ -157,6 +196,15 @@ def test_a_config_that_cannot_be_served_is_told(
     name, edit, said = CONFIGS[what]
     folder = copy(name)
     edit_json(folder / "config.json", edit)
+    assert_refused(folder, output, UnsupportedModel, said)
+
+
+def test_a_side_that_patches_do_not_fill_is_told(copy: Callable[[str], Path], output: Path) -> None:
+    folder = copy("llava")
+    edit_json(folder / "config.json", lambda c: c["vision_config"].update(image_size=60))
+    sizes = {"size": {"shortest_edge": 60}, "crop_size": {"height": 60, "width": 60}}
+    edit_json(folder / "processor_config.json", lambda c: c["image_processor"].update(sizes))
+    said = "own side is 60 pixels, no multiple of its patch of 14; name a --resolution"
     assert_refused(folder, output, UnsupportedModel, said)
 
 
@@ -321,7 +369,7 @@ def test_a_schedule_deeper_than_the_model_is_refused(
 def test_a_selector_that_the_tower_cannot_feed_names_the_others(
     checkpoint: Find, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llava.Llava, "signals", ("tower_states",))
+    monkeypatch.setattr(llava.Llava, "signals", lambda *_: ("tower_states",))
     said = "visionzip needs cls_attention, tower_keys, which this tower .* feed: divprune"
     config = ExportConfig(selectors=("visionzip",))
     assert_refused(checkpoint("llava"), output, UnsupportedModel, said, config)

@@ -31,3 +31,10 @@ def test_rows_are_those_of_the_file_scaled_in_float32(
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, table[ids].astype(np.float32) * np.float32(scale))
     assert embed([5]).shape == (1, 4)
+
+
+def test_a_towers_separators_follow_the_vocabulary(tmp_path: Path) -> None:
+    table = np.random.default_rng(1).normal(size=(11, 4)).astype("float16")
+    table.tofile(tmp_path / "embeddings.data")
+    embed = Embeddings(tmp_path / "embeddings.data", "float16", DIMS, 1.0, separators=2)
+    np.testing.assert_array_equal(embed([10, 8, 9]), table[[10, 8, 9]].astype(np.float32))

@@ -139,7 +139,8 @@ def test_lengths_of_one_engine_fit_each_other(kind: str, place: int) -> None:
     tower = lengths(described.ranges(GraphName("standard", "vision")), place)
     assert tower["P"] == tower["V"] + 1
     assert tower["V"] == (tower["H"] // 14) * (tower["W"] // 14)
-    assert tower["K"] <= tower["V"]
+    select = lengths(described.ranges(GraphName("standard", "select", "some")), place)
+    assert select["K"] <= select["V"] == tower["V"]
 
 
 def test_a_step_is_one_token_and_reads_all_slots() -> None:

@@ -67,9 +67,9 @@ def test_images_of_earlier_turns_stay_in_the_slots(
     assert last.usage.visual_tokens == 16
     vision = parts_of(model).vision
     assert vision is not None
-    prepared = vision.prepare(load_images(images), 56)
-    assert prepared is not None
-    pixels = prepared.inputs["pixel_values"]
+    entries = load_images(images)
+    prepared = vision.prepare(entries, 56)
+    pixels = np.concatenate([prepared[entry.digest]["pixel_values"] for entry in entries])
     ids = model.token_ids(chat.messages[:-1], 2)
     embeds = oracle.with_images(theirs, ids, oracle.image_embeds(theirs, pixels))
     expected = oracle.continued(theirs, embeds, last.token_ids)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import pytest
 
@@ -44,6 +45,19 @@ def test_pixels_have_nothing_to_decode() -> None:
 def test_a_photograph_with_a_second_view_costs_as_a_jpeg() -> None:
     several = encoded("MPO", save_all=True, append_images=[RED])
     assert image_header(several).format == "JPEG"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_on_its_side_has_the_size_that_it_is_decoded_to(
+    format: str, orientation: int
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[PIL.ExifTags.Base.Orientation] = orientation
+    data = encoded(format, exif=exif)
+    header = image_header(data)
+    assert (header.width, header.height) == load_image(data).size
+    assert header.width == (30 if orientation > 4 else 50)
 
 
 def test_damage_behind_the_header_is_not_seen() -> None:

@@ -45,12 +45,13 @@ def ask(model: Model, images: int, **point: Any) -> Any:
 
 
 def prepared(model: Model, pictures: Sequence[PIL.Image.Image]) -> dict[str, Any]:
-    """The tower's inputs of pictures at 56 pixels."""
+    """The tower's inputs of pictures at 56 pixels, as if it looked at all of them at once."""
     vision = Loaded(model.bundle, model.backend, time.perf_counter).vision
     assert vision is not None
-    ready = vision.prepare(load_images(pictures), 56)
-    assert ready is not None
-    return dict(ready.inputs)
+    images = load_images(pictures)
+    ready = vision.prepare(images, 56)
+    pixels = [ready[image.digest]["pixel_values"] for image in images]
+    return dict(ready[images[0].digest]) | {"pixel_values": np.concatenate(pixels)}
 
 
 def whole_prompt(model: Model, theirs: Any, oracle: Any, images: int) -> tuple[Any, list[int]]:

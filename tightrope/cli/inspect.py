@@ -84,9 +84,7 @@ def resident_memory(manifest: Manifest) -> dict[str, int]:
     weights = sum(
         entry.bytes for name, entry in manifest.files.items() if name.endswith("weights.data")
     )
-    slot_values = (
-        2 * dims.num_hidden_layers * dims.num_key_value_heads * dims.head_dim * manifest.slots
-    )
+    slot_values = 2 * sum(manifest.slots_by_layer) * dims.num_key_value_heads * dims.head_dim
     host_weights = weights if manifest.precision == "fp32" else 2 * weights
     return {
         "weights, host graphs": host_weights,
@@ -114,6 +112,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("family", manifest.family),
         ("precision", manifest.precision),
         ("slots", f"{manifest.slots}, prefill in chunks of {manifest.prefill_chunk}"),
+        *_limits(manifest),
         ("resolutions", _resolutions(manifest)),
         ("selectors", _listed(manifest.selectors)),
         ("schedules", _listed(manifest.schedules)),
@@ -124,14 +123,25 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
+def _limits(manifest: Manifest) -> list[tuple[str, str]]:
+    """What few models have: layers that see a window, positions that end."""
+    found = []
+    windows = [window for window in manifest.windows if window]
+    if windows:
+        layers = f"{len(windows)} of {len(manifest.windows)} layers"
+        seen = _listed(str(window) for window in sorted(set(windows)))
+        found.append(("windows", f"{layers} see and hold the newest {seen} tokens"))
+    if manifest.max_positions is not None:
+        found.append(("conversations", f"{manifest.max_positions} tokens at most"))
+    return found
+
+
 def _resolutions(manifest: Manifest) -> str:
     vision, tower = manifest.vision, manifest.tower
     if vision is None or tower is None:
         return "none: a text model"
 
-    from tightrope.inputs.layout import visual_tokens
-
-    counts = {side: visual_tokens(tower.layout(side)) for side in vision.resolutions}
+    counts = {side: tower.most_tokens(side) for side in vision.resolutions}
     return _listed(f"{side} ({count} tokens)" for side, count in counts.items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,14 @@ Json = Annotated[
 Images = Annotated[
     list[str] | None,
     typer.Option("--image", metavar="FILE", help="An image, or its data URL; may be repeated."),
+]
+Frames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--frame",
+        metavar="SECONDS:FILE",
+        help="A frame of a clip and when it was taken; may be repeated, earlier ones first.",
+    ),
 ]
 Backend = Annotated[
     str,
@@ -171,3 +180,16 @@ def operating_point(
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
+
+
+def parse_frames(given: list[str] | None) -> list[tuple[float, str]]:
+    """What `--frame` says; raises InputError for anything else."""
+    return [_frame(text) for text in given or ()]
+
+
+def _frame(text: str) -> tuple[float, str]:
+    seconds, _, file = text.partition(":")
+    if file:
+        with contextlib.suppress(ValueError):
+            return float(seconds), file
+    raise InputError(f"--frame is {text!r}; accepted: SECONDS:FILE, such as 0.5:a.png")

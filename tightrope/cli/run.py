@@ -16,6 +16,7 @@ from tightrope.cli.options import (
     BundlePath,
     Deadline,
     FirstToken,
+    Frames,
     Images,
     Json,
     KeepText,
@@ -32,6 +33,7 @@ from tightrope.cli.options import (
     budget_of,
     operating_point,
     option,
+    parse_frames,
     parse_thinking,
 )
 from tightrope.cli.output import print_json, print_pairs
@@ -52,6 +54,7 @@ def run(
         str | None, typer.Argument(metavar="QUESTION", help="Left out: read from standard input.")
     ] = None,
     image: Images = None,
+    frame: Frames = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What the model is told before the question.")
     ] = None,
@@ -126,7 +129,7 @@ def run(
         "thinking": parse_thinking(thinking),
         "point": point,
     }
-    images = list(image or ())
+    images, frames = list(image or ()), parse_frames(frame)
     if chat and (json or n != 1):
         raise InputError("--chat streams one answer after another; it takes neither --json nor --n")
     if chat and budget is not None:
@@ -141,7 +144,7 @@ def run(
     model = tightrope.load(bundle, backend=backend)
     if chat:
         first = [question] if question else []
-        _chat(model, first, images, system=system, options=options, explain=explain)
+        _chat(model, first, images, frames, system=system, options=options, explain=explain)
         return
     prompt: Any = question
     if system is not None:
@@ -153,6 +156,7 @@ def run(
         spent = model.count(
             prompt,
             images,
+            frames=frames,
             max_tokens=max_tokens,
             thinking=options["thinking"],
             budget=budget,
@@ -162,10 +166,10 @@ def run(
         return
     options["budget"] = budget
     if json or n != 1:
-        answer = model.generate(prompt, images=images, n=n, **options)
+        answer = model.generate(prompt, images=images, frames=frames, n=n, **options)
         _print_finished(answer, json=json)
     else:
-        answer = _print_streamed(model.stream(prompt, images=images, **options))
+        answer = _print_streamed(model.stream(prompt, images=images, frames=frames, **options))
     if explain:
         _explain(answer)
 
@@ -198,6 +202,7 @@ def _chat(
     model: Model,
     first: list[str],
     images: list[str],
+    frames: list[tuple[float, str]],
     *,
     system: str | None,
     options: dict[str, Any],
@@ -211,8 +216,8 @@ def _chat(
         if command == "/image":
             images += _existing(rest.strip())
             continue
-        answer = _print_streamed(conversation.stream(line, images=images, **options))
-        images = []
+        answer = _print_streamed(conversation.stream(line, images=images, frames=frames, **options))
+        images, frames = [], []
         if explain:
             _explain(answer)
 

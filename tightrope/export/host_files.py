@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tightrope.bundle import EMBEDDINGS
-from tightrope.export.checkpoint import parameters_of
+from tightrope.export.checkpoint import embedding_scale, parameters_of
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 
@@ -18,7 +18,13 @@ def write_host_files(recipe: Recipe, model: Any, weights: WeightFile, folder: Pa
     """Write them to `folder`."""
     table = model.get_input_embeddings().weight
     name = next(key for key, value in parameters_of(model).items() if value is table)
-    weights.rounded(name).numpy().astype(recipe.precision.storage).tofile(folder / EMBEDDINGS)
+    with (folder / EMBEDDINGS).open("wb") as file:
+        weights.rounded(name).numpy().astype(recipe.precision.storage).tofile(file)
+        if recipe.vision is not None:
+            # What is scaled at run time with all the others must come out as it is.
+            own = recipe.vision.model.separators(model).float().numpy()
+            own = own / embedding_scale(model)
+            own.astype(recipe.precision.storage).tofile(file)
     recipe.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     if recipe.chat_template is not None:
         (folder / "chat_template.jinja").write_text(recipe.chat_template, encoding="utf-8")
@@ -42,7 +48,7 @@ def _generation(recipe: Recipe, model: Any) -> dict[str, Any]:
         # llama.cpp adds it to every prompt.
         "add_special_tokens": family.tower is not None or recipe.checkpoint.gguf is not None,
         "special_tokens": special,
-        "embedding_scale": family.embedding_scale,
+        "embedding_scale": embedding_scale(model),
     }
 
 

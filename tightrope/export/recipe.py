@@ -16,11 +16,11 @@ from tightrope.export.config import PRECISIONS, ExportConfig, Precision
 from tightrope.export.families.tower import TowerModel
 from tightrope.export.schedules import SCHEDULES
 from tightrope.export.selectors import SELECTORS
-from tightrope.inputs.layout import visual_tokens
+from tightrope.inputs.positions import AXES
 from tightrope.inputs.prepare import Tower, VisionInfo, create_tower
-from tightrope.interface.tensors import Dims
+from tightrope.interface.tensors import DEEPSTACK, Dims
 
-_QUESTION_TOKENS = 128
+_QUESTION_TOKENS, _LONG_CHUNK = 128, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class Recipe:
     """preprocessor.json; empty for a text model."""
     chat_template: str | None
     prefill_chunk: int
+    max_positions: int | None
+    """Tokens that the rotary frequencies hold for; None where they never end."""
 
     def notes(self, model: Any) -> list[str]:
         """Sentences for the summary: what the recipe costs, and what has no effect."""
@@ -66,10 +68,11 @@ class Recipe:
 
 def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
     """The recipe; raises InputError and UnsupportedModel naming what cannot be had."""
-    dims = _dims(checkpoint.config)
     tokenizer = checkpoint.tokenizer()
     selectors = _selectors(checkpoint, config)
-    vision = _vision(checkpoint, config, selectors, tokenizer)
+    preprocessor = _preprocessor(checkpoint)
+    vision = _vision(checkpoint, config, selectors, tokenizer, preprocessor)
+    dims = _dims(checkpoint, vision)
     return Recipe(
         checkpoint=checkpoint,
         config=config,
@@ -79,16 +82,19 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         vision=vision,
         selectors=selectors,
         schedules=_schedules(checkpoint, config, dims),
-        preprocessor=_preprocessor(checkpoint),
+        preprocessor=preprocessor,
         chat_template=_chat_template(checkpoint, tokenizer, config.template),
-        prefill_chunk=config.prefill_chunk or _prefill_chunk(vision),
+        prefill_chunk=config.prefill_chunk or _prefill_chunk(vision, bool(config.schedules)),
+        max_positions=_max_positions(checkpoint.config),
     )
 
 
-def _dims(config: Any) -> Dims:
-    """Decoder sizes of a Hugging Face config."""
-    text = config.get_text_config()
+def _dims(checkpoint: Checkpoint, vision: Vision | None) -> Dims:
+    """Decoder sizes of a Hugging Face config, and what its tower adds to them."""
+    text = checkpoint.config.get_text_config()
     heads = text.num_attention_heads
+    rows = () if vision is None else vision.host.output_rows(text.hidden_size)
+    levels = [row.axes[2] for row in rows if row.name == DEEPSTACK]
     return Dims(
         num_hidden_layers=text.num_hidden_layers,
         num_attention_heads=heads,
@@ -96,6 +102,8 @@ def _dims(config: Any) -> Dims:
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
+        rope_axes=AXES[checkpoint.family.positions],
+        deepstack=int(levels[0]) if levels else 0,
     )
 
 
@@ -103,7 +111,7 @@ def _selectors(checkpoint: Checkpoint, config: ExportConfig) -> tuple[str, ...]:
     if checkpoint.family.tower is None:
         _refuse_for_text(checkpoint, config.selectors, "has no visual tokens to select")
         return ()
-    available = checkpoint.family.tower.signals
+    available = checkpoint.family.tower.signals(checkpoint.config)
     feedable = tuple(
         name for name, entry in SELECTORS.items() if set(entry.signals) <= set(available)
     )
@@ -142,14 +150,19 @@ def _schedules(
 
 
 def _vision(
-    checkpoint: Checkpoint, config: ExportConfig, selectors: tuple[str, ...], tokenizer: Any
+    checkpoint: Checkpoint,
+    config: ExportConfig,
+    selectors: tuple[str, ...],
+    tokenizer: Any,
+    preprocessor: dict[str, Any],
 ) -> Vision | None:
     model = checkpoint.family.tower
     if model is None:
         _refuse_for_text(checkpoint, config.resolutions, "sees no images")
         return None
     needed = {signal for name in selectors for signal in SELECTORS[name].signals}
-    signals = [signal for signal in model.signals if signal in needed]
+    available = model.signals(checkpoint.config)
+    signals = [signal for signal in available if signal in needed]
     placeholder = checkpoint.config.image_token_id
     token = tokenizer.convert_ids_to_tokens(placeholder)
     if not isinstance(token, str):
@@ -157,7 +170,9 @@ def _vision(
             f"image_token_id is {placeholder}, which is none of the tokenizer's {len(tokenizer)} "
             "tokens: config.json and tokenizer.json do not belong together"
         )
-    info = model.info(checkpoint.config, config.resolutions, signals, token)
+    info = model.info(
+        checkpoint.config, config.resolutions, signals, token, preprocessor, tokenizer
+    )
     return Vision(info, model, create_tower(info))
 
 
@@ -195,10 +210,23 @@ def _refuse_for_text(checkpoint: Checkpoint, asked: object, why: str) -> None:
         raise UnsupportedModel(f"{checkpoint.name} is a text model: it {why}")
 
 
-def _prefill_chunk(vision: Vision | None) -> int:
+def _prefill_chunk(vision: Vision | None, scheduled: bool) -> int:
+    """scheduled: whether the bundle selects inside the language model."""
     if vision is None:
         return 512
-    # Selection inside the model needs an image and its question in one call.
-    layouts = (vision.host.layout(side) for side in vision.info.resolutions)
-    most = max(map(visual_tokens, layouts)) + _QUESTION_TOKENS
-    return max(512, -(-most // 64) * 64)
+    most = max(map(vision.host.most_tokens, vision.info.resolutions)) + _QUESTION_TOKENS
+    whole = max(512, -(-most // 64) * 64)
+    # Selection inside the model needs an image and its question in one call; else a call of many
+    # tiles would only take memory, which grows with the square of its tokens.
+    return whole if scheduled else min(whole, _LONG_CHUNK)
+
+
+def _max_positions(config: Any) -> int | None:
+    """Longrope has frequencies for short conversations and others for long ones, beyond this.
+
+    transformers changes between them in the middle, when the keys of before are already stored.
+    """
+    rule = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if rule.get("rope_type") != "longrope":
+        return None
+    return int(rule["original_max_position_embeddings"])

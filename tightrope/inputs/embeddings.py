@@ -15,10 +15,16 @@ from tightrope.interface.tensors import Dims
 class Embeddings:
     """Rows of embeddings.data as float32."""
 
-    def __init__(self, file: Path, dtype: str, dims: Dims, scale: float) -> None:
-        """dtype: float16 or float32, as `file` holds them. scale: multiplies every row."""
+    def __init__(
+        self, file: Path, dtype: str, dims: Dims, scale: float, separators: int = 0
+    ) -> None:
+        """dtype: float16 or float32, as `file` holds them. scale: multiplies every row.
+
+        separators: rows behind the vocabulary's that a tower brought.
+        """
         self._scale = np.float32(scale)
-        self._table = np.memmap(file, dtype, "r", shape=(dims.vocab_size, dims.hidden_size))
+        shape = (dims.vocab_size + separators, dims.hidden_size)
+        self._table = np.memmap(file, dtype, "r", shape=shape)
 
     def __call__(self, token_ids: npt.ArrayLike) -> Floats:
         """[..., E] of token ids [...]."""

@@ -52,12 +52,12 @@ def decoder_ranges(
     return ranges
 
 
-def visual_ranges(tower: Mapping[str, AxisRange], prefill_chunk: int) -> Ranges:
-    """Ranges of a tower's and its selectors' axes; tower: those that the tower itself tells."""
-    visual = tower["V"]
+def select_ranges(tokens: Mapping[str, AxisRange], prefill_chunk: int) -> Ranges:
+    """Ranges of a selector's axes; tokens: those that the tower tells of one image."""
+    visual = tokens["V"]
     return {
-        "I": AxisRange(1, 1, MOST_IMAGES),
+        "I": AxisRange(1, 1, 1),
         "T": AxisRange(1, min(32, prefill_chunk), prefill_chunk),
         "K": AxisRange(1, max(1, visual.usual // 2), visual.most),
-        **tower,
+        **tokens,
     }

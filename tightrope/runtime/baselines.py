@@ -15,23 +15,23 @@ from tightrope.arrays import Indices
 
 
 class Draw(Protocol):
-    """Kept indices of each image, int64 [I,K] ascending; 1 <= keep <= available."""
+    """Kept indices of one image, int64 [K] ascending; 1 <= keep <= available."""
 
-    def __call__(self, num_images: int, available: int, keep: int, seed: int) -> Indices: ...
+    def __call__(self, number: int, available: int, keep: int, seed: int) -> Indices:
+        """number: the image's place among those of the request, the first 0."""
 
 
-def uniform(num_images: int, available: int, keep: int, seed: int) -> Indices:
+def uniform(number: int, available: int, keep: int, seed: int) -> Indices:
     """The middle token of each of `keep` equal stretches, the same in every image."""
     assert 1 <= keep <= available
-    index = (2 * np.arange(keep, dtype=np.int64) + 1) * available // (2 * keep)
-    return np.tile(index, (num_images, 1))
+    return (2 * np.arange(keep, dtype=np.int64) + 1) * available // (2 * keep)
 
 
-def random(num_images: int, available: int, keep: int, seed: int) -> Indices:
-    """`keep` different tokens; an image's draw does not depend on how many follow it."""
+def random(number: int, available: int, keep: int, seed: int) -> Indices:
+    """`keep` different tokens; an image's draw does not depend on how many stand beside it."""
     assert 1 <= keep <= available
-    order = np.random.default_rng(seed).random((num_images, available)).argsort(axis=1)
-    return np.sort(order[:, :keep], axis=1)
+    order = np.random.default_rng(seed).random((number + 1, available))[number].argsort()
+    return np.sort(order[:keep])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import ceil
 
 from tightrope.bundle import Manifest
-from tightrope.inputs.layout import visual_tokens
 from tightrope.paired import mean_score
 from tightrope.point import OperatingPoint, keep_count
 from tightrope.quality_file import MeasuredPoint, Quality
@@ -78,7 +77,7 @@ def assumed_points(manifest: Manifest) -> list[OperatingPoint]:
     def points() -> Iterator[tuple[int, int, OperatingPoint]]:
         selector = next(iter(manifest.selectors), None)
         for resolution in manifest.vision.resolutions if manifest.vision else ():
-            available = visual_tokens(tower.layout(resolution))
+            available = tower.most_tokens(resolution)
             for keep in (None, *KEEPS) if selector else (None,):
                 kept = available if keep is None else keep_count(keep, available)
                 method = None if keep is None else selector

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tightrope.inputs.layout import visual_tokens
+from tightrope.inputs.layout import Size, visual_tokens
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.settings import Settings
 
@@ -17,29 +18,36 @@ class Demand:
     """With all visual tokens and what stands between them."""
     length: int
     """That enter the language model."""
-    available: int
-    """Visual tokens of one image, V."""
-    kept: int
+    available: tuple[int, ...]
+    """Visual tokens of each image, V."""
+    kept: tuple[int, ...]
     """Of these, what enters the language model."""
-    visual: int
-    """Of `length`, those that are visual."""
     inside: int
     """Visual tokens that are left behind the last stage of a schedule, over all images."""
 
+    @property
+    def visual(self) -> int:
+        """Of `length`, those that are visual."""
+        return sum(self.kept)
 
-def demand_of(loaded: Loaded, num_ids: int, num_images: int, settings: Settings) -> Demand:
-    """Of `num_ids` ids, one of which stands for each of the images."""
+
+def demand_of(loaded: Loaded, num_ids: int, images: Sequence[Size], settings: Settings) -> Demand:
+    """Of `num_ids` ids, one of which stands for each of the images.
+
+    Raises InputError for an image that the tower does not take.
+    """
     if loaded.vision is None or settings.resolution is None:
-        return Demand(unpruned=num_ids, length=num_ids, available=0, kept=0, visual=0, inside=0)
-    layout = loaded.vision.tower.layout(settings.resolution)
-    available = visual_tokens(layout)
-    kept = settings.kept("tower", available, available)
-    unpruned = num_ids + num_images * (sum(map(len, layout)) - 1)
+        return Demand(unpruned=num_ids, length=num_ids, available=(), kept=(), inside=0)
+    tower = loaded.vision.tower
+    layouts = [tower.layout(size, settings.resolution) for size in images]
+    available = tuple(map(visual_tokens, layouts))
+    kept = tuple(settings.kept("tower", count, count) for count in available)
+    unpruned = num_ids + sum(sum(map(len, layout)) - 1 for layout in layouts)
+    entered = zip(available, kept, strict=True)
     return Demand(
         unpruned=unpruned,
-        length=unpruned - num_images * (available - kept),
+        length=unpruned - sum(available) + sum(kept),
         available=available,
         kept=kept,
-        visual=num_images * kept,
-        inside=num_images * settings.kept("inside", available, kept),
+        inside=sum(settings.kept("inside", count, left) for count, left in entered),
     )

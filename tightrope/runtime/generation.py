@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tightrope.arrays import Floats, Indices
-from tightrope.interface.calls import Call
+from tightrope.inputs.positions import following
+from tightrope.interface.calls import Call, no_levels
 from tightrope.runtime.answer import FinishReason, Stop
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.controls import Control, Draft, Force, State
@@ -113,8 +113,9 @@ class Generation:
         self._ordinal, self._delta = start.ordinal, start.rope_delta
         self._one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
         self._most = settings.kv_budget.max(1)
+        self._levels = no_levels(slots.dims, len(rows), 1)
         # Both are counted down, not looked up a token.
-        self._room = sys.maxsize if settings.evicts else slots.room(settings.kv_budget)
+        self._room = settings.room(slots, start.ordinal)
         self._allocated = 0
 
     @property
@@ -169,7 +170,7 @@ class Generation:
     def _drafted(self, newest: int, wish: Draft) -> tuple[Sequence[int], Sequence[int]]:
         """The likeliest tokens behind those of `wish`; nothing else knows of them afterwards."""
         before = self._logits, self._ordinal, self._room, self._slots
-        if self._settings.evicts:  # what is given up cannot be had back
+        if self._settings.gives_up.any():  # what is given up cannot be had back
             self._slots, mark = self._slots.fork(1), None
         else:
             mark = self._slots.mark()
@@ -199,9 +200,10 @@ class Generation:
         call = Call(
             self._embed(self._tokens)[:, None],
             ordinal,
-            ordinal.astype(np.int64) + self._delta,
+            following(ordinal, self._delta, self._slots.dims.rope_axes),
             self._settings.kv_budget,
             self._settings.policy,
+            deepstack=self._levels,
         )
         self._logits, update = self._backend.decode(self._slots, call)
         self._slots.commit(update)

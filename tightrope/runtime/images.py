@@ -12,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
@@ -20,7 +21,7 @@ from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
 from tightrope.latency import SourceImage
-from tightrope.runtime.options import ImageSource
+from tightrope.runtime.options import Frame, ImageSource
 
 _ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
@@ -29,6 +30,10 @@ MAX_MEGAPIXELS = 64
 Read = TypeVar("Read")
 Reader = Callable[[PIL.Image.Image, str, int], Read]
 """From an opened image, its name, and the bytes that it is encoded in: 0 for pixels."""
+_SIDES = (256, 257)
+"""Tags of a TIFF with its width and height."""
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Values of EXIF orientation by which an image is turned by a quarter."""
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 
@@ -54,7 +59,7 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
 
 
 def image_header(source: ImageSource) -> SourceImage:
-    """Format and size of an image of `load_image`, of which nothing is decoded.
+    """Format and upright size of an image of `load_image`, of which nothing is decoded.
 
     Raises InputError as it does, but for damage behind the header.
     """
@@ -63,6 +68,8 @@ def image_header(source: ImageSource) -> SourceImage:
 
 def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     """What `reader` says of the opened image."""
+    if isinstance(source, Frame):
+        source = source.source
     if isinstance(source, np.ndarray):
         return reader(_from_array(source), "the array", 0)
     if isinstance(source, PIL.Image.Image):
@@ -139,11 +146,24 @@ def _check_header(image: PIL.Image.Image, name: str) -> None:
 
 def _header(image: PIL.Image.Image, name: str, num_bytes: int) -> SourceImage:
     _check_header(image, name)
+    with _damaged(name):
+        width, height = _upright_size(image)
     # An MPO is a JPEG with another behind it.
     kind = "JPEG" if image.format == "MPO" else image.format
-    return SourceImage(
-        format=kind or "array", width=image.width, height=image.height, encoded_bytes=num_bytes
-    )
+    return SourceImage(format=kind or "array", width=width, height=height, encoded_bytes=num_bytes)
+
+
+def _upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Width and height as `_to_rgb` will have them."""
+    # A PNG's orientation would be looked for behind its pixels. TIFF's size is turned already by
+    # Pillow 11 and not by Pillow 10; the tags hold it as it is stored.
+    if image.format == "PNG" and "exif" not in image.info:
+        return image.size
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    width, height = (tags.get(tag, side) for tag, side in zip(_SIDES, image.size, strict=True))
+    if image.getexif().get(PIL.ExifTags.Base.Orientation) in _ON_ITS_SIDE:
+        return height, width
+    return width, height
 
 
 def _decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Image:

@@ -37,6 +37,7 @@ class Loaded:
                 self.manifest.embeddings,
                 self.manifest.dims,
                 self.language.embedding_scale,
+                self.manifest.vision.separators if self.manifest.vision else 0,
             )
         self.planners: dict[str | None, Any] = {}
         """Those of its budgets, by the task they name; a Planner needs what is loaded, not the

@@ -20,8 +20,22 @@ if TYPE_CHECKING:  # the command line reads defaults here and loads neither
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A question, token ids, or messages {"role", "content"}."""
-ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image | Pixels"
-"""A path, a data URL, an encoded file's bytes, a PIL image, or uint8 [H,W,3], [H,W,4] or [H,W]."""
+ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image | Pixels | Frame"
+"""A path, a data URL, an encoded file's bytes, a PIL image, or uint8 [H,W,3], [H,W,4] or [H,W];
+one of a clip is made of what `frames` says."""
+Frames: TypeAlias = "Sequence[tuple[float, ImageSource]]"
+"""A clip: pairs of seconds and image, earlier ones first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a clip, among the images of a request."""
+
+    source: ImageSource
+    seconds: float
+    behind: int | None
+    """By how much the first axis of its positions exceeds that of the clip's first frame, where
+    frames stand side by side; None: of the first one, and where positions do not tell the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tightrope.budget import Budget
 from tightrope.errors import BudgetUnreachable
 from tightrope.runtime.answer import Sample, Timings
+from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import image_header
 from tightrope.runtime.loaded import Loaded
@@ -141,7 +142,7 @@ def _asked(
     planner = planner_of(loaded, options.budget.task)
     asked = Asked(
         budget=options.budget,
-        token_ids=tuple(loaded.language.token_ids(prompt, len(images), options.thinking)),
+        token_ids=tuple(prompt_ids(loaded.language, prompt, images, options.thinking)),
         images=tuple(map(image_header, images)),
         max_tokens=options.max_tokens,
         rows=options.n,

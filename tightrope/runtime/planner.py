@@ -225,7 +225,7 @@ class Planner:
 
     def _times(self, asked: Asked) -> tuple[Times, Floats, Floats]:
         """Tabled times, and fitted milliseconds to the first token and in all, [P] each."""
-        times = self._table.times(asked.token_ids, len(asked.images), asked.max_tokens)
+        times = self._table.times(asked.token_ids, asked.images, asked.max_tokens)
         ttft = times.ttft + self._table.sources_ms(asked.images)
         return times, ttft, ttft + times.decode * asked.rows
 

@@ -24,6 +24,7 @@ from tightrope.runtime.controls import (
 )
 from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.demand import demand_of
+from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import check_list
@@ -68,7 +69,8 @@ class Request:
         check_list(images)
         self.cancel = Cancel()
         self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
-        self._prompt, self._conversation = prompt, conversation or Conversation(loaded)
+        self._prompt, self._sources = prompt, images
+        self._conversation = conversation or Conversation(loaded)
         sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
         self._choose = choose or sampler
         self._planned: Planned | None = None
@@ -109,8 +111,8 @@ class Request:
     def _write(self) -> None:
         """The prompt, in which the point may say whether to think, and what the tower reads."""
         cap = self._settings.point.thinking_tokens
-        self._token_ids = self._loaded.language.token_ids(
-            self._prompt, len(self._images), self._options.thinking, cap
+        self._token_ids = prompt_ids(
+            self._loaded.language, self._prompt, self._sources, self._options.thinking, cap
         )
         self._rows = [self._row() for _ in range(self._options.n)]
         self._keys = self._remembered_as()
@@ -177,15 +179,14 @@ class Request:
             return list(self._token_ids)
         how = (self._settings.resolution, *self._settings.links)
         return [
-            (next(images).digest, *how) if token == placeholder else token
-            for token in self._token_ids
+            next(images).key(how) if token == placeholder else token for token in self._token_ids
         ]
 
-    def _prepare(self) -> Prepared | None:
+    def _prepare(self) -> Prepared:
         """The tower's inputs of images that neither it nor the conversation has seen."""
         vision, resolution = self._loaded.vision, self._settings.resolution
         if vision is None or resolution is None:
-            return None
+            return {}
         known = {key[0] for key in self._conversation.keys if isinstance(key, tuple)}
         new = [image for image in self._images if image.digest not in known]
         with self._watch("image_ms"), self._watch("preprocess_ms"):
@@ -199,7 +200,7 @@ class Request:
         cached = conversation.next_ordinal
         ids = self._token_ids[known:]
         earlier = sum(isinstance(key, tuple) for key in conversation.keys)
-        self._check_fits(len(ids), len(self._images) - earlier, settings)
+        self._check_fits(len(ids), earlier, settings)
         images = self._see(earlier, ids, settings)
         stream = self._assemble(ids, images, cached)
         inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
@@ -221,9 +222,10 @@ class Request:
             visual_tokens_kept=min(inside, len(stream.visual)),
         )
 
-    def _check_fits(self, num_ids: int, num_images: int, settings: Settings) -> None:
+    def _check_fits(self, num_ids: int, earlier: int, settings: Settings) -> None:
         """Raises InputError before the tower runs where the slots cannot hold the prompt."""
-        demand = demand_of(self._loaded, num_ids, num_images, settings)
+        sizes = [image.size for image in self._images[earlier:]]
+        demand = demand_of(self._loaded, num_ids, sizes, settings)
         self._conversation.check_fits(demand.length, demand.visual, demand.inside, settings)
 
     def _see(self, earlier: int, ids: list[int], settings: Settings) -> list[ImageTokens]:
@@ -236,10 +238,10 @@ class Request:
             placeholder = self._loaded.language.placeholder
             return self._loaded.embeddings([token for token in ids if token != placeholder])
 
-        tokens = vision.see(images, self._prepared, settings.resolution, self._watch)
+        seen = vision.see(images, self._prepared, settings.resolution, self._watch)
         selecting = settings.link("tower") is not None
         with self._watch("select_ms") if selecting else contextlib.nullcontext():
-            return vision.select(tokens, settings, text_embeds, self._options.seed)
+            return vision.select(images, seen, settings, text_embeds, self._options.seed)
 
     def _assemble(self, ids: list[int], images: list[ImageTokens], start: int) -> Stream:
         language = self._loaded.language
@@ -247,12 +249,15 @@ class Request:
 
     def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
         options, conversation = self._options, self._conversation
-        controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
+        controls = [
+            stop_strings(),
+            most_tokens(options.max_tokens),
+            cancelled(self.cancel),
+            slots_full(),
+        ]
         marks, cap = self._loaded.language.thought, settings.point.thinking_tokens
         if not options.ignore_eos:
             controls.insert(0, end_tokens(self._loaded.language.ends))
-        if not settings.evicts:
-            controls.append(slots_full())
         # Behind those that end: what is forced needs a slot.
         if marks is not None and cap is not None:
             controls.append(thinking_cap(cap, marks.close))
@@ -275,13 +280,12 @@ class Request:
 
     def _learn(self, timings: Timings, completion_tokens: int) -> None:
         """Tell the planner what it took."""
-        new = () if self._prepared is None else self._prepared.digests
         if self._planned is not None:
             self._planned.finish(
                 self._settings,
                 timings,
                 len(self._token_ids),
-                [image.digest in new for image in self._images],
+                [image.digest in self._prepared for image in self._images],
                 completion_tokens,
             )
 

@@ -4,7 +4,7 @@ A fixed prompt, with a tower one drawn picture as well, is read, and 32 tokens a
 another: the likeliest where it was recorded, those very ones where it is checked. `selftest.npz`:
 
     prompt      int64 [P], the placeholder standing for the picture
-    picture     uint8 [R,R,3]; none in a text model, and none where the slots cannot hold it
+    picture     uint8 [H,W,3]; none in a text model, and none where the slots cannot hold it
     tokens      int64 [steps], what is taught
     top_ids     int64 [steps,8], likeliest first
     top_logits  float32 [steps,8]
@@ -26,7 +26,6 @@ import numpy as np
 from tightrope.arrays import Array, Floats, Indices, Pixels
 from tightrope.bundle import SELFTEST, Bundle, Manifest
 from tightrope.errors import TightropeError
-from tightrope.inputs.layout import visual_tokens
 from tightrope.point import OperatingPoint
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.loaded import Loaded
@@ -57,8 +56,7 @@ class Comparison:
 def recorded(loaded: Loaded, tolerance: float) -> dict[str, Array]:
     """The arrays of `selftest.npz`; raises what answering raises."""
     prompt, picture = _prompt(loaded)
-    shown = [] if picture is None else [picture]
-    logits, tokens = _taught(loaded, prompt, shown, None)
+    logits, tokens = _taught(loaded, prompt, picture, None)
     top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
     arrays: dict[str, Array] = {
         "prompt": np.array(prompt, np.int64),
@@ -90,8 +88,8 @@ def stored(bundle: Bundle) -> dict[str, Array]:
         }
         for name in ("prompt", "tokens", "top_ids"):
             _check_tokens(name, checked[name], bundle.manifest.dims.vocab_size)
-        if "picture" in checked and len({*checked["picture"].shape[:2]}) > 1:
-            raise ValueError(f"picture is no square: {checked['picture'].shape}")
+        if "picture" in checked and 0 in checked["picture"].shape:
+            raise ValueError(f"picture is empty: {checked['picture'].shape}")
     return checked
 
 
@@ -102,8 +100,8 @@ def _check_tokens(name: str, tokens: Indices, vocabulary: int) -> None:
 
 def compare(loaded: Loaded, arrays: dict[str, Array]) -> Comparison:
     """The same steps on the backend that is loaded."""
-    shown = [arrays["picture"]] if "picture" in arrays else []
-    logits, _ = _taught(loaded, arrays["prompt"].tolist(), shown, arrays["tokens"])
+    picture = arrays.get("picture")
+    logits, _ = _taught(loaded, arrays["prompt"].tolist(), picture, arrays["tokens"])
     ids, expected, tolerance = arrays["top_ids"], arrays["top_logits"], float(arrays["tolerance"])
     apart = np.abs(np.take_along_axis(logits, ids, axis=1) - expected).max(1)
     clear = expected[:, 0] - expected[:, 1] > tolerance
@@ -124,26 +122,30 @@ def _prompt(loaded: Loaded) -> tuple[list[int], Pixels | None]:
         return prompt, None
     placeholder = manifest.vision.image_token_id
     prompt = [token for token in prompt if token != placeholder]
-    side = _resolution(manifest)
-    if side is None:
+    resolution = _resolution(manifest)
+    if resolution is None or manifest.tower is None:
         return prompt, None
     prompt.insert(_TEXT_BEFORE_PICTURE, placeholder)
     blocks = rng.randint(0, 256, (_BLOCKS, _BLOCKS, 3)).astype(np.uint8)
-    at = np.arange(side) * _BLOCKS // side
-    return prompt, blocks[at][:, at]
+    width, height = manifest.tower.trial_size(resolution)
+    down, across = (np.arange(side) * _BLOCKS // side for side in (height, width))
+    return prompt, blocks[down][:, across]
 
 
 def _resolution(manifest: Manifest) -> int | None:
     """The first one whose visual tokens leave room in the slots for the rest."""
-    assert manifest.vision is not None and manifest.tower is not None
+    tower = manifest.tower
+    if manifest.vision is None or tower is None:
+        return None
     for side in manifest.vision.resolutions:
-        if visual_tokens(manifest.tower.layout(side)) + PROMPT_TOKENS < manifest.slots:
+        layout = tower.layout(tower.trial_size(side), side)
+        if sum(map(len, layout)) + PROMPT_TOKENS < manifest.slots:
             return side
     return None
 
 
 def _taught(
-    loaded: Loaded, prompt: list[int], shown: list[Array], tokens: Indices | None
+    loaded: Loaded, prompt: list[int], picture: Pixels | None, tokens: Indices | None
 ) -> tuple[Floats, Indices]:
     """Logits [steps,vocab] and tokens [steps]; tokens: what is taught, None for the likeliest."""
     seen: list[Floats] = []
@@ -154,11 +156,9 @@ def _taught(
         return best.astype(np.int64)
 
     steps = STEPS if tokens is None else len(tokens)
-    side = shown[0].shape[0] if shown else None
-    options = Options(
-        max_tokens=steps, ignore_eos=True, point=OperatingPoint(resolution=side) if side else None
-    )
-    answer = start(loaded, prompt, shown, options, choose).answer()
+    point = OperatingPoint(resolution=_resolution(loaded.manifest))
+    options = Options(max_tokens=steps, ignore_eos=True, point=point)
+    answer = start(loaded, prompt, [] if picture is None else [picture], options, choose).answer()
     return np.stack(seen), np.array(answer.token_ids, np.int64)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tightrope.arrays import Floats
 from tightrope.errors import InputError
+from tightrope.inputs.layout import Size
 from tightrope.latency import LatencyModel, SourceImage
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 STEPS = ((128, 4), (512, 16), (4096, 64), (math.inf, 256))
 """Up to so many tokens a prompt counts as the next multiple of that: few lengths are tabled."""
-_NOTHING = SourceImage(format="array", width=0, height=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +52,14 @@ class TimeTable:
         self._lengths = lengths
         self._times = lru_cache(maxsize=512)(self._compute)
 
-    def times(self, token_ids: Sequence[int], num_images: int, max_tokens: int) -> Times:
+    def times(
+        self, token_ids: Sequence[int], images: Sequence[SourceImage], max_tokens: int
+    ) -> Times:
         """Of a prompt, in which each image is one token."""
         step = next(step for most, step in STEPS if len(token_ids) <= most)
         num_ids = -(-len(token_ids) // step) * step
-        return self._times(num_ids, num_images, max_tokens, self._lengths.group(token_ids))
+        sizes = tuple((image.width, image.height) for image in images)
+        return self._times(num_ids, sizes, max_tokens, self._lengths.group(token_ids))
 
     def forget(self) -> None:
         """The candidates changed."""
@@ -66,12 +69,13 @@ class TimeTable:
         """What the images take by what they are before they are scaled."""
         return math.fsum(map(self._model.source_ms, images))
 
-    def _compute(self, num_ids: int, num_images: int, max_tokens: int, group: int) -> Times:
+    def _compute(self, num_ids: int, sizes: tuple[Size, ...], max_tokens: int, group: int) -> Times:
+        images = [SourceImage(format="array", width=wide, height=high) for wide, high in sizes]
         rows = []
         for place, entry in enumerate(self._candidates):
             most = self._lengths.most(group, place)
             length = max_tokens if most is None else min(max_tokens, most)
-            rows.append(self._row(entry, num_ids, num_images, length))
+            rows.append(self._row(entry, num_ids, images, length))
         ttft, decode, token, lengths = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
@@ -81,16 +85,16 @@ class TimeTable:
         )
 
     def _row(
-        self, entry: Candidate, num_ids: int, num_images: int, length: int
+        self, entry: Candidate, num_ids: int, images: Sequence[SourceImage], length: int
     ) -> tuple[float, float, float, int]:
         settings = resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
         try:
-            work = work_of(self._loaded, num_ids, (_NOTHING,) * num_images, settings, length).work
+            work = work_of(self._loaded, num_ids, images, settings, length).work
         except InputError:  # the slots cannot hold it at this point
             return math.inf, math.inf, math.inf, length
         length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
-        ttft = stages.ttft_ms - stages.image_decode_ms
+        ttft = stages.ttft_ms - self.sources_ms(images)
         return ttft, token * (length - 1), token, length

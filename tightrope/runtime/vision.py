@@ -12,12 +12,14 @@ import PIL.Image
 
 from tightrope.arrays import Array, Floats
 from tightrope.errors import BundleError
-from tightrope.inputs.layout import ImageTokens
+from tightrope.foreign import translated
+from tightrope.inputs.layout import ImageTokens, Size
 from tightrope.inputs.prepare import Prepare, Tower
+from tightrope.interface.tensors import DEEPSTACK, VISUAL_EMBEDS
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.baselines import Baselines
 from tightrope.runtime.images import check_list, image_digest, load_image
-from tightrope.runtime.options import ImageSource
+from tightrope.runtime.options import Frame, ImageSource
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.stopwatch import Stopwatch
 
@@ -31,21 +33,31 @@ class LoadedImage:
 
     image: PIL.Image.Image
     digest: str
+    behind: int | None = None
+    """As of a Frame."""
+
+    @property
+    def size(self) -> Size:
+        return self.image.size
+
+    def key(self, how: tuple[object, ...]) -> tuple[object, ...]:
+        """What its tokens are known by, read as `how` says."""
+        return (self.digest, self.behind, *how)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Inputs of the tower for some images, by name."""
-
-    digests: tuple[str, ...]
-    inputs: Mapping[str, Array]
+Prepared = Mapping[str, Mapping[str, Array]]
+"""By an image's digest the tower's inputs by name."""
 
 
 def load_images(sources: Sequence[ImageSource]) -> list[LoadedImage]:
     """Decode images; raises InputError naming what cannot be used."""
     check_list(sources)
-    images = [load_image(source) for source in sources]
-    return [LoadedImage(image, image_digest(image)) for image in images]
+    images = []
+    for source in sources:
+        image = load_image(source)
+        behind = source.behind if isinstance(source, Frame) else None
+        images.append(LoadedImage(image, image_digest(image), behind))
+    return images
 
 
 class Vision:
@@ -59,49 +71,49 @@ class Vision:
         self._memory: OrderedDict[tuple[str, int], VisualTokens] = OrderedDict()
         self._lock = threading.Lock()
 
-    def prepare(self, images: Sequence[LoadedImage], resolution: int) -> Prepared | None:
-        """The tower's inputs for those images that it has not seen yet; None if it has seen all.
+    def prepare(self, images: Sequence[LoadedImage], resolution: int) -> Prepared:
+        """The tower's inputs for those images that it has not seen yet.
 
-        Raises InputError for an image that cannot be scaled.
+        Raises InputError for an image that the tower does not take.
         """
         new = {entry.digest: entry.image for entry in images}
-        new = {
-            digest: image for digest, image in new.items() if not self._known(digest, resolution)
+        return {
+            digest: self._prepare(image, resolution)
+            for digest, image in new.items()
+            if not self._known(digest, resolution)
         }
-        if not new:
-            return None
-        return Prepared(tuple(new), self._prepare(list(new.values()), resolution))
 
     def see(
-        self,
-        images: Sequence[LoadedImage],
-        prepared: Prepared | None,
-        resolution: int,
-        watch: Stopwatch,
-    ) -> VisualTokens:
-        """Vision outputs of all images [I,V,E], those of `prepared` ones computed in one call."""
+        self, images: Sequence[LoadedImage], prepared: Prepared, resolution: int, watch: Stopwatch
+    ) -> list[VisualTokens]:
+        """The visual tokens of each image, in one call each for those that are `prepared`."""
         found: dict[str, VisualTokens] = {}
-        if prepared is not None:
-            with watch("vision_ms"):
-                fresh = self._backend.vision(prepared.inputs)
-            if len(fresh.embeds) != len(prepared.digests):
-                raise BundleError("the vision graph returned fewer images than it was given")
-            for place, digest in enumerate(prepared.digests):
-                found[digest] = _part(fresh, place)
-                self._remember(digest, resolution, found[digest])
         for entry in images:
             if entry.digest in found:
                 continue
-            if (tokens := self._recall(entry.digest, resolution)) is None:
-                # Forgotten since it was looked up: others filled the memory meanwhile.
+            known = self._recall(entry.digest, resolution)
+            if known is None:
+                inputs = prepared.get(entry.digest)
+                if inputs is None:
+                    # Forgotten since it was looked up: others filled the memory meanwhile.
+                    inputs = self._prepare(entry.image, resolution)
                 with watch("vision_ms"):
-                    tokens = self._backend.vision(self._prepare([entry.image], resolution))
-            found[entry.digest] = tokens
-        return _joined([found[entry.digest] for entry in images])
+                    known = self._compute(inputs, entry.size, resolution)
+                self._remember(entry.digest, resolution, known)
+            found[entry.digest] = known
+        return [found[entry.digest] for entry in images]
+
+    def _compute(self, inputs: Mapping[str, Array], size: Size, resolution: int) -> VisualTokens:
+        seen = self._backend.vision(inputs)
+        given = {VISUAL_EMBEDS: seen.embeds, **seen.signals}
+        with translated(BundleError, "the vision graph gave too little", "export it again"):
+            outputs = self.tower.tokens(given, size, resolution)
+        return VisualTokens(outputs.pop(VISUAL_EMBEDS), outputs)
 
     def select(
         self,
-        tokens: VisualTokens,
+        images: Sequence[LoadedImage],
+        seen: Sequence[VisualTokens],
         settings: Settings,
         text_embeds: Callable[[], Floats],
         seed: int,
@@ -111,19 +123,25 @@ class Vision:
         text_embeds: the question's embeddings [T,E], asked for by selectors that it guides.
         """
         assert settings.resolution is not None
-        layout = self.tower.layout(settings.resolution)
-        images, available, _ = tokens.embeds.shape
-        link, keep = settings.link("tower"), settings.kept("tower", available, available)
-        if link is None or keep >= available:
-            index, embeds = np.tile(np.arange(available), (images, 1)), tokens.embeds
-        elif link.method in self._baselines:
-            index = self._baselines[link.method].indices(images, available, keep, seed)
-            embeds = np.take_along_axis(tokens.embeds, index[:, :, None], 1)
-        else:
-            index, embeds = self._backend.select(link.method, tokens, text_embeds(), keep)
-        return [
-            ImageTokens(layout, kept, values) for kept, values in zip(index, embeds, strict=True)
-        ]
+        text: Floats | None = None
+        chosen = []
+        for number, (entry, tokens) in enumerate(zip(images, seen, strict=True)):
+            layout = self.tower.layout(entry.size, settings.resolution)
+            available = tokens.embeds.shape[1]
+            link, keep = settings.link("tower"), settings.kept("tower", available, available)
+            if link is None or keep >= available:
+                index, embeds = np.arange(available), tokens.embeds[0]
+            elif link.method in self._baselines:
+                index = self._baselines[link.method].indices(number, available, keep, seed)
+                embeds = tokens.embeds[0, index]
+            else:
+                text = text_embeds() if text is None else text
+                indices, rows = self._backend.select(link.method, tokens, text, keep)
+                index, embeds = indices[0], rows[0]
+            levels = tokens.signals.get(DEEPSTACK)
+            kept = None if levels is None else levels[0, index]
+            chosen.append(ImageTokens(layout, index, embeds, kept, entry.behind))
+        return chosen
 
     def forget(self) -> None:
         """Remember no image."""
@@ -146,18 +164,3 @@ class Vision:
             self._memory[digest, resolution] = tokens
             while sum(entry.nbytes for entry in self._memory.values()) > REMEMBERED_BYTES:
                 self._memory.popitem(last=False)
-
-
-def _part(tokens: VisualTokens, place: int) -> VisualTokens:
-    one = slice(place, place + 1)
-    signals = {name: value[one].copy() for name, value in tokens.signals.items()}
-    return VisualTokens(tokens.embeds[one].copy(), signals)
-
-
-def _joined(parts: Sequence[VisualTokens]) -> VisualTokens:
-    if len(parts) == 1:
-        return parts[0]
-    signals = {
-        name: np.concatenate([part.signals[name] for part in parts]) for name in parts[0].signals
-    }
-    return VisualTokens(np.concatenate([part.embeds for part in parts]), signals)

@@ -41,13 +41,16 @@ def work_of(
 
     num_ids: of the prompt, images as one each. Raises InputError where the slots cannot hold it.
     """
-    demand = demand_of(loaded, num_ids, len(images), settings)
+    sizes = [(image.width, image.height) for image in images]
+    demand = demand_of(loaded, num_ids, sizes, settings)
     conversation = Conversation(loaded)
     seen = conversation.check_fits(demand.length, demand.visual, demand.inside, settings)
     slots = _empty_slots(loaded)
     calls = _prefill(slots, seen, demand.length, loaded.manifest, settings)
     context = float(slots.occupied.mean())
-    steps = _decode(slots, completion_tokens - 1, settings)
+    room = settings.room(slots, demand.unpruned)
+    steps = min(completion_tokens - 1, room)
+    _fill(slots, steps, settings)
     tower, inside = settings.link("tower"), settings.link("inside")
     small = conversation.slots
     return Counted(
@@ -55,9 +58,9 @@ def work_of(
             text_tokens=num_ids,
             images=tuple(images),
             resolution=settings.resolution if images else None,
-            visual_tokens=demand.available,
-            visual_tokens_kept=demand.kept,
-            selector=tower.method if tower and demand.kept < demand.available else None,
+            visual_tokens=_mean(demand.available),
+            visual_tokens_kept=_mean(demand.kept),
+            selector=tower.method if tower and demand.kept != demand.available else None,
             schedule=inside.method if inside and demand.inside < demand.visual else None,
             prefill=calls,
             context=context,
@@ -69,6 +72,10 @@ def work_of(
         occupied_slots=int(slots.occupied.max()),
         slot_bytes=int(small.nbytes * slots.capacity.sum() / small.capacity.sum()),
     )
+
+
+def _mean(counts: Sequence[int]) -> float:
+    return sum(counts) / max(1, len(counts))
 
 
 def _empty_slots(loaded: Loaded) -> Slots:
@@ -103,11 +110,9 @@ def _prefill(
     return tuple(calls)
 
 
-def _decode(slots: Slots, steps: int, settings: Settings) -> int:
-    """Fill `slots` by `steps` tokens; returns how many there is room for."""
+def _fill(slots: Slots, steps: int, settings: Settings) -> None:
+    """Fill `slots` by the tokens of `steps` steps."""
     budget = settings.kv_budget
-    if not settings.evicts:
-        steps = min(steps, slots.room(budget))
     left, most, one_each = steps, budget.max(1), np.ones(len(budget), np.int64)
     while left > 0 and (slots.occupied.max((1, 2)) < most).any():
         slots.make_room(one_each, most)
@@ -115,4 +120,3 @@ def _decode(slots: Slots, steps: int, settings: Settings) -> int:
         new = min(left, max(1, free))
         slots.occupied[:] = np.minimum(slots.occupied + new, budget[:, None])
         left -= new
-    return steps

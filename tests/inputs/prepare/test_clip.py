@@ -44,7 +44,7 @@ def tables() -> dict[str, Any]:
 
 def test_an_image_is_a_run_of_all_its_patches() -> None:
     tower = create_tower(INFO)
-    assert [tower.layout(side) for side in INFO.resolutions] == [
+    assert [tower.layout((640, 480), side) for side in INFO.resolutions] == [
         (Visual(16),),
         (Visual(36),),
         (Visual(4),),
@@ -64,10 +64,10 @@ def test_rows_ranges_and_examples_agree() -> None:
 def test_pictures_become_pixels_and_the_positions_of_their_resolution() -> None:
     ready = create_tower(INFO).prepare(PIXELS, found := tables())
     picture = PIL.Image.new("RGB", (10, 20), (255, 0, 51))
-    inputs = ready([picture, picture], 28)
+    inputs = ready(picture, 28)
     assert set(inputs) == {row.name for row in create_tower(INFO).input_rows()}
-    np.testing.assert_allclose(inputs["pixel_values"][1, :, 3, 3], [1, 0, 0.2], atol=1e-6)
-    assert inputs["pixel_values"].shape == (2, 3, 28, 28)
+    np.testing.assert_allclose(inputs["pixel_values"][0, :, 3, 3], [1, 0, 0.2], atol=1e-6)
+    assert inputs["pixel_values"].shape == (1, 3, 28, 28)
     np.testing.assert_array_equal(inputs["position_table"], found["28"])
 
 
@@ -105,7 +105,8 @@ def test_a_position_table_that_is_missing_is_named() -> None:
 def test_a_table_stored_by_columns_is_the_same() -> None:
     found = tables()
     by_columns = {side: np.asfortranarray(table) for side, table in found.items()}
-    table = create_tower(INFO).prepare(PIXELS, by_columns)([], 84)["position_table"]
+    picture = PIL.Image.new("RGB", (84, 84))
+    table = create_tower(INFO).prepare(PIXELS, by_columns)(picture, 84)["position_table"]
     np.testing.assert_array_equal(table, found["84"])
     assert table.flags.c_contiguous
 
@@ -113,7 +114,7 @@ def test_a_table_stored_by_columns_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kind": "cloud"}, "of kind 'cloud', this version knows: clip"),
+        ({"kind": "cloud"}, "of kind 'cloud', this version knows: clip, siglip"),
         ({"sizes": {"patch_size": 14}}, "has the sizes"),
         ({"sizes": {"patch_size": 0, "hidden_size": 8, "head_dim": 4}}, "has the sizes"),
         ({"resolutions": ()}, "resolutions are"),
@@ -123,3 +124,14 @@ def test_a_table_stored_by_columns_is_the_same() -> None:
 def test_sizes_that_no_export_writes_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         create_tower(replace(INFO, **change))
+
+
+def test_a_tower_without_cls_has_as_many_positions_as_patches() -> None:
+    tower = create_tower(replace(INFO, kind="siglip"))
+    ranges, lengths = tower.ranges(), tower.example_lengths()
+    assert ranges["P"] == ranges["V"] == (4, 16, 36)
+    assert lengths["P"] == (lengths["H"] // 14) ** 2
+    found = {side: table[:, 1:] for side, table in tables().items()}
+    tower.prepare(PIXELS, found)
+    with pytest.raises(BundleError, match="resolution 56 is float32"):
+        tower.prepare(PIXELS, tables())

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tightrope.arrays import Array
-from tightrope.inputs.layout import visual_tokens
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.backends.null import NullBackend
 from tightrope.runtime.model import Model
@@ -42,7 +41,7 @@ class Scripted(NullBackend):
         images, _, side, _ = inputs["pixel_values"].shape
         self._clock.spend(images * IMAGE_MS[side] * self._slower)
         assert self._tower is not None
-        tokens = visual_tokens(self._tower.layout(side))
+        tokens = self._tower.most_tokens(side)
         return VisualTokens(np.zeros((images, tokens, self._dims.hidden_size), np.float32), {})
 
     def select(self, method: str, *rest: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightrope.latency import LatencyModel, PrefillCall, Workload
+from tightrope.latency import LatencyModel, PrefillCall, TowerTime, Workload
 from tightrope.profiles.latency.fit import Measured, fit_model, host_ms, nonnegative_fit
 from tightrope.profiles.latency.held_out import fit_with_spread, left_out
 from tightrope.runtime.answer import Timings
@@ -115,6 +115,26 @@ def test_a_fit_finds_the_model_that_made_the_times(synthetic: Any) -> None:
     assert found.stepping.slot_ms == pytest.approx(0.002, rel=1e-2)
     assert found.decoding["JPEG"].megabyte_ms == pytest.approx(10, rel=1e-3)
     assert [row.image_ms for row in found.tower] == pytest.approx([12, 60])
+
+
+def test_where_images_differ_in_their_tiles_the_tower_is_fitted_to_their_tokens(
+    synthetic: Any,
+) -> None:
+    tower = (TowerTime(resolution=336, image_ms=60.0, visual_tokens=300.0),)
+    truth = replace(synthetic.MODEL, tower=tower)
+    asked = [work for work in works(synthetic) if not work.images]
+    asked += [
+        replace(
+            synthetic.text(20 + tokens),
+            images=(synthetic.image(),),
+            resolution=336,
+            visual_tokens=tokens,
+            visual_tokens_kept=tokens,
+        )
+        for tokens in (100.0, 300.0, 500.0)
+    ]
+    (row,) = fit_model([Measured(work, (timings(truth, work),)) for work in asked]).tower
+    assert row.visual_tokens == 300.0 and row.image_ms == pytest.approx(60.0)
 
 
 def test_a_slow_request_among_many_changes_no_coefficient(synthetic: Any) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tightrope.inputs.layout import visual_tokens
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.point import OperatingPoint, keep_count
 from tightrope.profiles.quality.points import Thoughts, choose_points, unpruned
@@ -33,7 +32,7 @@ def test_no_two_points_keep_as_many_tokens_by_one_method(loaded: Load) -> None:
     assert tower is not None
     kept = []
     for point in choose_points(manifest, FREE):
-        available = visual_tokens(tower.layout(point.resolution or 0))
+        available = tower.most_tokens(point.resolution or 0)
         count = available if point.keep is None else keep_count(str(point.keep), available)
         kept.append((point.resolution, point.selector, count))
         assert point.selector is None or count < available

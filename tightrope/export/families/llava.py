@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and its like: a CLIP tower with CLS, a projector, a causal language model."""
+"""LLaVA-1.5 and its like: a CLIP or SigLIP tower, a projector, a causal language model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,31 @@ from tightrope.inputs.prepare.clip import PIXEL_VALUES
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.tensors import CLS_ATTENTION, TOWER_KEYS, TOWER_STATES
 
+KINDS = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
+"""By the tower's model type the kind of its numpy half."""
+_STRATEGIES = {
+    "clip": ("default", "which leaves CLS out"),
+    "siglip": ("full", "a SigLIP tower having no CLS to leave out"),
+}
+
+
+def leading(config: Any) -> int:
+    """Tokens of the tower before those of the patches."""
+    return int(KINDS[config.vision_config.model_type] == "clip")
+
 
 class Llava:
-    """The tower of `LlavaForConditionalGeneration`, a `clip_vision_model`."""
+    """The tower of `LlavaForConditionalGeneration`: a `clip_vision_model`, or SigLIP's."""
 
-    signals = (CLS_ATTENTION, TOWER_KEYS, TOWER_STATES)
+    def signals(self, config: Any) -> tuple[str, ...]:
+        # All of them are about CLS, or begin with it.
+        return (CLS_ATTENTION, TOWER_KEYS, TOWER_STATES) if leading(config) else ()
 
     def check(self, config: Any) -> None:
-        tower = config.vision_config.model_type
-        if tower != "clip_vision_model":
+        name, tower = config.model_type, config.vision_config.model_type
+        if tower not in KINDS:
             raise UnsupportedModel(
-                f"the llava model has a tower of type {tower!r}; accepted: clip_vision_model"
+                f"the {name} model has a tower of type {tower!r}; accepted: {', '.join(KINDS)}"
             )
         if not isinstance(config.vision_feature_layer, int):
             raise UnsupportedModel(
@@ -39,24 +53,31 @@ class Llava:
                 f"vision_feature_layer is {layer}, the tower has {depth} layers; accepted: "
                 f"1..{depth}, or counted from the end"
             )
-        if config.vision_feature_select_strategy != "default":
+        accepted, why = _STRATEGIES[KINDS[tower]]
+        if config.vision_feature_select_strategy != accepted:
             raise UnsupportedModel(
                 f"vision_feature_select_strategy is {config.vision_feature_select_strategy!r}; "
-                "accepted: 'default', which leaves CLS out"
+                f"accepted: {accepted!r}, {why}"
             )
 
     def info(
-        self, config: Any, resolutions: Sequence[int] | None, signals: Sequence[str], token: str
+        self,
+        config: Any,
+        resolutions: Sequence[int] | None,
+        signals: Sequence[str],
+        token: str,
+        preprocessor: Mapping[str, Any],
+        tokenizer: Any,
     ) -> VisionInfo:
         vision = config.vision_config
         own = vision.image_size
         for resolution in resolutions or ():
-            if resolution % vision.patch_size:
+            if resolution % vision.patch_size and (leading(config) or resolution != own):
                 raise InputError(
                     f"resolution is {resolution}; accepted: multiples of the tower's patch, "
                     f"{vision.patch_size} pixels"
                 )
-        if not resolutions and own % vision.patch_size:
+        if leading(config) and not resolutions and own % vision.patch_size:
             raise UnsupportedModel(
                 f"the tower's own side is {own} pixels, no multiple of its patch of "
                 f"{vision.patch_size}; name a --resolution that is one"
@@ -64,7 +85,7 @@ class Llava:
         listed = dict.fromkeys(resolutions or (own,))
         first = [own] if own in listed else []
         return VisionInfo(
-            kind="clip",
+            kind=KINDS[vision.model_type],
             image_token_id=config.image_token_id,
             image_token=token,
             resolutions=tuple(dict.fromkeys([*first, *listed])),
@@ -80,7 +101,7 @@ class Llava:
         return int(config.vision_config.hidden_size)
 
     def module(self, model: Any, signals: Sequence[str]) -> torch.nn.Module:
-        return _Tower(model, signals)
+        return ProjectedTower(model, signals)
 
     def projector(self, model: Any) -> torch.nn.Module:
         return _Projector(model)
@@ -91,11 +112,14 @@ class Llava:
         weight = embeddings.position_embedding.weight
         found = {}
         for side in info.resolutions:
-            patches = (side // embeddings.patch_size) ** 2
-            blank = torch.empty(1, patches + 1, embeddings.embed_dim, dtype=weight.dtype)
+            patches = (side // embeddings.patch_size) ** 2 + leading(model.config)
+            blank = torch.empty(1, patches, embeddings.embed_dim, dtype=weight.dtype)
             table = embeddings.interpolate_pos_encoding(blank, side, side)
             found[str(side)] = table.detach().float().numpy()
         return found
+
+    def separators(self, model: Any) -> torch.Tensor:
+        return torch.empty(0, model.config.text_config.hidden_size)
 
     def reference_embeds(self, model: Any, inputs: Mapping[str, Array]) -> torch.Tensor:
         pixels = torch.from_numpy(inputs[PIXEL_VALUES])
@@ -110,7 +134,7 @@ class Llava:
         return square_pixels(folder, stored, config.vision_config.image_size)
 
 
-class _Tower(torch.nn.Module):
+class ProjectedTower(torch.nn.Module):
     """Tower and projector; positions come from outside, attention of one layer is read out."""
 
     def __init__(self, model: Any, signals: Sequence[str]) -> None:
@@ -121,6 +145,7 @@ class _Tower(torch.nn.Module):
         layer = config.vision_feature_layer
         # hidden_states[i] is the output of block i - 1.
         self.feature = layer if layer >= 0 else depth + 1 + layer
+        self.leading = leading(config)
         config.vision_config._attn_implementation_internal = TOWER_ATTENTION
         model.model.vision_tower.config._attn_implementation_internal = TOWER_ATTENTION
 
@@ -131,7 +156,9 @@ class _Tower(torch.nn.Module):
         state = TowerState(self.feature - 1)
         try:
             with attending(TOWER, state):
-                hidden = tower.pre_layrnorm(embeddings(pixel_values, interpolate_pos_encoding=True))
+                hidden = embeddings(pixel_values, interpolate_pos_encoding=True)
+                if self.leading:
+                    hidden = tower.pre_layrnorm(hidden)
                 # Blocks behind the feature layer feed nothing.
                 for block in tower.encoder.layers[: self.feature]:
                     hidden = block(hidden, attention_mask=None)
@@ -142,7 +169,7 @@ class _Tower(torch.nn.Module):
             TOWER_KEYS: lambda: state.keys()[:, 1:],
             TOWER_STATES: lambda: hidden,
         }
-        visual = self.model.model.multi_modal_projector(hidden[:, 1:])
+        visual = self.model.model.multi_modal_projector(hidden[:, self.leading :])
         return (visual, *(outputs[signal]() for signal in self.signals))
 
 

@@ -34,10 +34,18 @@ HARMLESS = (
     Harmless(r"image_token|vision_feature_select_strategy|chat_template", "not about pixels"),
 )
 """Keys of an image processor that change no pixel."""
-_CLASSES = ("image_processor_type", "feature_extractor_type", "processor_class")
+CLASSES = ("image_processor_type", "feature_extractor_type", "processor_class")
 """Keys that name what reads the others."""
 _PADDING = ("pad_size",)
 """Read where images are padded to a common size; padding to a square passes it over."""
+
+
+def unreadable(folder: Path) -> UnsupportedModel:
+    """For a checkpoint without an image processor."""
+    return UnsupportedModel(
+        f"{folder} has neither preprocessor_config.json nor an image_processor in "
+        f"processor_config.json; {WAY_OUT}"
+    )
 
 
 def square_pixels(
@@ -49,10 +57,7 @@ def square_pixels(
     understood, and where another size comes out than the tower takes.
     """
     if not stored:
-        raise UnsupportedModel(
-            f"{folder} has neither preprocessor_config.json nor an image_processor in "
-            f"processor_config.json; {WAY_OUT}"
-        )
+        raise unreadable(folder)
     with silence(), reading(f"{folder} has no image processor that can be read", WAY_OUT):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     pads_to_square = isinstance(processor, LlavaImageProcessorPil)
@@ -62,12 +67,12 @@ def square_pixels(
             "accepted: those of CLIP, LLaVA and SigLIP"
         )
     account = Account("keys of the image processor", stored, HARMLESS, WAY_OUT)
-    account.take_all((*CONFIG_KEYS, *_CLASSES))
-    config = {key: _plain(getattr(processor, key, None)) for key in CONFIG_KEYS}
+    account.take_all((*CONFIG_KEYS, *CLASSES))
+    config = {key: plain(getattr(processor, key, None)) for key in CONFIG_KEYS}
     config |= {key: bool(value) for key, value in config.items() if key.startswith("do_")}
     account.take_all(_PADDING)
     if config["do_pad"] and not pads_to_square:
-        _check_padding(_plain(processor.pad_size), side)
+        _check_padding(plain(processor.pad_size), side)
         config["do_pad"] = False
     for key in ("image_mean", "image_std"):
         if isinstance(config[key], (int, float)):
@@ -105,7 +110,7 @@ def _check(config: dict[str, Any], side: int) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A setting as JSON has it; sizes without their empty entries."""
     if isinstance(value, SizeDict):
         return dict(value)

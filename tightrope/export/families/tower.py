@@ -19,17 +19,25 @@ from tightrope.inputs.vision import VisionInfo
 class TowerModel(Protocol):
     """What a family's tower answers; `model` and `config` are Hugging Face's."""
 
-    @property
-    def signals(self) -> tuple[str, ...]:
+    def signals(self, config: Any) -> tuple[str, ...]:
         """What the tower can hand to selectors."""
 
     def check(self, config: Any) -> None:
         """Raises UnsupportedModel for a tower of this family that cannot be exported."""
 
     def info(
-        self, config: Any, resolutions: Sequence[int] | None, signals: Sequence[str], token: str
+        self,
+        config: Any,
+        resolutions: Sequence[int] | None,
+        signals: Sequence[str],
+        token: str,
+        preprocessor: Mapping[str, Any],
+        tokenizer: Any,
     ) -> VisionInfo:
-        """Facts for the manifest; raises InputError for a resolution that does not fit."""
+        """Facts for the manifest; raises InputError for a resolution that does not fit.
+
+        token: the placeholder as it is written. preprocessor: what `preprocessor` returned.
+        """
 
     def width(self, config: Any) -> int:
         """Dv, of the states that the projector reads."""
@@ -43,8 +51,11 @@ class TowerModel(Protocol):
     def tables(self, model: Any, info: VisionInfo) -> dict[str, Floats]:
         """Arrays for positions.npz, from which the numpy half makes inputs."""
 
+    def separators(self, model: Any) -> torch.Tensor:
+        """Embeddings [n,E] that the host puts between visual tokens, n as `info` says."""
+
     def reference_embeds(self, model: Any, inputs: Mapping[str, Array]) -> torch.Tensor:
-        """What Hugging Face's model makes of the graph's inputs: [I,V,E]."""
+        """What Hugging Face's model makes of one image's inputs: [I,V,E], as the graph gives it."""
 
     def preprocessor(
         self, config: Any, folder: Path, stored: Mapping[str, Any]

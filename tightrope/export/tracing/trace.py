@@ -16,6 +16,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.initialization import no_init_weights
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.tracing.ops import register, translations
@@ -31,8 +32,11 @@ def fake_model(auto_class: Any, config: Any) -> Any:
     """The checkpoint's architecture in float16 without weights; call inside `fake_tensors`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Values are nobody's, and drawing some of them takes numbers that a fake tensor has not.
         # A copy: tracing names its own attention functions in the config.
-        return auto_class.from_config(copy.deepcopy(config), dtype=torch.float16).eval()
+        with no_init_weights():
+            model = auto_class.from_config(copy.deepcopy(config), dtype=torch.float16)
+    return model.eval()
 
 
 def fake_tensors() -> FakeTensorMode:

@@ -1,8 +1,11 @@
-"""A CLIP tower over square images: CLS before the patches, positions learned by resolution."""
+"""A CLIP or SigLIP tower over square images: positions by resolution, CLS before the patches.
+
+SigLIP has no CLS; that is all in which the two differ here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import PIL.Image
@@ -10,7 +13,7 @@ import PIL.Image
 from tightrope.arrays import Array, Floats
 from tightrope.errors import BundleError
 from tightrope.foreign import translated
-from tightrope.inputs.layout import ImageLayout, Visual
+from tightrope.inputs.layout import ImageLayout, Size, Visual
 from tightrope.inputs.prepare.pixels import SquarePixels
 from tightrope.inputs.vision import VisionInfo
 from tightrope.interface.ranges import AxisRange, Ranges
@@ -26,14 +29,17 @@ _EXAMPLE_PATCHES = 64
 class ClipTower:
     """The numpy half of LLaVA-1.5's tower."""
 
-    def __init__(self, info: VisionInfo) -> None:
-        self.info = info
+    def __init__(self, info: VisionInfo, leading: int = 1) -> None:
+        """leading: tokens before those of the patches: CLS."""
+        self.info, self.leading = info, leading
         wanted = ("patch_size", "hidden_size", "head_dim")
         if set(info.sizes) != set(wanted) or min(info.sizes.values()) < 1:
-            raise ValueError(f"a clip tower has the sizes {wanted}, not {info.sizes}")
+            raise ValueError(f"a {info.kind} tower has the sizes {wanted}, not {info.sizes}")
         self.patch, self.width, self.head_dim = (info.sizes[name] for name in wanted)
         sides = info.resolutions
-        if not sides or any(side < 1 or side % self.patch for side in sides):
+        # SigLIP was trained at 384 pixels, of which its patches of 14 leave six out.
+        whole = sides if leading else sides[1:]
+        if not sides or min(sides) < self.patch or any(side % self.patch for side in whole):
             raise ValueError(f"resolutions are {sides}, patches {self.patch}")
 
     def input_rows(self) -> Rows:
@@ -50,40 +56,54 @@ class ClipTower:
     def example_lengths(self) -> dict[str, int]:
         """One picture whose patches and CLS fill the position table."""
         side = _EXAMPLE_PATCHES * self.patch
-        return {"H": side, "W": side, "P": 1 + _EXAMPLE_PATCHES**2}
+        return {"H": side, "W": side, "P": self.leading + _EXAMPLE_PATCHES**2}
 
     def ranges(self) -> Ranges:
-        """Of H, W, P and V: they grow together, from one resolution to the next."""
+        """H, W, P and V grow together, from one resolution to the next."""
         sides = self.info.resolutions
         pixels = AxisRange(min(sides), sides[0], max(sides))
-        visual = AxisRange(*map(self._tokens, pixels))
-        return {"H": pixels, "W": pixels, "V": visual, "P": AxisRange(*(1 + n for n in visual))}
+        return {"I": AxisRange(1, 1, 1), "H": pixels, "W": pixels, **self.token_ranges()}
 
-    def layout(self, resolution: int) -> ImageLayout:
-        """All patches in raster order."""
-        return (Visual(self._tokens(resolution)),)
+    def token_ranges(self) -> Ranges:
+        """Of V and P."""
+        sides = self.info.resolutions
+        visual = AxisRange(*map(self.most_tokens, (min(sides), sides[0], max(sides))))
+        return {"V": visual, "P": AxisRange(*(self.leading + count for count in visual))}
+
+    def most_tokens(self, resolution: int) -> int:
+        """All images have as many."""
+        return (resolution // self.patch) ** 2
+
+    def trial_size(self, resolution: int) -> Size:
+        """What the tower sees of any picture."""
+        return resolution, resolution
+
+    def layout(self, size: Size, resolution: int) -> ImageLayout:
+        """All patches in raster order, whatever the image's size."""
+        return (Visual(self.most_tokens(resolution)),)
+
+    def tokens(self, outputs: Mapping[str, Array], size: Size, resolution: int) -> dict[str, Array]:
+        """As they are."""
+        return dict(outputs)
 
     def prepare(self, config: Mapping[str, Any], tables: Mapping[str, Array]) -> _Prepare:
         """tables: the position embeddings float32 [1,P,Dv] by resolution."""
         positions = {}
         with translated(BundleError, "positions.npz is damaged", "export the checkpoint again"):
             for side in self.info.resolutions:
-                shape = (1, 1 + self._tokens(side), self.width)
+                shape = (1, self.leading + self.most_tokens(side), self.width)
                 table = tables.get(str(side))
                 positions[side] = typed_array(table, "float32", shape, f"resolution {side}")
         return _Prepare(SquarePixels(config), positions)
-
-    def _tokens(self, resolution: int) -> int:
-        return (resolution // self.patch) ** 2
 
 
 class _Prepare:
     def __init__(self, pixels: SquarePixels, tables: dict[int, Floats]) -> None:
         self._pixels, self._tables = pixels, tables
 
-    def __call__(self, images: Sequence[PIL.Image.Image], resolution: int) -> dict[str, Array]:
-        """pixel_values [I,3,R,R] and the position table of this resolution."""
+    def __call__(self, image: PIL.Image.Image, resolution: int) -> dict[str, Array]:
+        """pixel_values [1,3,R,R] and the position table of this resolution."""
         return {
-            PIXEL_VALUES: self._pixels(images, resolution),
+            PIXEL_VALUES: self._pixels([image], resolution),
             POSITION_TABLE: self._tables[resolution],
         }

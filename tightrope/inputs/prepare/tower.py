@@ -1,27 +1,28 @@
 """The numpy half of a vision tower: what is known without torch.
 
 The other half, which is traced, lies in `export/families/`. Nothing outside the two knows how many
-tokens an image has, what stands between them, or which arrays the tower reads.
+tokens an image has, what stands between them, which arrays the tower reads, or in how many pictures
+it looks at one image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import PIL.Image
 
 from tightrope.arrays import Array
-from tightrope.inputs.layout import ImageLayout
+from tightrope.inputs.layout import ImageLayout, Size
 from tightrope.interface.ranges import Ranges
 from tightrope.interface.tensors import Rows
 
 
 class Prepare(Protocol):
-    """Turns images into the vision graph's inputs."""
+    """Turns an image into the vision graph's inputs."""
 
-    def __call__(self, images: Sequence[PIL.Image.Image], resolution: int) -> dict[str, Array]:
-        """Inputs by name of RGB images, in order; raises InputError for one that cannot be used."""
+    def __call__(self, image: PIL.Image.Image, resolution: int) -> dict[str, Array]:
+        """Inputs by name of one RGB image; raises InputError for one that cannot be used."""
 
 
 class Tower(Protocol):
@@ -34,16 +35,34 @@ class Tower(Protocol):
         """Inputs of graph vision."""
 
     def output_rows(self, embed: int) -> Rows:
-        """Visual tokens of width E, then the signals that the bundle lists."""
+        """Of graph vision: visual tokens of width E, then what goes with each, signals last."""
 
     def example_lengths(self) -> dict[str, int]:
         """Lengths of its axes that fit each other, to trace it with."""
 
     def ranges(self) -> Ranges:
-        """Of its own axes and of V."""
+        """Of the axes of graph vision, I and V among them."""
 
-    def layout(self, resolution: int) -> ImageLayout:
-        """What an image of this resolution puts in the place of its placeholder."""
+    def token_ranges(self) -> Ranges:
+        """Of V, the visual tokens of one image, and of what else selectors read of it."""
+
+    def most_tokens(self, resolution: int) -> int:
+        """Visual tokens of the image that has most of them at this resolution."""
+
+    def trial_size(self, resolution: int) -> Size:
+        """Of a small picture that shows whether a bundle answers as it should."""
+
+    def layout(self, size: Size, resolution: int) -> ImageLayout:
+        """What an image puts in the place of its placeholder.
+
+        size: as it came, upright. Raises InputError for one that this tower does not take.
+        """
+
+    def tokens(self, outputs: Mapping[str, Array], size: Size, resolution: int) -> dict[str, Array]:
+        """What graph vision gave for one image, by name, as that image's visual tokens in order.
+
+        Every axis I is 1 afterwards, every V that of the image's layout.
+        """
 
     def prepare(self, config: Mapping[str, Any], tables: Mapping[str, Array]) -> Prepare:
         """From preprocessor.json and the arrays of positions.npz; raises BundleError for others."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from statistics import median
+from statistics import fmean, median
 from typing import TypeVar
 
 import numpy as np
@@ -168,19 +168,23 @@ def _decoding(points: Sequence[Measured]) -> dict[str, Decoding]:
 
 
 def _tower(points: Sequence[Measured]) -> tuple[TowerTime, ...]:
-    rows: dict[int, list[tuple[Units, float]]] = {}
+    rows: dict[int, list[tuple[float, float, float]]] = {}
     for point in points:
         new = sum(not image.known for image in point.work.images)
         if new and point.work.resolution is not None:
             ms = point.median_ms(lambda run: run.vision_ms)
-            rows.setdefault(point.work.resolution, []).append(((float(new),), ms))
-    return tuple(
-        TowerTime(
-            resolution=resolution,
-            image_ms=nonnegative_fit([units for units, _ in these], [ms for _, ms in these])[0],
-        )
-        for resolution, these in sorted(rows.items())
-    )
+            row = float(new), point.work.visual_tokens, ms
+            rows.setdefault(point.work.resolution, []).append(row)
+    return tuple(_tower_time(resolution, these) for resolution, these in sorted(rows.items()))
+
+
+def _tower_time(resolution: int, rows: Sequence[tuple[float, float, float]]) -> TowerTime:
+    """rows: images, visual tokens of each, milliseconds of all."""
+    tokens = [each for _, each, _ in rows if each]
+    mean = fmean(tokens) if len({*tokens}) > 1 else 0.0
+    units = [(images * (each / mean if mean else 1.0),) for images, each, _ in rows]
+    image_ms = nonnegative_fit(units, [ms for *_, ms in rows])[0]
+    return TowerTime(resolution=resolution, image_ms=image_ms, visual_tokens=mean)
 
 
 def _selecting(points: Sequence[Measured]) -> dict[str, Selecting]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tightrope.bundle import Manifest
-from tightrope.inputs.layout import visual_tokens
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.point import OperatingPoint, keep_count
 from tightrope.runtime.baselines import BASELINES
@@ -84,7 +83,7 @@ def _says_it_again(manifest: Manifest, keep: str | None, resolution: int | None)
     """Whether another percentage leaves as many tokens of a small image."""
     if keep is None or resolution is None or manifest.tower is None:
         return False
-    available = visual_tokens(manifest.tower.layout(resolution))
+    available = manifest.tower.most_tokens(resolution)
     count = keep_count(keep, available)
     larger = KEEPS[: KEEPS.index(keep)]
     return count == available or count in (keep_count(other, available) for other in larger)

@@ -202,7 +202,8 @@ class _Race:
         request = Request(
             name=item.id,
             prompt=item.messages,
-            images=self._loaded(item),
+            images=[] if item.seconds else self._loaded(item),
+            frames=list(zip(item.seconds, self._loaded(item), strict=False)),
             max_tokens=self._config.max_tokens,
             point=point,
         )
