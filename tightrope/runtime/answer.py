@@ -43,6 +43,8 @@ class Usage:
 class Timings:
     """Milliseconds of each stage."""
 
+    queue_ms: float = 0.0
+    """Waiting for the device, behind other requests."""
     image_ms: float = 0.0
     """Decoding and preprocessing images."""
     image_decode_ms: float = 0.0

@@ -1,4 +1,4 @@
-"""One thread per device that runs all requests there, one after another.
+"""One thread per device that runs all requests there, one after another, the earliest due first.
 
 A device computes one thing at a time, and its memory has one owner: whatever thread submits, the
 work is done here, and pieces come back through a queue. A submitted request runs to its end whether
@@ -8,6 +8,8 @@ or not somebody listens; a ticket that is cancelled, closed or lost ends it with
 from __future__ import annotations
 
 import atexit
+import itertools
+import math
 import os
 import queue
 import threading
@@ -18,6 +20,7 @@ from typing import Generic, Protocol, TypeVar
 from tightrope.errors import BackendError
 from tightrope.runtime.answer import FinishReason
 from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.waiting import Waiting
 
 IDLE_SECONDS = 2.0
 """After so long without work the thread ends; the next request starts another."""
@@ -93,14 +96,20 @@ class Engine:
 
     def __init__(self, device: str) -> None:
         self._device, self._process = device, os.getpid()
-        self._jobs: queue.Queue[_Job[object]] = queue.Queue()
+        self._jobs: queue.PriorityQueue[tuple[float, int, _Job[object]]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self.waiting = Waiting()
+        """What it has promised."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._running: _Job[object] | None = None
         self._closed = False
 
-    def submit(self, work: Work[Item]) -> Ticket[Item]:
-        """Queue `work`; raises BackendError in a process that was forked from the engine's own."""
+    def submit(self, work: Work[Item], due: float = math.inf) -> Ticket[Item]:
+        """Queue `work` before all that is due later, in seconds of its clock.
+
+        Raises BackendError in a process that was forked from the engine's own.
+        """
         if os.getpid() != self._process:
             raise BackendError(
                 "this process was forked after its parent had loaded a model, and inherited "
@@ -109,7 +118,7 @@ class Engine:
         job = _Job(work)
         ticket = Ticket(job)
         with self._lock:
-            self._jobs.put(job)  # type: ignore[arg-type]  # a queue of any work
+            self._jobs.put((due, next(self._numbers), job))  # type: ignore[arg-type]  # any work
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._serve, name=f"tightrope {self._device}", daemon=True
@@ -120,7 +129,7 @@ class Engine:
     def _serve(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=IDLE_SECONDS)
+                *_, job = self._jobs.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._jobs.empty():

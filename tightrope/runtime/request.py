@@ -29,7 +29,7 @@ from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import check_list
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.planned import Planned
+from tightrope.runtime.planned import Planned, claim_without_budget
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
@@ -60,14 +60,17 @@ class Request:
         options: Options,
         conversation: Conversation | None = None,
         choose: Choose | None = None,
+        waited_s: float = 0.0,
     ) -> None:
         """choose: picks tokens instead of what `options` say.
 
+        waited_s: since when somebody waits for the answer; its deadline counts from then.
         Raises InputError for what cannot be answered, before anything runs.
         """
         check_list(images)
         self.cancel = Cancel()
-        self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
+        self._loaded, self._options = loaded, options
+        self._watch = Stopwatch(loaded.clock, waited_s)
         self._prompt, self._conversation = prompt, conversation or Conversation(loaded)
         sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
         self._choose = choose or sampler
@@ -76,22 +79,35 @@ class Request:
         self._projected_ms = 0.0
         """To the first token, of a prefill that was given up."""
         if options.budget is not None:
-            self._planned = Planned(loaded, prompt, images, options, self._watch)
+            self._planned = Planned(loaded, prompt, images, options, self._watch, self)
         self._settle()
         with self._watch("image_ms"), self._watch("image_decode_ms"):
             self._images = load_images(images)
         self._write()
         if self._planned is not None:
+            claim = self._planned.claim
             self._planned.submit()
+        else:
+            count = len(self._token_ids)
+            claim = claim_without_budget(loaded, count, images, self._settings, options)
+            loaded.engine.waiting.add(self, claim)
+        self.due = claim.due
+        """When it has to be done, in seconds of the clock: whose is earlier runs first."""
+        self._submitted_ms = self._watch.elapsed_ms()
 
     def run(self) -> Iterator[Piece]:
+        waiting = self._loaded.engine.waiting
+        waiting.start(self, self._loaded.clock())
         try:
+            self._watch.add("queue_ms", self._watch.elapsed_ms() - self._submitted_ms)
             if self._planned is not None:
                 self._begin(self._planned)
-            yield from self._run()
+            for piece in self._run():
+                if piece.answer is not None:  # whoever gets it may ask again at once
+                    waiting.finish(self)
+                yield piece
         finally:
-            if self._planned is not None:
-                self._planned.leave()
+            waiting.finish(self)
 
     def _begin(self, planned: Planned) -> None:
         """Look at the clock once more: the request may have waited longer than was expected."""
