@@ -140,6 +140,10 @@ class Language:
             )
         return ids
 
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a text as it stands: no chat template, control tokens are recognised."""
+        return self._tokenizer.encode_text(text)
+
     def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
         for token in prompt:
             if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
