@@ -13,8 +13,9 @@ import math
 import os
 import queue
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from tightrope.errors import BackendError
@@ -47,9 +48,11 @@ class _Job(Generic[Item]):
         self.work = work
         self.results: queue.SimpleQueue[Item | BaseException | None] = queue.SimpleQueue()
 
-    def run(self) -> None:
+    def run(self, said: Callable[[], None]) -> None:
+        """said: called whenever something came of it."""
         try:
             for item in self.work.run():
+                said()
                 self.results.put(item)
             self.results.put(None)
         except BaseException as error:  # raised where it is waited for
@@ -103,6 +106,7 @@ class Engine:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._running: _Job[object] | None = None
+        self._said = 0.0
         self._closed = False
 
     def submit(self, work: Work[Item], due: float = math.inf) -> Ticket[Item]:
@@ -136,12 +140,20 @@ class Engine:
                         self._thread = None
                         return
                 continue
+            self._note()
             self._running = job
             if self._closed:
                 job.work.cancel.ask()
-            job.run()
+            job.run(self._note)
             self._running = None
             del job  # or the last answer would live until the next request
+
+    def _note(self) -> None:
+        self._said = time.monotonic()
+
+    def silent_s(self) -> float:
+        """For how long nothing has come of what runs; 0 where nothing does."""
+        return 0.0 if self._running is None else time.monotonic() - self._said
 
     def close(self) -> None:
         """End what runs and what waits, so that the interpreter can end."""

@@ -140,6 +140,10 @@ class Language:
             )
         return ids
 
+    def token_text(self, token_id: int) -> str:
+        """One token as text; a control token as it is written, part of a character as a question."""
+        return self._tokenizer.decode([token_id]) or self._tokenizer.token(token_id) or ""
+
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a text as it stands: no chat template, control tokens are recognised."""
         return self._tokenizer.encode_text(text)

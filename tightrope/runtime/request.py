@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from tightrope.arrays import Floats
 from tightrope.inputs.layout import ImageTokens, Stream, assemble
-from tightrope.runtime.answer import Answer, Piece, Sample, Timings, Usage
+from tightrope.runtime.answer import Answer, Piece, Timings, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
+from tightrope.runtime.choosing import Chooser
 from tightrope.runtime.controls import (
     cancelled,
     end_tokens,
@@ -28,9 +29,9 @@ from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import check_list
 from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.planned import Planned, claim_without_budget
-from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.stopwatch import Stopwatch
@@ -72,8 +73,8 @@ class Request:
         self._loaded, self._options = loaded, options
         self._watch = Stopwatch(loaded.clock, waited_s)
         self._prompt, self._conversation = prompt, conversation or Conversation(loaded)
-        sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
-        self._choose = choose or sampler
+        self._chooser = Chooser(options, loaded.manifest.dims.vocab_size)
+        self._choose = choose or self._chooser
         self._planned: Planned | None = None
         self._guard: Guard | None = None
         self._projected_ms = 0.0
@@ -171,17 +172,21 @@ class Request:
                 if count == 0:
                     self._watch.first_token()
                 if piece:
-                    yield Piece(piece)
+                    yield Piece(piece, logprobs=rows[0].fresh_logprobs())
         finally:
             if len(rows) == 1:  # forks write to slots of their own
                 conversation.record(rows[0].read)
-        yield Piece("", self._answer(slots, read, notes))
+        yield Piece("", self._answer(slots, read, notes), rows[0].fresh_logprobs())
 
     def _row(self) -> Row:
         language, options = self._loaded.language, self._options
         marks = language.thought
         opened = marks is not None and marks.opened(self._token_ids)
-        row = Row(language.decoder(options.stop, options.ignore_eos), Thought(marks, opened))
+        likely = None
+        if options.logprobs is not None:
+            likely = Logprobs(options.logprobs, language.token_text)
+        decoder = language.decoder(options.stop, options.ignore_eos)
+        row = Row(decoder, Thought(marks, opened), likely)
         if marks is not None and opened and self._settings.point.thinking_tokens == 0:
             row.forced.extend(marks.close)  # before the first token there is nothing to control
         return row
@@ -262,6 +267,7 @@ class Request:
         return assemble(ids, language.placeholder, images, self._loaded.embeddings, start)
 
     def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
+        self._chooser.watch(self._token_ids, [row.token_ids for row in self._rows])
         options, conversation = self._options, self._conversation
         controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
         marks, cap = self._loaded.language.thought, settings.point.thinking_tokens
@@ -302,15 +308,7 @@ class Request:
             )
 
     def _answer(self, slots: Slots, read: _Read, notes: tuple[str, ...]) -> Answer:
-        samples = tuple(
-            Sample(
-                text=row.text,
-                token_ids=tuple(row.token_ids),
-                finish_reason=row.finish_reason or "cancelled",
-                stop=row.stop,
-            )
-            for row in self._rows
-        )
+        samples = tuple(row.sample for row in self._rows)
         timings, planned = self._watch.timings(), self._planned
         if read.logits is not None:
             self._learn(timings, len(self._rows[0].token_ids))
@@ -335,6 +333,8 @@ class Request:
             backend=self._loaded.backend.name,
             plan=None if planned is None else planned.chosen.plan,
             deadline_met=None if planned is None else planned.met(timings, samples),
+            logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
             notes=notes,
         )
+

@@ -197,6 +197,7 @@ def test_a_client_that_leaves_frees_the_engine(client: Any, stream: bool) -> Non
     while in_work(client) and time.monotonic() < end:
         time.sleep(0.01)
     assert in_work(client) == 0
+    assert 'tightrope_left_total{model="llama"}' in client.get("/metrics").content.decode()
     began = time.monotonic()
     assert client.chat(max_tokens=2).status == 200
     assert time.monotonic() - began < 10
@@ -287,3 +288,46 @@ def test_the_point_of_a_request_is_the_librarys(client: Any, loaded: Load) -> No
     reply = client.chat(max_tokens=8, kv_budget=64, policy="tova", sinks=2, recent=8).json
     assert reply["choices"][0]["message"]["content"] == expected.text
     assert reply["tightrope"]["point"] == json.loads(json.dumps(expected.to_dict()["point"]))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_come_as_openai_writes_them(
+    api: openai.OpenAI, loaded: Load, stream: bool
+) -> None:
+    expected = loaded("llava").generate("what is it?", max_tokens=8, logprobs=2).logprobs
+    assert expected is not None
+    found = created(api, logprobs=True, top_logprobs=2, stream=stream)
+    if stream:
+        choices = [chunk.choices[0] for chunk in found if chunk.choices]
+        content = [one for c in choices if c.logprobs for one in c.logprobs.content]
+    else:
+        content = found.choices[0].logprobs.content
+    assert [one.token for one in content] == [one.text for one in expected]
+    assert [one.logprob for one in content] == pytest.approx([one.logprob for one in expected])
+    assert [len(one.top_logprobs) for one in content] == [2] * len(expected)
+    assert content[0].bytes == list(content[0].token.encode())
+
+
+def test_logprobs_of_completions_say_where_each_token_stands(api: openai.OpenAI) -> None:
+    reply = api.completions.create(model="llama", prompt="once", max_tokens=6, logprobs=2)
+    told, text = reply.choices[0].logprobs, reply.choices[0].text
+    assert told is not None and told.tokens is not None and told.text_offset is not None
+    assert [text[at : at + len(t)] for at, t in zip(told.text_offset, told.tokens, strict=True)] == (
+        told.tokens
+    )
+    assert told.top_logprobs is not None and len(told.top_logprobs[0]) == 2
+    pieces = api.completions.create(
+        model="llama", prompt="once", max_tokens=6, logprobs=2, stream=True
+    )
+    parts = [piece.choices[0].logprobs for piece in pieces if piece.choices]
+    offsets = [at for part in parts if part for at in part.text_offset or ()]
+    assert offsets == told.text_offset
+
+
+def test_penalties_and_bias_are_the_librarys(client: Any, loaded: Load) -> None:
+    options: dict[str, Any] = {"temperature": 1.2, "seed": 3, "max_tokens": 20, "top_k": 9}
+    options |= {"min_p": 0.05, "repetition_penalty": 1.2, "presence_penalty": 0.5}
+    options |= {"frequency_penalty": 0.3}
+    expected = loaded("llava").generate("what is it?", logit_bias={77: 5.0}, **options).text
+    reply = client.chat(logit_bias={"77": 5}, **options).json
+    assert reply["choices"][0]["message"]["content"] == expected

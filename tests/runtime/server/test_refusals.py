@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -62,8 +63,21 @@ KEY = "a key of many characters"
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logprobs": True}, "logprobs"),
-        ({"frequency_penalty": False}, "frequency_penalty"),
+        *(({"top_k": value}, "top_k") for value in (-1, 1.5, 1e308, "x", True)),
+        *(({"min_p": value}, "min_p") for value in (-1, 2, 1e308, "x")),
+        *(({"repetition_penalty": value}, "repetition_penalty") for value in (0, -1, 1e308, "x")),
+        *(({"presence_penalty": value}, "presence_penalty") for value in (-3, 2**31, 1e308, [])),
+        *(({"frequency_penalty": value}, "frequency_penalty") for value in (-3, 1e308, False)),
+        *(
+            ({"logit_bias": value}, "logit_bias")
+            for value in ({"x": 1}, {"-1": 1}, {"999": 1}, {"1": 101}, {"1": "x"}, [], {"9" * 50: 1})
+        ),
+        *(({"logprobs": value}, "logprobs") for value in (1, "x", -1)),
+        *(
+            ({"logprobs": True, "top_logprobs": value}, "top_logprobs")
+            for value in (-1, 21, 2**31, 1e308, "x")
+        ),
+        ({"top_logprobs": 3}, "top_logprobs"),
         ({"reasoning_effort": "low"}, "reasoning_effort"),
         ({"store": True}, "store"),
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
@@ -85,8 +99,8 @@ def test_a_wrong_field_is_named(client: Any, fields: dict[str, Any], param: str 
     assert reply.status == 400, reply.content
     assert reply.error["type"] == "invalid_request_error"
     known = {"chat_template", "chat_template_kwargs", "ignore_eos"}
-    neutral = {"tools", "response_format", "logprobs", "reasoning_effort", "store"}
-    expected = None if param in known | neutral | {"frequency_penalty"} else param
+    neutral = {"tools", "response_format", "reasoning_effort", "store"}
+    expected = None if param in known | neutral else param
     assert reply.error["param"] == expected
     if param is not None:
         assert param in reply.error["message"]
@@ -487,3 +501,28 @@ def test_an_engine_that_fails_says_so_and_goes_on(
         assert reply.status == 503
     monkeypatch.undo()
     assert client.chat(max_tokens=1).status == 200
+
+
+def test_an_engine_that_hangs_is_not_ready(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from tightrope.runtime.server import app
+
+    monkeypatch.setattr(app, "SILENT_SECONDS", 0.3)
+    let_go = threading.Event()
+    prefill = OnnxRuntimeBackend.prefill
+
+    def hangs(*arguments: Any) -> Any:
+        let_go.wait(30)
+        return prefill(*arguments)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "prefill", hangs)
+    asking = threading.Thread(target=lambda: client.chat(max_tokens=1))
+    asking.start()
+    end = time.monotonic() + 20
+    while (reply := client.get("/readyz")).status == 200 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert (reply.status, reply.error["code"]) == (503, "engine_silent")
+    assert client.get("/healthz").status == 200
+    let_go.set()
+    asking.join(30)
+    assert client.get("/readyz").status == 200

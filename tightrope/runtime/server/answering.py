@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from tightrope.errors import BundleError, InputError
-from tightrope.runtime.answer import Answer
 from tightrope.runtime.count import count
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.server.ask import Asked, Form, asked_by
@@ -103,6 +102,7 @@ class Endpoint:
                 body = await read_body(Request(scope, receive), most)
                 complete = time.perf_counter()
                 asked = await run_in_threadpool(self._asked, body, bundles)
+                del body  # an answer may take long, and bodies are large
                 exchange = Exchange(
                     asked=asked,
                     complete=complete,
@@ -112,7 +112,8 @@ class Endpoint:
                 )
                 await self._respond(exchange)
         except Gone:
-            return
+            if asked is not None:
+                shared.metrics.left(asked.model)
         except asyncio.CancelledError:
             stopping = "the server is being stopped; ask again when it is back"
             await client.refuse(Refused(503, stopping, code="stopping", retry_s=5.0))
@@ -123,7 +124,8 @@ class Endpoint:
             await client.refuse(refused)
 
     def _asked(self, body: bytes, bundles: Mapping[str, Loaded]) -> Asked:
-        return asked_by(parsed(body), self._form, bundles, self._shared.limits)
+        with _blaming_the_request():
+            return asked_by(parsed(body), self._form, bundles, self._shared.limits)
 
 
 def answering(kind: Kind) -> Respond:
@@ -133,26 +135,25 @@ def answering(kind: Kind) -> Respond:
         reply = Reply(kind=kind, asked=exchange.asked)
         async with watched(Running(lambda: _begin(exchange)), exchange.receive) as running:
             if exchange.asked.stream:
-                answer = await _streamed(exchange, reply, running)
+                await _streamed(exchange, reply, running)
             else:
                 answer = await running.answer()
+                exchange.metrics.answered(exchange.asked.model, answer)
                 await exchange.client.json(reply.whole(answer))
-        exchange.metrics.answered(exchange.asked.model, answer)
 
     return respond
 
 
-async def _streamed(exchange: Exchange, reply: Reply, running: Running) -> Answer:
+async def _streamed(exchange: Exchange, reply: Reply, running: Running) -> None:
     """Nothing is sent before the first piece: until then it may still be refused."""
-    begun = False
+    begin, said = reply.begin(), 0
     async for piece in running:
-        content = b"" if begun else reply.begin()
-        begun = True
         if piece.answer is not None:
-            await exchange.client.events(content + reply.end(piece.answer), more=False)
-            return piece.answer
-        await exchange.client.events(content + reply.piece(piece.text))
-    raise AssertionError("the last piece carries the answer")
+            exchange.metrics.answered(exchange.asked.model, piece.answer)
+            await exchange.client.events(begin + reply.end(piece, piece.answer, said), more=False)
+            return
+        await exchange.client.events(begin + reply.piece(piece, said))
+        begin, said = b"", said + len(piece.text)
 
 
 async def counting(exchange: Exchange) -> None:

@@ -26,6 +26,9 @@ from tightrope.runtime.server.metrics import Metrics
 from tightrope.runtime.server.openapi import document
 from tightrope.runtime.server.refusal import Refused
 
+SILENT_SECONDS = 120.0
+"""After so long without a word of a running request its engine counts as hung."""
+
 
 class Service:
     """The bundles of a server and what it says of them."""
@@ -65,7 +68,9 @@ class Service:
             Route("/openapi.json", self._document),
         ]
         handlers = {HTTPException: _no_route, Refused: _refused}
-        return Gate(Starlette(routes=routes, exception_handlers=handlers), self._config)
+        routed = Starlette(routes=routes, exception_handlers=handlers)
+        routed.router.redirect_slashes = False
+        return Gate(routed, self._config)
 
     def _ready(self) -> Mapping[str, Loaded]:
         if len(self.loaded) < len(self._bundles):
@@ -105,7 +110,14 @@ class Service:
         return JSONResponse({"status": "alive"})
 
     async def _readiness(self, request: Request) -> Response:
-        return JSONResponse({"status": "ready", "models": list(self._ready())})
+        silent = max(parts.engine.silent_s() for parts in self._ready().values())
+        if silent > SILENT_SECONDS:
+            raise Refused(
+                503,
+                f"nothing has come of the running request for {silent:.0f} s; restart the server",
+                code="engine_silent",
+            )
+        return JSONResponse({"status": "ready", "models": list(self.loaded)})
 
     async def _figures(self, request: Request) -> Response:
         content, kind = self._shared.metrics.page()

@@ -12,7 +12,7 @@ from tightrope.checks import check_whole, shown
 from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.options import Options, Prompt
+from tightrope.runtime.options import MOST_LOGPROBS, Options, Prompt
 from tightrope.runtime.server import fields
 from tightrope.runtime.server.fields import Field, Neutral, read_fields
 from tightrope.runtime.server.messages import ImageLimits, read_messages
@@ -20,6 +20,10 @@ from tightrope.runtime.server.refusal import Refused
 
 MOST_SEED = 2**63 - 1
 _LONGEST = ("max_tokens", "max_completion_tokens")
+_PLAIN = (
+    *("temperature", "top_p", "top_k", "min_p", "n", "thinking"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +102,36 @@ def _options(given: Mapping[str, Any], limits: ImageLimits) -> Options:
     if "seed" in given:
         check_whole("seed", given["seed"], least=0, most=MOST_SEED)
     stop = given.get("stop")
-    values = {name: given[name] for name in ("temperature", "top_p", "n", "thinking") if name in given}
+    values = {name: given[name] for name in _PLAIN if name in given}
     if longest:
         values["max_tokens"] = given[longest[0]]
     return Options(
         **values,
         seed=given.get("seed", secrets.randbelow(2**31)),
+        logit_bias=_bias(given.get("logit_bias", {})),
+        logprobs=_logprobs(given),
         stop=[stop] if isinstance(stop, str) else stop,
         budget=_budget(given),
         point=_point(given),
     )
+
+
+def _bias(given: Mapping[str, float]) -> dict[int, float] | None:
+    if bad := [token for token in given if not token.isdecimal() or len(token) > 10]:
+        raise InputError(f"logit_bias has {shown(bad[0])}; accepted: numbers by token id")
+    return {int(token): bias for token, bias in given.items()} or None
+
+
+def _logprobs(given: Mapping[str, Any]) -> int | None:
+    """How many of the likeliest tokens are told; None where nothing is."""
+    asked = given.get("logprobs", False)
+    if not isinstance(asked, bool):  # as completions say it
+        return int(asked)
+    if "top_logprobs" in given:
+        check_whole("top_logprobs", given["top_logprobs"], least=0, most=MOST_LOGPROBS)
+        if not asked:
+            raise InputError("top_logprobs needs logprobs to be true; set it, or leave both out")
+    return given.get("top_logprobs", 0) if asked else None
 
 
 def _budget(given: Mapping[str, Any]) -> Budget | None:

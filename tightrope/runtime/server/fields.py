@@ -100,6 +100,11 @@ MESSAGES = Kind(
     _list_of(lambda value: isinstance(value, dict)),
 )
 REACHING = Kind(" or ".join(UNREACHABLE), {"enum": list(UNREACHABLE)}, _is_text)
+BIAS = Kind(
+    "an object of numbers by token id",
+    {"type": "object", "additionalProperties": {"type": "number"}},
+    lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+)
 STREAMING = Kind(
     "an object with include_usage",
     {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
@@ -114,7 +119,18 @@ def _of(config: type, kinds: Mapping[str, Kind]) -> dict[str, Field]:
 
 SAMPLING = _of(
     Options,
-    {"temperature": NUMBER, "top_p": NUMBER, "n": WHOLE, "stop": TEXTS},
+    {
+        "temperature": NUMBER,
+        "top_p": NUMBER,
+        "top_k": WHOLE,
+        "min_p": NUMBER,
+        "repetition_penalty": NUMBER,
+        "presence_penalty": NUMBER,
+        "frequency_penalty": NUMBER,
+        "logit_bias": BIAS,
+        "n": WHOLE,
+        "stop": TEXTS,
+    },
 ) | {"seed": Field(WHOLE, "Seed of the sampling; left out, one is drawn and told in the reply.")}
 POINT = _of(
     OperatingPoint,
@@ -152,10 +168,13 @@ CHAT = {
     "messages": Field(MESSAGES, "The conversation; images are data: addresses.", required=True),
     "max_completion_tokens": Field(WHOLE, help_of(Options, "max_tokens")),
     "thinking": Field(FLAG, help_of(Options, "thinking")),
+    "logprobs": Field(FLAG, "Tell how likely the tokens were."),
+    "top_logprobs": Field(WHOLE, "Beside each, so many of the likeliest; needs logprobs."),
     **_COMMON,
 }
 COMPLETION = {
     "prompt": Field(PROMPT, "Text to go on with, as it stands, or token ids.", required=True),
+    "logprobs": Field(WHOLE, help_of(Options, "logprobs")),
     **_COMMON,
 }
 
@@ -164,17 +183,12 @@ _NEUTRAL = {
     "user": _NAME,
     "safety_identifier": _NAME,
     "prompt_cache_key": _NAME,
-    "frequency_penalty": Neutral((0,)),
-    "presence_penalty": Neutral((0,)),
-    "logit_bias": Neutral(({},)),
     "store": Neutral((False,)),
     "metadata": Neutral(({},)),
     "service_tier": Neutral(("auto", "default")),
 }
 NEUTRAL_CHAT = {
     **_NEUTRAL,
-    "logprobs": Neutral((False,)),
-    "top_logprobs": Neutral((0,)),
     "response_format": Neutral(({"type": "text"},)),
     "modalities": Neutral((["text"],)),
     "tools": Neutral(([],)),
@@ -193,7 +207,6 @@ NEUTRAL_COMPLETION = {
     "best_of": Neutral((1,)),
     "echo": Neutral((False,)),
     "suffix": Neutral(("",)),
-    "logprobs": Neutral(),
 }
 
 

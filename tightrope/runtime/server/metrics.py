@@ -57,6 +57,7 @@ class Metrics:
         self._refused = Counter(
             "tightrope_refused", "Requests without an answer.", ["status"], registry=registry
         )
+        self._left = counter("left", "Requests whose client was gone before the end.")
         work = Gauge("tightrope_requests_in_work", "Running and waiting.", registry=registry)
         work.set_function(in_work)
 
@@ -85,6 +86,10 @@ class Metrics:
         self._refused.labels(str(refused.status)).inc()
         if model is not None and refused.code in ("busy", "budget_unreachable"):
             self._deadlines.labels(model, "refused").inc()
+
+    def left(self, model: str) -> None:
+        """Count a request whose client is gone."""
+        self._left.labels(model).inc()
 
     def page(self) -> tuple[bytes, str]:
         """All figures in Prometheus' text format, and what it is called."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tightrope.runtime.answer import Answer, FinishReason, Sample
+from tightrope.runtime.answer import Answer, FinishReason, Piece, Sample, TokenLogprob
 from tightrope.runtime.server.ask import Asked
+from tightrope.runtime.server.likelihoods import of_chat, of_completion
 
 Kind = Literal["chat", "completion"]
 _FINISHED: Mapping[FinishReason, str] = {
@@ -44,21 +45,27 @@ class Reply:
         """The first event: who speaks."""
         return self._events([self._delta(i, role=True) for i in range(self.asked.options.n)])
 
-    def piece(self, text: str) -> bytes:
-        """An event with more of the first answer's text."""
-        return self._events([self._delta(0, text)])
+    def piece(self, piece: Piece, said: int = 0) -> bytes:
+        """An event with more of the first answer's text; said: characters of it before."""
+        return self._events([self._delta(0, piece.text, self._likely(piece.logprobs, said))])
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, last: Piece, answer: Answer, said: int = 0) -> bytes:
         """The last events: the other answers' texts, why they ended, what it took."""
         samples = _samples(answer)
-        texts = [self._delta(i, sample.text) for i, sample in enumerate(samples) if i]
+        texts = [
+            self._delta(i, sample.text, self._likely(sample.logprobs, 0))
+            for i, sample in enumerate(samples)
+            if i
+        ]
+        if last.logprobs:  # of tokens that have no text of their own, such as the end
+            texts.insert(0, self._delta(0, "", self._likely(last.logprobs, said)))
         ends = [self._delta(i, end=sample.finish_reason) for i, sample in enumerate(samples)]
         told = {"tightrope": ours(answer, self.asked)}
-        last = event({**self._head(".chunk"), "choices": ends, **told})
+        ended = event({**self._head(".chunk"), "choices": ends, **told})
         counted = b""
         if self.asked.include_usage:
             counted = event({**self._head(".chunk"), "choices": [], "usage": usage(answer)})
-        return self._events(texts) + last + counted + DONE
+        return self._events(texts) + ended + counted + DONE
 
     def _events(self, choices: list[dict[str, Any]]) -> bytes:
         return event({**self._head(".chunk"), "choices": choices}) if choices else b""
@@ -77,17 +84,29 @@ class Reply:
         if self.kind == "chat":
             said = {"message": {"role": "assistant", "content": sample.text, "refusal": None}}
         reason = _FINISHED[sample.finish_reason]
-        return {"index": index, **said, "logprobs": None, "finish_reason": reason}
+        likely = self._likely(sample.logprobs, 0)
+        return {"index": index, **said, "logprobs": likely, "finish_reason": reason}
+
+    def _likely(
+        self, tokens: Sequence[TokenLogprob] | None, said: int
+    ) -> dict[str, Any] | None:
+        return of_chat(tokens) if self.kind == "chat" else of_completion(tokens, said)
 
     def _delta(
-        self, index: int, text: str = "", *, role: bool = False, end: FinishReason | None = None
+        self,
+        index: int,
+        text: str = "",
+        likely: dict[str, Any] | None = None,
+        *,
+        role: bool = False,
+        end: FinishReason | None = None,
     ) -> dict[str, Any]:
         said: dict[str, Any] = {"text": text}
         if self.kind == "chat":
             delta = {"role": "assistant", "content": ""} if role else {"content": text}
             said = {"delta": {} if end else delta}
         reason = None if end is None else _FINISHED[end]
-        return {"index": index, **said, "logprobs": None, "finish_reason": reason}
+        return {"index": index, **said, "logprobs": likely, "finish_reason": reason}
 
 
 def event(value: Mapping[str, Any]) -> bytes:
@@ -124,5 +143,6 @@ def _samples(answer: Answer) -> tuple[Sample, ...]:
             token_ids=answer.token_ids,
             finish_reason=answer.finish_reason,
             stop=answer.stop,
+            logprobs=answer.logprobs,
         ),
     )
