@@ -53,7 +53,9 @@ class Client:
 
 
 @contextlib.contextmanager
-def server(*arguments: str, program: tuple[str, ...] = ("-m", "tightrope", "serve")) -> Iterator[int]:
+def server(
+    *arguments: str, program: tuple[str, ...] = ("-m", "tightrope", "serve")
+) -> Iterator[int]:
     """The port of a server's process, once it is ready."""
     process = subprocess.Popen(
         [sys.executable, *program, *arguments, "--port", "0"], stderr=subprocess.PIPE, text=True

@@ -5,8 +5,8 @@
 
 Requests arrive open-loop by a Poisson process, at shares of what the engine answers at its fastest
 point, one after another. Questions and deadlines are those of `deadlines.py`: short answers, and
-deadlines from 1.2 x the p95 of the fastest point up to the p50 of the slowest. Each rate is run with
-the earliest due first and, in the same run, first come first served: without admission by what
+deadlines from 1.2 x the p95 of the fastest point up to the p50 of the slowest. Each rate is run
+with the earliest due first and, in the same run, first come first served: without admission by what
 others were promised, as one queue whose length counts. Held is a complete answer whose last byte
 came in time by the client's own watch.
 """
@@ -75,7 +75,9 @@ def main() -> None:
     record("serving_deadlines", figures)
 
 
-def measured(bundle: Path, items: list[Any], rng: np.random.Generator) -> tuple[float, float, float]:
+def measured(
+    bundle: Path, items: list[Any], rng: np.random.Generator
+) -> tuple[float, float, float]:
     """Shortest and longest deadline, and how long the fastest point takes a request, in ms."""
     model = tr.load(bundle)
     model.warm_up()

@@ -3,7 +3,7 @@
     python benchmarks/serving_fuzz.py reference.bundle
 
 Drawn from a seed over every class of published advisories against servers of this kind. What has to
-be refused and is answered, a status of 500 or more, a trace in a reply or in the server's own words,
+be refused and is answered, a status of 500 or more, a trace in a reply or in the server's words,
 and a process that is gone or has grown, each count as a failure; it exits with 1 for any.
 """
 
@@ -82,7 +82,9 @@ def main() -> None:
 def resident(port: int) -> float:
     client = Client(port)
     _, page = client.send("GET", "/metrics", None, {"authorization": f"Bearer {KEY}"})
-    (line,) = [l for l in page.splitlines() if l.startswith(b"process_resident_memory_bytes ")]
+    (line,) = [
+        row for row in page.splitlines() if row.startswith(b"process_resident_memory_bytes ")
+    ]
     return float(line.split()[1])
 
 
@@ -208,7 +210,9 @@ def bad_images(rng: Rng, folder: Path) -> bytes:
 
 def bombs(rng: Rng, folder: Path) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        return (
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        )
 
     width, height = (int(side) for side in rng.integers(8_001, 2**31 - 1, 2))
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
@@ -222,61 +226,100 @@ def many_images(rng: Rng, folder: Path) -> bytes:
 
 
 def addresses(rng: Rng, folder: Path) -> bytes:
-    host = pick(rng, ("127.0.0.1", "0x7f000001", "2130706433", "[::1]", "localhost", "a@169.254.169.254"))
-    scheme = pick(rng, ("http", "https", "HTTP", "ftp", "gopher", "jar", "dict", "javascript", "blob"))
-    return chat([image(f"{scheme}://{host}:{int(rng.integers(1, 65536))}/{rng.bytes(4).hex()}.png")])
+    host = pick(
+        rng, ("127.0.0.1", "0x7f000001", "2130706433", "[::1]", "localhost", "a@169.254.169.254")
+    )
+    scheme = pick(
+        rng, ("http", "https", "HTTP", "ftp", "gopher", "jar", "dict", "javascript", "blob")
+    )
+    return chat(
+        [image(f"{scheme}://{host}:{int(rng.integers(1, 65536))}/{rng.bytes(4).hex()}.png")]
+    )
 
 
 def paths(rng: Rng, folder: Path) -> bytes:
     up = pick(rng, ("..", "%2e%2e", "%2E.", ".%2e", "....//.."))
     inside = (folder / "allowed").as_uri()
-    return chat([image(pick(rng, (
-        f"{inside}/{up}/secret.png",
-        f"{inside}/x/{up}/{up}/secret.png",
-        f"{inside}/link.png",
-        f"{inside}/%00.png",
-        (folder / "secret.png").as_uri(),
-        "file:///etc/passwd",
-        "file:///proc/self/environ",
-        "/etc/passwd",
-        f"file://{pick(rng, ('a', '127.0.0.1', '..'))}/etc/passwd",
-        inside,
-    )))])
+    return chat(
+        [
+            image(
+                pick(
+                    rng,
+                    (
+                        f"{inside}/{up}/secret.png",
+                        f"{inside}/x/{up}/{up}/secret.png",
+                        f"{inside}/link.png",
+                        f"{inside}/%00.png",
+                        (folder / "secret.png").as_uri(),
+                        "file:///etc/passwd",
+                        "file:///proc/self/environ",
+                        "/etc/passwd",
+                        f"file://{pick(rng, ('a', '127.0.0.1', '..'))}/etc/passwd",
+                        inside,
+                    ),
+                )
+            )
+        ]
+    )
 
 
 def keys(rng: Rng, folder: Path) -> bytes:
     body = json.dumps({"messages": [{"role": "user", "content": "?"}]}).encode()
-    wrong = (KEY[:-1], KEY + " x", "", "\xff" * 40, hashlib.sha256(KEY.encode()).hexdigest(), "a" * 5000)
+    wrong = (
+        KEY[:-1],
+        KEY + " x",
+        "",
+        "\xff" * 40,
+        hashlib.sha256(KEY.encode()).hexdigest(),
+        "a" * 5000,
+    )
     return framed(body, key=pick(rng, wrong))
 
 
 def heads(rng: Rng, folder: Path) -> bytes:
     body = b"{}"
-    return pick(rng, (
-        framed(body, *(f"x-{number}: y" for number in range(int(rng.integers(70, 300))))),
-        framed(body, "x: " + "y" * int(rng.integers(40_000, 100_000))),
-        framed(body, "content-length: 7"),
-        framed(body).replace(b"content-length: 2", b"content-length: +2"),
-        framed(body).replace(b"HTTP/1.1", b"HTTP/9.9"),
-        framed(body).replace(b"host: localhost\r\n", b""),
-        framed(body).replace(b"POST", b"P\x00ST"),
-        rng.bytes(int(rng.integers(1, 500))) + b"\r\n\r\n",
-    ))
+    return pick(
+        rng,
+        (
+            framed(body, *(f"x-{number}: y" for number in range(int(rng.integers(70, 300))))),
+            framed(body, "x: " + "y" * int(rng.integers(40_000, 100_000))),
+            framed(body, "content-length: 7"),
+            framed(body).replace(b"content-length: 2", b"content-length: +2"),
+            framed(body).replace(b"HTTP/1.1", b"HTTP/9.9"),
+            framed(body).replace(b"host: localhost\r\n", b""),
+            framed(body).replace(b"POST", b"P\x00ST"),
+            rng.bytes(int(rng.integers(1, 500))) + b"\r\n\r\n",
+        ),
+    )
 
 
 def messages(rng: Rng, folder: Path) -> bytes:
-    return framed(json.dumps({"messages": pick(rng, (
-        [],
-        [{}],
-        [{"role": "user"}],
-        [{"role": pick(rng, ("root", "User", "function")), "content": "?"}],
-        [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "x"}}]}],
-        [{"role": "user", "content": [{"type": "image"}]}],
-        [{"role": "user", "content": {"type": "text"}}],
-        [{"role": "user", "content": "\ud800"}],
-        [{"role": "user", "content": "x" * int(rng.integers(200_000, 900_000))}],
-        [{"role": "user", "content": "?", "tool_calls": {"a": 1}, "extra": 1}],
-    ))}).encode())
+    return framed(
+        json.dumps(
+            {
+                "messages": pick(
+                    rng,
+                    (
+                        [],
+                        [{}],
+                        [{"role": "user"}],
+                        [{"role": pick(rng, ("root", "User", "function")), "content": "?"}],
+                        [
+                            {
+                                "role": "user",
+                                "content": [{"type": "video_url", "video_url": {"url": "x"}}],
+                            }
+                        ],
+                        [{"role": "user", "content": [{"type": "image"}]}],
+                        [{"role": "user", "content": {"type": "text"}}],
+                        [{"role": "user", "content": "\ud800"}],
+                        [{"role": "user", "content": "x" * int(rng.integers(200_000, 900_000))}],
+                        [{"role": "user", "content": "?", "tool_calls": {"a": 1}, "extra": 1}],
+                    ),
+                )
+            }
+        ).encode()
+    )
 
 
 CLASSES: dict[str, Callable[[Rng, Path], bytes]] = {

@@ -50,7 +50,8 @@ def main() -> None:
         def served(tokens: int) -> None:
             body = {"messages": [{"role": "user", "content": "?"}], "max_tokens": tokens}
             status, _ = client.post(
-                CHAT, json.dumps({**body, **ask, **point, "stream": True, "logit_bias": bias}).encode()
+                CHAT,
+                json.dumps({**body, **ask, **point, "stream": True, "logit_bias": bias}).encode(),
             )
             assert status == 200
 
@@ -70,7 +71,10 @@ def main() -> None:
     for name, added in (("a request", request), ("a token", token)):
         p95 = float(np.percentile(added, 95))
         figures[name] = {**spread(added.tolist()), "p95": p95}
-    figures["bare"] = {"one token": spread(table[:, 0].tolist()), "all": spread(table[:, 2].tolist())}
+    figures["bare"] = {
+        "one token": spread(table[:, 0].tolist()),
+        "all": spread(table[:, 2].tolist()),
+    }
     record("serving_overhead", figures)
 
 

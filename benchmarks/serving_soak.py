@@ -39,9 +39,7 @@ def main() -> None:
     model = tr.load(given.bundle)
     items = read_task(given.task).items[:QUESTIONS]
     asked = [(item.messages[-1]["content"], list(item.images)) for item in items]
-    expected = [
-        model.generate(text, images=images, max_tokens=8).text for text, images in asked
-    ]
+    expected = [model.generate(text, images=images, max_tokens=8).text for text, images in asked]
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     memory: list[tuple[int, float]] = []
@@ -50,7 +48,9 @@ def main() -> None:
     def one(client: Client, number: int, rng: np.random.Generator) -> str:
         place = int(rng.integers(len(asked)))
         text, images = asked[place]
-        kind = rng.choice(["whole", "events", "leave", "bad", "long"], p=[0.5, 0.25, 0.1, 0.1, 0.05])
+        kind = rng.choice(
+            ["whole", "events", "leave", "bad", "long"], p=[0.5, 0.25, 0.1, 0.1, 0.05]
+        )
         body = question(text, images, max_tokens=8, stream=bool(kind in ("events", "leave")))
         if kind == "whole":
             status, content = client.post(CHAT, body)
@@ -89,10 +89,19 @@ def main() -> None:
                 memory.append((done, client.resident_bytes()))
 
     began = time.monotonic()
-    with server(str(given.bundle), "--max-body-mb", str(BODY_MB), "--queue-per-client", "64",
-                "--queue", "64") as port:
+    with server(
+        str(given.bundle),
+        "--max-body-mb",
+        str(BODY_MB),
+        "--queue-per-client",
+        "64",
+        "--queue",
+        "64",
+    ) as port:
         threads = [
-            threading.Thread(target=work, args=(Client(port), np.random.default_rng([given.seed, i])))
+            threading.Thread(
+                target=work, args=(Client(port), np.random.default_rng([given.seed, i]))
+            )
             for i in range(CLIENTS)
         ]
         for thread in threads:

@@ -29,7 +29,7 @@ def check_whole(
 
 
 def check_number(name: str, value: object, *, least: float, most: float) -> None:
-    """Raises InputError unless `value` is a number from `least` to `most`; NaN and True are none."""
+    """Raises InputError unless `value` is a number from `least` to `most`; NaN is none."""
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not (number and least <= value <= most):  # type: ignore[operator]
         raise InputError(f"{name} is {shown(value)}; accepted: a number, {least:g}..{most:g}")

@@ -30,7 +30,7 @@ from tightrope.runtime.candidates import KEEPS, assumed_points, candidate_of
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner, planner_of
+from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.waiting import IDLE, Load
 from tightrope.runtime.workload import work_of
@@ -327,7 +327,7 @@ def test_those_behind_leave_so_much_room(make: Callable[..., Planner], three: Qu
         room = late_ms(planner, at) * 1.001
         assert planner.choose(asked(1e6), Load(room_ms=room)).plan.point == at
     with pytest.raises(BudgetUnreachable, match="other requests are in its way"):
-        planner.choose(asked(1e6), Load(room_ms=late_ms(planner, SMALL) * 0.999))
+        planner.choose(asked(1e6), Load(room_ms=barely_ms(planner, SMALL) * 0.999))
 
 
 def test_time_is_shared_with_others_that_have_a_deadline(

@@ -179,7 +179,7 @@ def held(
     opened = Bundle.open(bundle("llama"))
     model = machines.steady(synthetic.MODEL, 0.0)
     record = replace(synthetic.RECORD, model=model)
-    machine = machines.Machine(opened, [40], step_s=0.01, chunk_s=0.02)
+    machine = machines.Machine(opened, [40], step_s=0.003, chunk_s=0.003)
     gate = threading.Event()
     prefill = machine.prefill
 
@@ -208,7 +208,8 @@ def test_requests_that_are_promised_less_time_overtake_and_all_are_held(held: An
     gate.set()
     answers = [stream.answer() for stream in (running, plain, later, sooner)]
     queued = [answer.timings.queue_ms for answer in answers]
-    assert queued[0] < queued[3] < queued[2] < queued[1]
+    assert queued[3] < queued[2] < queued[1]
+    assert queued[0] > queued[3]  # what ran gave way
     assert answers[2].deadline_met and answers[3].deadline_met
     assert answers[3].plan.waiting_ms > 0
     assert model._loaded.engine.waiting.load(math.inf, machine.now) == IDLE
@@ -220,7 +221,7 @@ def test_who_would_make_others_late_is_refused_and_told_when_to_come(held: Any) 
     alone = model.count("?", max_tokens=40, budget=Budget(deadline_ms=1e6)).plan.total.p99_ms
     running = model.stream("?", **ask)
     begun(model)
-    before = model.stream("?", budget=Budget(deadline_ms=2.5 * alone), **ask)
+    before = model.stream("?", budget=Budget(deadline_ms=1.8 * alone), **ask)
     with pytest.raises(BudgetUnreachable, match="other requests are in its way") as late:
         model.stream("?", budget=Budget(deadline_ms=1.5 * alone), **ask)
     assert late.value.retry_ms is not None and late.value.retry_ms > 0
@@ -233,3 +234,66 @@ def test_who_would_make_others_late_is_refused_and_told_when_to_come(held: Any) 
     answers = [stream.answer() for stream in (running, before, last)]
     assert answers[1].deadline_met
     assert answers[1].timings.queue_ms < answers[2].timings.queue_ms
+
+
+def test_what_lets_others_run_is_in_the_way_of_those_due_later_alone() -> None:
+    waiting, plain, behind = Waiting(), Asking(), Asking()
+    waiting.add(plain, Claim(due=60.0, expected_s=9.0, late_s=9.0, call_s=0.3))
+    waiting.start(plain, now=0.0)
+    assert waiting.load(2.0, now=1.0).waiting_ms == pytest.approx(300)
+    assert waiting.load(70.0, now=1.0).waiting_ms == pytest.approx(8000)
+    assert waiting.load(2.0, now=8.9).waiting_ms == pytest.approx(100)
+    waiting.add(behind, promised(3.0, 1.0))
+    assert waiting.load(2.0, now=1.0).room_ms == pytest.approx(2000 - 1000 - 300)
+
+
+def test_a_long_answer_without_a_deadline_gives_way_between_tokens(
+    loaded: Callable[[str], Any], bundle: Find, machines: ModuleType, synthetic: ModuleType
+) -> None:
+    """On the real backend: neither answer changes by it."""
+    from tightrope.runtime.model import Model
+    from tightrope.runtime.planner import Planner
+
+    real = loaded("llama")
+    model = Model(real.bundle, real.backend)
+    planner = Planner(model._loaded, synthetic.RECORD, None)
+    planner.warm = True
+    model._loaded.planners[None] = planner
+    ask: dict[str, Any] = {"ignore_eos": True, "logprobs": 1}
+    prompt = list(range(20, 120))  # four chunks
+    expected = [
+        model.generate(prompt, max_tokens=200, **ask),
+        model.generate(prompt[3:], max_tokens=5, **ask),
+    ]
+    stream = model.stream(prompt, max_tokens=200, **ask)
+    next(stream)
+    urgent = model.generate(prompt[3:], max_tokens=5, budget=Budget(deadline_ms=20000), **ask)
+    pieces = list(stream)
+    answer = pieces[-1].answer
+    assert answer is not None
+    assert [answer.logprobs, urgent.logprobs] == [one.logprobs for one in expected]
+    assert urgent.deadline_met and urgent.timings.total_ms < answer.timings.total_ms
+    assert answer.timings.queue_ms >= urgent.timings.prefill_ms + urgent.timings.decode_ms
+    assert 0 < answer.timings.decode_ms < answer.timings.total_ms
+    assert model._loaded.engine.waiting.load(math.inf, model._loaded.clock()) == IDLE
+
+
+def test_a_long_prompt_gives_way_between_chunks(held: Any) -> None:
+    model, machine, gate, _ = held
+    order: list[tuple[str, int]] = []
+    prefill = machine.prefill
+
+    def noted(slots: Any, call: Any, cancel: Any) -> Any:
+        order.append(("prefill", call.embeds.shape[1]))
+        return prefill(slots, call, cancel)
+
+    machine.prefill = noted
+    long = model.stream(list(range(20, 120)), max_tokens=1)
+    begun(model)
+    while not order:
+        time.sleep(0.001)
+    urgent = model.stream([30, 31], budget=Budget(deadline_ms=5000), max_tokens=1)
+    gate.set()
+    assert urgent.answer().deadline_met
+    assert long.answer().usage.prompt_tokens == 100
+    assert [length for _, length in order] == [32, 2, 32, 32, 4]

@@ -140,13 +140,30 @@ class Engine:
                         self._thread = None
                         return
                 continue
-            self._note()
-            self._running = job
-            if self._closed:
-                job.work.cancel.ask()
-            job.run(self._note)
-            self._running = None
+            self._run(job)
             del job  # or the last answer would live until the next request
+
+    def _run(self, job: _Job[object]) -> None:
+        self._note()
+        self._running = job
+        if self._closed:
+            job.work.cancel.ask()
+        job.run(self._note)
+        self._running = None
+
+    def is_awaited(self, due: float) -> bool:
+        """Whether somebody waits who is due before."""
+        queued = self._jobs.queue
+        return bool(queued) and queued[0][0] < due
+
+    def give_way(self, due: float) -> None:
+        """Run what is due before; asked on its thread by a request that is between two calls."""
+        running = self._running
+        while self.is_awaited(due):
+            self._run(self._jobs.get_nowait()[-1])
+            self._running = running
+        if self._closed and running is not None:
+            running.work.cancel.ask()
 
     def _note(self) -> None:
         self._said = time.monotonic()

@@ -141,7 +141,7 @@ class Language:
         return ids
 
     def token_text(self, token_id: int) -> str:
-        """One token as text; a control token as it is written, part of a character as a question."""
+        """One token as text; a control token as it is written, part of a character as U+FFFD."""
         return self._tokenizer.decode([token_id]) or self._tokenizer.token(token_id) or ""
 
     def text_ids(self, text: str) -> list[int]:

@@ -92,7 +92,7 @@ class Model:
         messages {"role", "content"}.
         images: paths, encoded bytes, PIL images or uint8 [H,W,3]; they stand where the
         placeholder stands, else first.
-        temperature 0 is greedy. top_k, top_p, min_p: which tokens are sampled from. The penalties and
+        temperature 0 is greedy. top_k, top_p, min_p: which tokens are sampled from. Penalties and
         logit_bias, by token id, change logits before (`penalties.py`).
         logprobs: tell how likely tokens were, and so many of the likeliest ones beside each.
         n: answers to one prefill, each from its own random stream.

@@ -64,7 +64,7 @@ class Penalties:
 
     def __call__(self, logits: Floats) -> Floats:
         """Changed logits [n,vocab] of the rows, or [1,vocab] of those that all share."""
-        changed = logits.copy()
+        changed: Floats = logits.copy()
         # Before their first token rows share one row of logits, and nothing was said in any.
         for row, said, counts in zip(changed, self._rows, self._counts, strict=False):
             counts.update(said[counts.total() :])

@@ -72,12 +72,16 @@ class Planned:
         )
         limits = ((self.budget.deadline_ms, late), (self.budget.first_token_ms, first))
         starts = [
-            self._watch.start + limit / 1e3 - needed for limit, needed in limits if limit is not None
+            self._watch.start + limit / 1e3 - needed
+            for limit, needed in limits
+            if limit is not None
         ]
         if plan.best_effort or not starts:  # it makes nobody late that was promised something
             due = self._loaded.engine.waiting.patient_due(now)
             return Claim(due=due, expected_s=expected, late_s=late)
-        return Claim(due=due, latest_start=min(starts), expected_s=expected, late_s=late)
+        # Where it is barely in time, nobody may come before it; more than that is not promised.
+        latest = max(min(starts), now + plan.waiting_ms / 1e3)
+        return Claim(due=due, latest_start=latest, expected_s=expected, late_s=late)
 
     def submit(self) -> None:
         """The request is handed to the device's thread."""
@@ -195,11 +199,15 @@ def claim_without_budget(
     due = loaded.engine.waiting.patient_due(loaded.clock())
     planner: Planner | None = next(iter(loaded.planners.values()), None)
     if planner is None:  # no budget was asked for yet, so that nobody is told a time
-        return Claim(due=due)
+        return Claim(due=due, call_s=0.0)
     headers = tuple(map(image_header, images))
     try:
         work = work_of(loaded, num_ids, headers, settings, options.max_tokens).work
     except InputError:  # it will be told so when it runs
         return Claim(due=due)
-    expected, late = planner.takes_s(planner.model.stages(work), options.n)
-    return Claim(due=due, expected_s=expected, late_s=late)
+    stages = planner.model.stages(work)
+    expected, late = planner.takes_s(stages, options.n)
+    # Up to the first chunk of the prompt nothing is asked.
+    longest = stages.vision_ms + stages.select_ms + stages.prefill_ms / len(work.prefill)
+    call = late * longest / (stages.ttft_ms + options.n * stages.decode_ms)
+    return Claim(due=due, expected_s=expected, late_s=late, call_s=call)

@@ -242,7 +242,7 @@ class Planner:
     def _fits(
         self, budget: Budget, ttft: Floats, total: Floats, load: Load, percent: float
     ) -> Choices:
-        """Points at which so many of a hundred requests keep the limits, and leave others theirs."""
+        """Points at which so many of a hundred requests keep the limits and leave others theirs."""
         late, waiting = self._total_pace.factor(percent) * total, load.waiting_ms
         fits: Choices = late <= load.room_ms
         if budget.deadline_ms is not None:
@@ -365,4 +365,3 @@ def _holding(allowed: Choices, holds: Choices, num_ids: int) -> Choices:
 def _expected(pace: Pace, fitted_ms: float, waiting: float) -> Expected:
     p50, p95, p99 = (pace.factor(percent) * fitted_ms + waiting for percent in (50, 95, 99))
     return Expected(p50_ms=p50, p95_ms=p95, p99_ms=p99)
-

@@ -166,17 +166,27 @@ class Request:
             conversation.reset()  # half a prompt is no conversation
             raise
         slots = conversation.slots if len(rows) == 1 else conversation.slots.fork(len(rows))
-        pieces = self._generation(slots, read.logits, resumed.settings).run()
+        generation = self._generation(slots, read.logits, resumed.settings)
         try:
-            for count, piece in enumerate(pieces):
+            for count, piece in enumerate(generation.run()):
                 if count == 0:
                     self._watch.first_token()
                 if piece:
                     yield Piece(piece, logprobs=rows[0].fresh_logprobs())
+                if not generation.done:
+                    self._give_way("decode_ms")
         finally:
             if len(rows) == 1:  # forks write to slots of their own
                 conversation.record(rows[0].read)
         yield Piece("", self._answer(slots, read, notes), rows[0].fresh_logprobs())
+
+    def _give_way(self, stage: str) -> None:
+        """Let those run that are due before, if nobody was promised anything here."""
+        engine = self._loaded.engine
+        if self._planned is None and engine.is_awaited(self.due):
+            before = self._watch.elapsed_ms()
+            engine.give_way(self.due)
+            self._watch.pause(stage, self._watch.elapsed_ms() - before)
 
     def _row(self) -> Row:
         language, options = self._loaded.language, self._options
@@ -231,6 +241,8 @@ class Request:
                 if self._guard is not None:
                     left = max(0, len(stream.ordinals) - read) / read
                     self._give_up_if_hopeless((self._watch.elapsed_ms() - begun) * left / 1e3)
+                if read < len(stream.ordinals):
+                    self._give_way("prefill_ms")
                 if self.cancel.reason is not None:
                     raise Cancelled
         conversation.keys = self._keys
@@ -337,4 +349,3 @@ class Request:
             samples=samples if len(samples) > 1 else None,
             notes=notes,
         )
-

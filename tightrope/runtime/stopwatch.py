@@ -38,6 +38,11 @@ class Stopwatch:
         """Note what a stage took that nobody was inside of."""
         self._stages[stage] = self._stages.get(stage, 0.0) + ms
 
+    def pause(self, stage: str, ms: float) -> None:
+        """Inside a stage the device did something else for so long."""
+        self.add("queue_ms", ms)
+        self.add(stage, -ms)
+
     def first_token(self) -> None:
         """Note the time to the first token."""
         self._stages["ttft_ms"] = self.elapsed_ms()
@@ -46,4 +51,5 @@ class Stopwatch:
         """All stages; decoding lasts from the first token until now."""
         total = self.elapsed_ms()
         ttft = self._stages.get("ttft_ms", total)
-        return Timings(**(self._stages | {"total_ms": total, "decode_ms": total - ttft}))
+        decode = total - ttft + self._stages.get("decode_ms", 0.0)  # what it was paused for
+        return Timings(**(self._stages | {"total_ms": total, "decode_ms": decode}))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tightrope.runtime.cancel import Cancel
@@ -33,6 +33,8 @@ class Claim:
     """What it takes, in one of two cases."""
     late_s: float = 0.0
     """In 99 of 100."""
+    call_s: float | None = None
+    """It lets those run that are due before, after a call of so long at most; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +79,13 @@ class Waiting:
         """What a request that is due then would meet."""
         with self._lock:
             running, waiting = self._parts(now)
-        ahead = [*running, *(claim for claim in waiting if claim.due <= due)]
+        before = [claim for claim in waiting if claim.due <= due]
         behind = [claim for claim in waiting if claim.due > due]
+        ahead = [*_in_the_way(running, due), *before]
         room = math.inf
         for place, claim in enumerate(behind):
-            slack = claim.latest_start - now - _late_s([*ahead, *behind[:place]])
+            first = [*_in_the_way(running, claim.due), *before, *behind[:place]]
+            slack = claim.latest_start - now - _late_s(first)
             if slack >= 0:  # who is late already is not made so by anybody
                 room = min(room, slack)
         sharing = list(filter(_is_promised, (*running, *waiting)))
@@ -123,19 +127,23 @@ class Waiting:
                     waiting.append(claim)
                 continue
             spent = now - started
-            running.append(
-                Claim(
-                    due=claim.due,
-                    latest_start=claim.latest_start,
-                    expected_s=max(0.0, claim.expected_s - spent),
-                    late_s=max(0.0, claim.late_s - spent),
-                )
-            )
+            expected, late = (max(0.0, s - spent) for s in (claim.expected_s, claim.late_s))
+            running.append(replace(claim, expected_s=expected, late_s=late))
         return running, sorted(waiting, key=lambda claim: claim.due)
 
 
 def _is_promised(claim: Claim) -> bool:
     return claim.latest_start < math.inf
+
+
+def _in_the_way(running: Iterable[Claim], due: float) -> Iterator[Claim]:
+    """What is left of those that run before somebody who is due then has the device."""
+    for claim in running:
+        if claim.call_s is None or claim.due <= due:
+            yield claim
+        else:
+            late = min(claim.late_s, claim.call_s)
+            yield replace(claim, expected_s=min(claim.expected_s, late), late_s=late)
 
 
 def _late_s(claims: Iterable[Claim]) -> float:

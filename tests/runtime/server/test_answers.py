@@ -312,9 +312,9 @@ def test_logprobs_of_completions_say_where_each_token_stands(api: openai.OpenAI)
     reply = api.completions.create(model="llama", prompt="once", max_tokens=6, logprobs=2)
     told, text = reply.choices[0].logprobs, reply.choices[0].text
     assert told is not None and told.tokens is not None and told.text_offset is not None
-    assert [text[at : at + len(t)] for at, t in zip(told.text_offset, told.tokens, strict=True)] == (
-        told.tokens
-    )
+    assert [
+        text[at : at + len(t)] for at, t in zip(told.text_offset, told.tokens, strict=True)
+    ] == (told.tokens)
     assert told.top_logprobs is not None and len(told.top_logprobs[0]) == 2
     pieces = api.completions.create(
         model="llama", prompt="once", max_tokens=6, logprobs=2, stream=True

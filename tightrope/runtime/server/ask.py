@@ -48,9 +48,7 @@ class Form:
     prompt: Callable[[dict[str, Any], Loaded, ImageLimits], tuple[Prompt, list[bytes]]]
 
 
-def asked_by(
-    body: Any, form: Form, bundles: Mapping[str, Loaded], limits: ImageLimits
-) -> Asked:
+def asked_by(body: Any, form: Form, bundles: Mapping[str, Loaded], limits: ImageLimits) -> Asked:
     """What a body asks for; raises InputError and Refused naming what is wrong with it."""
     given = read_fields(body, form.fields, form.neutral)
     model = _model(given, bundles)
@@ -149,9 +147,7 @@ def _point(given: Mapping[str, Any]) -> OperatingPoint | None:
     return OperatingPoint(**values) if values else None
 
 
-def _chat(
-    given: dict[str, Any], loaded: Loaded, limits: ImageLimits
-) -> tuple[Prompt, list[bytes]]:
+def _chat(given: dict[str, Any], loaded: Loaded, limits: ImageLimits) -> tuple[Prompt, list[bytes]]:
     if not loaded.language.chats:
         raise InputError(
             "messages need a chat template, and this model has none: ask /v1/completions"

@@ -1,6 +1,6 @@
 """The fields of a request: kind, sentence, and what of OpenAI's is accepted only as it is usual.
 
-Both the reading of a body and the OpenAPI document follow these tables. A field at null is left out.
+Both the reading of a body and the OpenAPI document follow these tables. A null leaves it out.
 """
 
 from __future__ import annotations

@@ -87,9 +87,7 @@ class Reply:
         likely = self._likely(sample.logprobs, 0)
         return {"index": index, **said, "logprobs": likely, "finish_reason": reason}
 
-    def _likely(
-        self, tokens: Sequence[TokenLogprob] | None, said: int
-    ) -> dict[str, Any] | None:
+    def _likely(self, tokens: Sequence[TokenLogprob] | None, said: int) -> dict[str, Any] | None:
         return of_chat(tokens) if self.kind == "chat" else of_completion(tokens, said)
 
     def _delta(
