@@ -32,7 +32,7 @@ venv: .venv/.stamp
 	@$(PYTHON) -m venv .venv || { \
 		echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check]"
+	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,serve]"
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt

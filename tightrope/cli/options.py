@@ -135,6 +135,20 @@ def parse_thinking(text: str | None) -> bool | None:
     return choices[text]
 
 
+def parse_logit_bias(texts: list[str] | None) -> dict[int, float] | None:
+    """ "12=-5" for each token; None where nothing was said."""
+    bias: dict[int, float] = {}
+    for text in texts or ():
+        token, _, value = text.partition("=")
+        try:
+            bias[int(token)] = float(value)
+        except ValueError:
+            raise InputError(
+                f"logit_bias is {shown(text)}; accepted: a token id and a number, as 12=-5"
+            ) from None
+    return bias or None
+
+
 def parse_keep(text: str) -> Keep | tuple[Keep, ...]:
     """ "64", "25%", or "64,50%": one value for each link of a chain of selectors."""
     values = tuple(int(part) if part.isdecimal() else part for part in _parts(text))

@@ -34,6 +34,7 @@ from tightrope.cli.options import (
     operating_point,
     option,
     parse_frames,
+    parse_logit_bias,
     parse_thinking,
 )
 from tightrope.cli.output import print_json, print_pairs
@@ -79,6 +80,21 @@ def run(
         Options, "temperature"
     ),
     top_p: Annotated[float, option(Options, "top_p", metavar="X")] = default_of(Options, "top_p"),
+    top_k: Annotated[int, option(Options, "top_k", metavar="N")] = default_of(Options, "top_k"),
+    min_p: Annotated[float, option(Options, "min_p", metavar="X")] = default_of(Options, "min_p"),
+    repetition_penalty: Annotated[
+        float, option(Options, "repetition_penalty", metavar="X")
+    ] = default_of(Options, "repetition_penalty"),
+    presence_penalty: Annotated[
+        float, option(Options, "presence_penalty", metavar="X")
+    ] = default_of(Options, "presence_penalty"),
+    frequency_penalty: Annotated[
+        float, option(Options, "frequency_penalty", metavar="X")
+    ] = default_of(Options, "frequency_penalty"),
+    logit_bias: Annotated[
+        list[str] | None, option(Options, "logit_bias", metavar="ID=X", repeated=True)
+    ] = None,
+    logprobs: Annotated[int | None, option(Options, "logprobs", metavar="N")] = None,
     seed: Annotated[int, option(Options, "seed", metavar="N")] = default_of(Options, "seed"),
     n: Annotated[int, option(Options, "n", "--n", metavar="N")] = default_of(Options, "n"),
     stop: Annotated[
@@ -124,11 +140,20 @@ def run(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "logit_bias": parse_logit_bias(logit_bias),
+        "logprobs": logprobs,
         "seed": seed,
         "stop": stop,
         "thinking": parse_thinking(thinking),
         "point": point,
     }
+    if logprobs is not None and not json:
+        raise InputError("--logprobs tells how likely tokens were in JSON; give --json beside it")
     images, frames = list(image or ()), parse_frames(frame)
     if chat and (json or n != 1):
         raise InputError("--chat streams one answer after another; it takes neither --json nor --n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tightrope.checks import shown
@@ -48,6 +48,13 @@ class Chat:
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
@@ -59,6 +66,13 @@ class Chat:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             thinking=thinking,
@@ -76,6 +90,13 @@ class Chat:
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
@@ -87,6 +108,13 @@ class Chat:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             thinking=thinking,

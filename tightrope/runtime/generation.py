@@ -12,10 +12,11 @@ import numpy.typing as npt
 from tightrope.arrays import Floats, Indices
 from tightrope.inputs.positions import following
 from tightrope.interface.calls import Call, no_levels
-from tightrope.runtime.answer import FinishReason, Stop
+from tightrope.runtime.answer import FinishReason, Sample, Stop, TokenLogprob
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.controls import Control, Draft, Force, State
 from tightrope.runtime.detokenizer import StreamDecoder
+from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.thought import Thought
@@ -28,8 +29,10 @@ Choose = Callable[[Floats], Indices]
 class Row:
     """One answer while it grows."""
 
-    def __init__(self, decoder: StreamDecoder, thought: Thought) -> None:
-        self.decoder, self.thought = decoder, thought
+    def __init__(
+        self, decoder: StreamDecoder, thought: Thought, logprobs: Logprobs | None = None
+    ) -> None:
+        self.decoder, self.thought, self.logprobs = decoder, thought, logprobs
         self.token_ids: list[int] = []
         self.forced: deque[int] = deque()
         """Tokens that are taken before any is sampled."""
@@ -77,6 +80,21 @@ class Row:
     def text(self) -> str:
         """All that was shown."""
         return "".join(self._pieces)
+
+    @property
+    def sample(self) -> Sample:
+        """The answer as it stands."""
+        return Sample(
+            text=self.text,
+            token_ids=tuple(self.token_ids),
+            finish_reason=self.finish_reason or "cancelled",
+            stop=self.stop,
+            logprobs=None if self.logprobs is None else tuple(self.logprobs.taken),
+        )
+
+    def fresh_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Those that were not handed out before; none where none were asked for."""
+        return () if self.logprobs is None else self.logprobs.fresh()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +157,9 @@ class Generation:
                 forced = bool(row.forced)
                 if forced:
                     tokens[i] = row.forced.popleft()
+                if row.logprobs is not None:
+                    shared = len(self._logits) == 1
+                    row.logprobs.note(self._logits[0 if shared else i], int(tokens[i]))
                 piece = row.push(int(tokens[i]), forced)
                 piece += self._controlled(row)
                 shown = piece if i == 0 else shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
@@ -73,6 +73,13 @@ class Model:
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         n: int = default_of(Options, "n"),
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
@@ -89,7 +96,10 @@ class Model:
         placeholder stands, else first.
         frames: of a clip, pairs (seconds, image); they stand where a message has {"type": "video"},
         else before the text of the user's first message.
-        temperature 0 is greedy. n: answers to one prefill, each from its own random stream.
+        temperature 0 is greedy. top_k, top_p, min_p: which tokens are sampled from. Penalties and
+        logit_bias, by token id, change logits before (`penalties.py`).
+        logprobs: tell how likely tokens were, and so many of the likeliest ones beside each.
+        n: answers to one prefill, each from its own random stream.
         stop: strings that end the answer and are not part of it.
         thinking: whether the model thinks before it answers; None leaves it to the chat template.
         budget: limits by which the point is planned; the answer's `plan` says what was chosen.
@@ -101,6 +111,13 @@ class Model:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             n=n,
             seed=seed,
             stop=stop,
@@ -120,6 +137,13 @@ class Model:
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
@@ -135,6 +159,13 @@ class Model:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             thinking=thinking,
