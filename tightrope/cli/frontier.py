@@ -17,8 +17,9 @@ from tightrope.cli.options import (
     Images,
     Json,
     MinQuality,
+    Question,
+    Task,
     Threads,
-    option,
     parse_duration_ms,
 )
 from tightrope.cli.output import mebibytes, print_json, print_pairs, print_table
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What points are worth and take on this machine.")
 
-Task = Annotated[str | None, option(Budget, "task", metavar="NAME")]
-Prompt = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="Predict for this question; a made-up one if not."),
-]
 Slos = Annotated[
     list[str] | None,
     typer.Option(
@@ -53,7 +49,7 @@ NOT_MEASURED = "not measured"
 def show(
     bundle: BundlePath,
     task: Task = None,
-    prompt: Prompt = None,
+    prompt: Question = None,
     image: Images = None,
     slo: Slos = None,
     backend: Backend = "auto",
@@ -76,7 +72,7 @@ def best(
     first_token: FirstToken = None,
     min_quality: MinQuality = None,
     task: Task = None,
-    prompt: Prompt = None,
+    prompt: Question = None,
     image: Images = None,
     backend: Backend = "auto",
     threads: Threads = None,
@@ -148,6 +144,8 @@ def print_frontier(frontier: Frontier) -> None:
         ],
         numbers=numbers,
     )
+    if (agreement := frontier.agreement) is not None:
+        print(f"\n{agreement.in_words()}")
     _print_notes(frontier)
 
 
@@ -206,14 +204,7 @@ def _print_choice(frontier: Frontier, choice: Choice) -> None:
     row = choice.row
     took = row.took
     assert took is not None, "a point without a time fits no budget"
-    stages = {
-        "image": took.stages.image_decode_ms + took.stages.preprocess_ms,
-        "vision": took.stages.vision_ms,
-        "select": took.stages.select_ms,
-        "prefill": took.stages.prefill_ms,
-        "host": took.stages.host_ms,
-        "decode": took.stages.decode_ms,
-    }
+    stages = {**took.first_token_stages, "decode": took.stages.decode_ms}
     quality = "assumed"
     if row.quality is not None and row.interval is not None:
         low, high = row.interval
