@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tightrope.budget import Budget
+from tightrope.cli.frontier_compare import compare
 from tightrope.cli.options import (
     Backend,
     BundlePath,
@@ -94,6 +95,9 @@ def best(
         print_json(choice.to_dict(frontier, budget))
         return
     _print_choice(frontier, choice)
+
+
+app.command("compare")(compare)
 
 
 def parse_slos(texts: Sequence[str]) -> dict[str, float]:
