@@ -31,6 +31,7 @@ EXTRAS = {
     "cpu": ("onnxruntime",),
     "export": ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors", "gguf"),
     "check": ("tensorrt_rtx",),
+    "profile": ("vl_convert",),
 }
 
 EXIT_FAILED = 1

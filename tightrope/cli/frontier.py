@@ -10,6 +10,7 @@ import typer
 
 from tightrope.budget import Budget
 from tightrope.cli.frontier_compare import compare
+from tightrope.cli.frontier_report import report
 from tightrope.cli.options import (
     Backend,
     BundlePath,
@@ -97,6 +98,7 @@ def best(
     _print_choice(frontier, choice)
 
 
+app.command("report")(report)
 app.command("compare")(compare)
 
 
