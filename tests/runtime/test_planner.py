@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from tightrope.budget import Budget
 from tightrope.bundle import Bundle
-from tightrope.cli.plan import why
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
 from tightrope.latency import SourceImage, TowerTime
 from tightrope.latency_file import LatencyRecord, latency_file, write_latency
@@ -30,6 +29,7 @@ from tightrope.runtime.candidates import KEEPS, assumed_points, candidate_of
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
+from tightrope.runtime.plan import why
 from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.waiting import IDLE, Load

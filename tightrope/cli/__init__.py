@@ -33,6 +33,7 @@ EXTRAS = {
     "export": ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors", "gguf"),
     "check": ("tensorrt_rtx",),
     "serve": ("starlette", "uvicorn", "prometheus_client", "h11"),
+    "profile": ("vl_convert",),
 }
 
 EXIT_FAILED = 1

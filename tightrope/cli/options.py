@@ -73,6 +73,13 @@ FirstToken = Annotated[
     str | None, option(Budget, "first_token_ms", "--first-token", metavar="300ms")
 ]
 MinQuality = Annotated[float | None, option(Budget, "min_quality", metavar="X")]
+Task = Annotated[str | None, option(Budget, "task", metavar="NAME")]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt", metavar="TEXT", help="Predict for this question; a made-up one if not."
+    ),
+]
 PlanTask = Annotated[str | None, option(Budget, "task", "--plan-task", metavar="NAME")]
 BestEffort = Annotated[
     bool,

@@ -37,6 +37,7 @@ class Frame:
     """By how much the first axis of its positions exceeds that of the clip's first frame, where
     frames stand side by side; None: of the first one, and where positions do not tell the time."""
 
+
 MOST_LOGPROBS = 20
 """Of the likeliest tokens, beside the one that was taken."""
 

@@ -68,6 +68,7 @@ def profile_quality(
         max_tokens=config.max_tokens,
     )
     with opened(model.bundle, key) as store:
+        store.name_types({item.id: item.type for item in known})
         race = _Race(model, items, config, store, clock)
         complete = race.run(measured, progress)
         return Profiled(
