@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def plan(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Chosen:
     """What a request of these arguments would spend now; nothing is submitted."""
-    planner, asked = _asked(loaded, prompt, images, options)
+    planner, asked, _ = _asked(loaded, prompt, images, options)
     return planner.choose(asked)
 
 
@@ -40,7 +40,7 @@ class Planned:
     ) -> None:
         """Raises BudgetUnreachable, ProfileError and InputError before anything runs."""
         self._loaded, self._watch = loaded, watch
-        self._planner, self._asked = _asked(loaded, prompt, images, options)
+        self._planner, self._asked, self._token_ids = _asked(loaded, prompt, images, options)
         self.chosen = self._planner.choose(self._asked)
         self._submitted_ms = self._waited_ms = 0.0
 
@@ -55,12 +55,18 @@ class Planned:
         self._planner.waiting.submit(self, plan.total.p50_ms - plan.waiting_ms)
 
     def start(self) -> bool:
-        """It runs now; whether the plan is another because it waited longer than was expected."""
+        """It runs now; whether the plan is another.
+
+        So it may be where it waited longer than was expected, or where other beginnings are kept.
+        """
         self._waited_ms = self._watch.elapsed_ms() - self._submitted_ms
         self._planner.waiting.start(self)
         plan, deadline = self.chosen.plan, self.budget.deadline_ms
         late = plan.total.p99_ms - plan.waiting_ms + self._waited_ms
-        if deadline is None or late <= deadline or plan.best_effort:
+        before, marks = self._asked.beginnings, self._asked.beginnings.marks
+        now = self._loaded.prefixes.beginnings(self._token_ids, marks)
+        self._asked = replace(self._asked, beginnings=now)
+        if deadline is None or (late <= deadline and now == before) or plan.best_effort:
             return False
         # It was admitted: now it is served as well as may be.
         budget = replace(self.budget, if_unreachable="best_effort")
@@ -68,8 +74,8 @@ class Planned:
             chosen = self._planner.choose(replace(self._asked, budget=budget), self._waited_ms)
         except BudgetUnreachable:
             return False
-        self.chosen, before = chosen, plan.point
-        return chosen.plan.point != before
+        self.chosen = chosen
+        return chosen.plan.point != plan.point
 
     def needed_s(self) -> float:
         """Until the first token, as predicted; 0 where the caller wants to see what can be done."""
@@ -115,8 +121,13 @@ class Planned:
         num_ids: int,
         new_images: Sequence[bool],
         completion_tokens: int,
+        reused: frozenset[tuple[int, bytes]] | None,
     ) -> None:
-        """Learn from what it took. new_images: which of them the tower had to look at."""
+        """Learn from what it took.
+
+        new_images: which of them the tower had to look at. reused: what of the prompt was in kept
+        slots, as `Beginnings` tells it; None where it was not begun: then it is taken as planned.
+        """
         self.leave()
         if self._asked.rows > 1:  # the latency model knows of one answer at a time
             timings, completion_tokens = replace(timings, total_ms=timings.ttft_ms), 1
@@ -124,8 +135,11 @@ class Planned:
             replace(image, known=not new)
             for image, new in zip(self._asked.images, new_images, strict=True)
         )
-        work = work_of(self._loaded, num_ids, images, settings, completion_tokens).work
-        fitted = self._planner.model.stages(work)
+        beginnings = self._asked.beginnings
+        if reused is not None:
+            beginnings = replace(beginnings, kept=reused)
+        counted = work_of(self._loaded, num_ids, images, settings, completion_tokens, beginnings)
+        fitted = self._planner.model.stages(counted.work)
         ttft, total = (ms - self._waited_ms for ms in (timings.ttft_ms, timings.total_ms))
         self._planner.record(ttft, total, fitted)
 
@@ -136,16 +150,20 @@ class Planned:
 
 def _asked(
     loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options
-) -> tuple[Planner, Asked]:
+) -> tuple[Planner, Asked, list[int]]:
+    """The planner, what it is asked, and the prompt's token ids."""
     assert options.budget is not None
-    planner = planner_of(loaded, options.budget.task)
+    planner, language = planner_of(loaded, options.budget.task), loaded.language
+    token_ids = language.token_ids(prompt, len(images), options.thinking)
+    marks = language.marks(prompt, token_ids, len(images), options.thinking)
     asked = Asked(
         budget=options.budget,
-        num_ids=len(loaded.language.token_ids(prompt, len(images), options.thinking)),
+        num_ids=len(token_ids),
         images=tuple(map(image_header, images)),
         max_tokens=options.max_tokens,
         rows=options.n,
         thinking=options.thinking,
         point=options.point,
+        beginnings=loaded.prefixes.beginnings(token_ids, marks),
     )
-    return planner, asked
+    return planner, asked, token_ids

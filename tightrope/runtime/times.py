@@ -14,6 +14,7 @@ from tightrope.arrays import Floats
 from tightrope.errors import InputError
 from tightrope.latency import LatencyModel, SourceImage
 from tightrope.runtime.candidates import Candidate
+from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.workload import work_of
 
@@ -35,6 +36,8 @@ class Times:
     """Of one step."""
     completion_tokens: tuple[int, ...]
     """That were counted on."""
+    cached_tokens: tuple[int, ...]
+    """Of the prompt, in slots that are kept."""
 
 
 class TimeTable:
@@ -46,10 +49,12 @@ class TimeTable:
         self._loaded, self._model, self._candidates = loaded, model, candidates
         self._times = lru_cache(maxsize=512)(self._compute)
 
-    def times(self, num_ids: int, num_images: int, max_tokens: int) -> Times:
+    def times(
+        self, num_ids: int, num_images: int, max_tokens: int, beginnings: Beginnings = UNCUT
+    ) -> Times:
         """Of a prompt of `num_ids` tokens, images as one each."""
         step = next(step for most, step in STEPS if num_ids <= most)
-        return self._times(-(-num_ids // step) * step, num_images, max_tokens)
+        return self._times(-(-num_ids // step) * step, num_images, max_tokens, beginnings)
 
     def forget(self) -> None:
         """The candidates changed."""
@@ -59,28 +64,41 @@ class TimeTable:
         """What the images take by what they are before they are scaled."""
         return math.fsum(map(self._model.source_ms, images))
 
-    def _compute(self, num_ids: int, num_images: int, max_tokens: int) -> Times:
-        rows = [self._row(entry, num_ids, num_images, max_tokens) for entry in self._candidates]
-        ttft, decode, token, lengths = zip(*rows, strict=True)
+    def _compute(
+        self, num_ids: int, num_images: int, max_tokens: int, beginnings: Beginnings
+    ) -> Times:
+        rows = [
+            self._row(entry, num_ids, num_images, max_tokens, beginnings)
+            for entry in self._candidates
+        ]
+        ttft, decode, token, lengths, cached = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
             decode=np.array(decode),
             token=np.array(token),
             completion_tokens=lengths,
+            cached_tokens=cached,
         )
 
     def _row(
-        self, entry: Candidate, num_ids: int, num_images: int, max_tokens: int
-    ) -> tuple[float, float, float, int]:
+        self,
+        entry: Candidate,
+        num_ids: int,
+        num_images: int,
+        max_tokens: int,
+        beginnings: Beginnings,
+    ) -> tuple[float, float, float, int, int]:
         length = max_tokens if entry.most_tokens is None else min(max_tokens, entry.most_tokens)
         settings = resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
+        images = (_NOTHING,) * num_images
         try:
-            work = work_of(self._loaded, num_ids, (_NOTHING,) * num_images, settings, length).work
+            counted = work_of(self._loaded, num_ids, images, settings, length, beginnings)
         except InputError:  # the slots cannot hold it at this point
-            return math.inf, math.inf, math.inf, length
+            return math.inf, math.inf, math.inf, length, 0
+        work = counted.work
         length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
         ttft = stages.ttft_ms - stages.image_decode_ms
-        return ttft, token * (length - 1), token, length
+        return ttft, token * (length - 1), token, length, counted.cached_tokens

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +15,10 @@ from tightrope.inputs.prepare import Prepare, Tower
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.baselines import Baselines
 from tightrope.runtime.images import check_list, image_digest, load_image
+from tightrope.runtime.kept import IMAGE_BYTES, Kept
 from tightrope.runtime.options import ImageSource
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.stopwatch import Stopwatch
-
-REMEMBERED_BYTES = 64 << 20
-"""Vision outputs kept for images that are asked about again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +48,20 @@ class Vision:
     """Preparing, tower and selection, with a memory of images that were seen before."""
 
     def __init__(
-        self, backend: Backend, tower: Tower, prepare: Prepare, baselines: Baselines
+        self,
+        backend: Backend,
+        tower: Tower,
+        prepare: Prepare,
+        baselines: Baselines,
+        most_bytes: int = IMAGE_BYTES,
     ) -> None:
+        """most_bytes: of what the tower said, kept for images that are asked about again."""
         self._backend, self.tower, self._prepare = backend, tower, prepare
         self._baselines = baselines
-        self._memory: OrderedDict[tuple[str, int], VisualTokens] = OrderedDict()
-        self._lock = threading.Lock()
+        self.kept: Kept[tuple[str, int], VisualTokens] = Kept(
+            most_bytes, lambda tokens: tokens.nbytes
+        )
+        """By content and resolution."""
 
     def prepare(self, images: Sequence[LoadedImage], resolution: int) -> Prepared | None:
         """The tower's inputs for those images that it has not seen yet; None if it has seen all.
@@ -66,7 +70,7 @@ class Vision:
         """
         new = {entry.digest: entry.image for entry in images}
         new = {
-            digest: image for digest, image in new.items() if not self._known(digest, resolution)
+            digest: image for digest, image in new.items() if (digest, resolution) not in self.kept
         }
         if not new:
             return None
@@ -88,11 +92,11 @@ class Vision:
                 raise BundleError("the vision graph returned fewer images than it was given")
             for place, digest in enumerate(prepared.digests):
                 found[digest] = _part(fresh, place)
-                self._remember(digest, resolution, found[digest])
+                self.kept.put((digest, resolution), found[digest])
         for entry in images:
             if entry.digest in found:
                 continue
-            if (tokens := self._recall(entry.digest, resolution)) is None:
+            if (tokens := self.kept.get((entry.digest, resolution))) is None:
                 # Forgotten since it was looked up: others filled the memory meanwhile.
                 with watch("vision_ms"):
                     tokens = self._backend.vision(self._prepare([entry.image], resolution))
@@ -124,28 +128,6 @@ class Vision:
         return [
             ImageTokens(layout, kept, values) for kept, values in zip(index, embeds, strict=True)
         ]
-
-    def forget(self) -> None:
-        """Remember no image."""
-        with self._lock:
-            self._memory.clear()
-
-    def _known(self, digest: str, resolution: int) -> bool:
-        with self._lock:
-            return (digest, resolution) in self._memory
-
-    def _recall(self, digest: str, resolution: int) -> VisualTokens | None:
-        with self._lock:
-            tokens = self._memory.get((digest, resolution))
-            if tokens is not None:
-                self._memory.move_to_end((digest, resolution))
-            return tokens
-
-    def _remember(self, digest: str, resolution: int, tokens: VisualTokens) -> None:
-        with self._lock:
-            self._memory[digest, resolution] = tokens
-            while sum(entry.nbytes for entry in self._memory.values()) > REMEMBERED_BYTES:
-                self._memory.popitem(last=False)
 
 
 def _part(tokens: VisualTokens, place: int) -> VisualTokens:
