@@ -126,14 +126,14 @@ def planned(model: tr.Model, table: Table, learnt: Sequence[Item]) -> Choose:
     """The product's planner, over the questions of the other half."""
     loaded = model._loaded
     latency = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
-    planner = Planner(loaded, latency, quality_of(table, learnt))
+    planner = Planner(loaded, latency, quality_of(model, table, learnt))
     asked: dict[str, Asked] = {}
 
     def choose(item: Item, deadline: float) -> Row | None:
         if item.id not in asked:
             asked[item.id] = Asked(
                 budget=tr.Budget(deadline_ms=deadline),
-                num_ids=len(model.token_ids(item.messages, len(item.images))),
+                token_ids=prompt_of(model, item),
                 images=tuple(map(image_header, item.images)),
                 max_tokens=MAX_TOKENS,
             )
@@ -144,19 +144,25 @@ def planned(model: tr.Model, table: Table, learnt: Sequence[Item]) -> Choose:
             return None
         row = table[point][item.id]
         settings = resolve(point, loaded.manifest, loaded.baselines)
-        work = work_of(loaded, known.num_ids, known.images, settings, row.completion_tokens).work
+        prompt = len(known.token_ids)
+        work = work_of(loaded, prompt, known.images, settings, row.completion_tokens).work
         planner.record(row.ttft_ms, row.total_ms, planner.model.stages(work))
         return row
 
     return choose
 
 
-def quality_of(table: Table, items: Sequence[Item]) -> Quality:
+def prompt_of(model: tr.Model, item: Item) -> tuple[int, ...]:
+    return tuple(model.token_ids(item.messages, len(item.images)))
+
+
+def quality_of(model: tr.Model, table: Table, items: Sequence[Item]) -> Quality:
     """What a profile over these questions would have written."""
     return Quality(
         key=QualityKey(
             bundle="", task="", task_name="mix", measure="accuracy", max_tokens=MAX_TOKENS
         ),
+        prompts={item.id: prompt_of(model, item) for item in items},
         points=tuple(
             MeasuredPoint(
                 point=point,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -31,6 +32,7 @@ KEY = QualityKey(
     bundle="ab" * 32, task="cd" * 32, task_name="My Scenes", measure="accuracy", max_tokens=64
 )
 HIGH, LOW = OperatingPoint(resolution=336), OperatingPoint(resolution=168, thinking_tokens=0)
+PROMPT = (3, 1, 4)
 
 
 def outcome(question: str, score: float = 1.0) -> Outcome:
@@ -54,8 +56,8 @@ def bundle(tmp_path: Path) -> Any:
 def written(bundle: Any) -> Path:
     with opened(bundle, KEY) as store:
         for question in ("b", "a"):
-            store.add(HIGH, outcome(question), (5, 7))
-            store.add(LOW, outcome(question, 0.25))
+            store.add(HIGH, outcome(question), PROMPT, (5, 7))
+            store.add(LOW, outcome(question, 0.25), PROMPT)
         store.leave(LOW, HIGH)
     return store.file
 
@@ -68,7 +70,18 @@ def test_all_is_read_back_as_it_was_written(bundle: Any, written: Path) -> None:
     assert [point.point for point in found.points] == [HIGH, LOW]
     assert [point.beaten_by for point in found.points] == [None, HIGH]
     assert found.points[1].outcomes == (outcome("a", 0.25), outcome("b", 0.25))
+    assert found.prompts == {"a": PROMPT, "b": PROMPT}
     assert [path.name for path in written.parent.iterdir()] == [written.name]
+
+
+def test_a_file_without_prompts_is_read_and_gone_on_with(bundle: Any, written: Path) -> None:
+    with contextlib.closing(sqlite3.connect(written)) as database:
+        database.execute("DROP TABLE prompts")
+    (found,) = read_qualities(bundle)
+    assert len(found.points) == 2 and found.prompts == {}
+    with opened(bundle, KEY) as store:
+        store.add(HIGH, outcome("c"), PROMPT)
+    assert read_qualities(bundle)[0].prompts == {"c": PROMPT}
 
 
 def test_the_only_task_need_not_be_named(bundle: Any, written: Path) -> None:
@@ -145,7 +158,7 @@ def test_a_damaged_file_does_not_stop_a_profile_which_says_so(bundle: Any, writt
     with opened(bundle, KEY) as store:
         assert store.outcomes == {}
         (note,) = store.notes
-        store.add(HIGH, outcome("a"))
+        store.add(HIGH, outcome("a"), PROMPT)
     assert "damaged-1" in note
     assert written.with_name(f"{written.name}.damaged-1").exists()
     assert len(read_qualities(bundle)[0].points) == 1
@@ -179,7 +192,7 @@ def test_a_profile_goes_on_where_it_was(bundle: Any, written: Path) -> None:
         assert store.outcomes[LOW]["b"] == outcome("b", 0.25)
         assert store.beaten == {LOW: HIGH}
         assert store.unpruned == {"a": (5, 7), "b": (5, 7)}
-        store.add(HIGH, outcome("c"))
+        store.add(HIGH, outcome("c"), PROMPT)
         before = store.quality()
     (found,) = read_qualities(bundle)
     assert {point.point: set(point.outcomes) for point in found.points} == {
@@ -203,7 +216,7 @@ with opened(SimpleNamespace(path=Path(sys.argv[1]), digest=key.bundle), key) as 
     try:
         for number in range(1000):
             store.add(OperatingPoint(), Outcome(question=str(number), score=1.0, text="x" * 400,
-                completion_tokens=1, thinking_tokens=0, finish_reason="stop"))
+                completion_tokens=1, thinking_tokens=0, finish_reason="stop"), (1, 2))
     except ProfileError as error:
         print(number, error)
 """
@@ -221,7 +234,7 @@ def test_what_was_measured_before_the_disk_was_full_stays(bundle: Any) -> None:
     (found,) = read_qualities(bundle)
     assert {one.question for one in found.points[0].outcomes} == set(map(str, range(int(kept))))
     with opened(bundle, key) as store:
-        store.add(OperatingPoint(), outcome(kept))
+        store.add(OperatingPoint(), outcome(kept), PROMPT)
     assert len(read_qualities(bundle)[0].points[0].outcomes) == int(kept) + 1
 
 

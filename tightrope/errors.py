@@ -31,7 +31,7 @@ class BudgetUnreachable(TightropeError):
     """No operating point meets the budget."""
 
     def __init__(self, text: str, fastest_ms: float | None = None) -> None:
-        """fastest_ms: what the fastest point needs in 99 of 100 requests; None if none may run."""
+        """fastest_ms: what the fastest point needs in 90 of 100 requests; None if none may run."""
         super().__init__(text)
         self.fastest_ms = fastest_ms
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,12 +46,16 @@ CREATE TABLE IF NOT EXISTS unpruned (
     question TEXT PRIMARY KEY,
     token_ids TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS prompts (
+    question TEXT PRIMARY KEY,
+    token_ids TEXT NOT NULL
+) WITHOUT ROWID;
 """
 """about: the entries of `QualityKey`, and `schema`. points: as JSON, see `point_text`; `beaten_by`
 names the point that was better and no slower where one left the race. outcomes: `score` is how
 right an answer is, 0..1, or whether it equals the unpruned one; `token_agreement` the share of the
 unpruned answer's tokens that it repeats in their places. unpruned: those tokens, with spaces
-between their ids."""
+between their ids. prompts: what the model read of a question, an image as one token."""
 
 Measure = Literal["accuracy", "agreement"]
 
@@ -105,6 +109,8 @@ class Quality:
 
     key: QualityKey
     points: tuple[MeasuredPoint, ...]
+    prompts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Token ids by question, an image as one; a file may be older than these."""
 
 
 def quality_file(bundle: Bundle, key: QualityKey) -> Path:
@@ -221,7 +227,17 @@ def _quality(database: sqlite3.Connection, about: dict[str, str], name: str) -> 
             )
             for number, _, beaten_by in rows
         ),
+        prompts=token_ids(database, "prompts"),
     )
+
+
+def token_ids(database: sqlite3.Connection, table: str) -> dict[str, tuple[int, ...]]:
+    """By question, of a table `unpruned` or `prompts`; raises ValueError for what is none."""
+    names = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    if database.execute(names, (table,)).fetchone() is None:
+        return {}
+    rows = database.execute(f"SELECT question, token_ids FROM {table}")
+    return {question: tuple(map(int, ids.split())) for question, ids in rows}
 
 
 def _check_outcome(outcome: Outcome) -> None:

@@ -33,6 +33,8 @@ def why(plan: Plan) -> str:
     """How the point came to be chosen."""
     if plan.best_effort:
         return f"the cheapest: none of {plan.points} points meets the budget"
+    if not plan.fitting:
+        return f"the fastest of {plan.points} points: in time in 90 of 100 requests, not in 99"
     fitting = f"{plan.fitting} of {plan.points} points fit"
     if plan.quality is None or plan.alike == 1:
         return f"{fitting}: the best"

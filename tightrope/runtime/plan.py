@@ -31,7 +31,7 @@ class Plan:
     task: str | None
     """By whose questions quality and lengths of answers were measured."""
     completion_tokens: int
-    """Counted on: `max_tokens`, or what 99 of 100 answers of the task do not exceed here."""
+    """Counted on: `max_tokens`, or what 99 of 100 answers to such prompts do not exceed here."""
     cached_tokens: int
     """Counted on: those of the prompt in slots that are kept of earlier requests."""
     ttft: Expected
@@ -41,7 +41,7 @@ class Plan:
     speed: float
     """What requests take now, as a multiple of when the latency file was made."""
     fitting: int
-    """Points that met the budget."""
+    """Points that met the budget in 99 of 100 requests; 0 where the fastest does in 90."""
     alike: int
     """Of these, those that could not be told from the best."""
     points: int

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def plan(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Chosen:
     """What a request of these arguments would spend now; nothing is submitted."""
-    planner, asked, _ = _asked(loaded, prompt, images, options)
+    planner, asked = _asked(loaded, prompt, images, options)
     return planner.choose(asked)
 
 
@@ -40,7 +40,7 @@ class Planned:
     ) -> None:
         """Raises BudgetUnreachable, ProfileError and InputError before anything runs."""
         self._loaded, self._watch = loaded, watch
-        self._planner, self._asked, self._token_ids = _asked(loaded, prompt, images, options)
+        self._planner, self._asked = _asked(loaded, prompt, images, options)
         self.chosen = self._planner.choose(self._asked)
         self._submitted_ms = self._waited_ms = 0.0
 
@@ -64,7 +64,7 @@ class Planned:
         plan, deadline = self.chosen.plan, self.budget.deadline_ms
         late = plan.total.p99_ms - plan.waiting_ms + self._waited_ms
         before, marks = self._asked.beginnings, self._asked.beginnings.marks
-        now = self._loaded.prefixes.beginnings(self._token_ids, marks)
+        now = self._loaded.prefixes.beginnings(self._asked.token_ids, marks)
         self._asked = replace(self._asked, beginnings=now)
         if deadline is None or (late <= deadline and now == before) or plan.best_effort:
             return False
@@ -150,15 +150,14 @@ class Planned:
 
 def _asked(
     loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options
-) -> tuple[Planner, Asked, list[int]]:
-    """The planner, what it is asked, and the prompt's token ids."""
+) -> tuple[Planner, Asked]:
     assert options.budget is not None
     planner, language = planner_of(loaded, options.budget.task), loaded.language
     token_ids = language.token_ids(prompt, len(images), options.thinking)
     marks = language.marks(prompt, token_ids, len(images), options.thinking)
     asked = Asked(
         budget=options.budget,
-        num_ids=len(token_ids),
+        token_ids=tuple(token_ids),
         images=tuple(map(image_header, images)),
         max_tokens=options.max_tokens,
         rows=options.n,
@@ -166,4 +165,4 @@ def _asked(
         point=options.point,
         beginnings=loaded.prefixes.beginnings(token_ids, marks),
     )
-    return planner, asked, token_ids
+    return planner, asked

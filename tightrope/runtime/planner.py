@@ -6,7 +6,10 @@ to a point that was measured worse:
 
     p99 = (table of the point + decoding of the images that came) · pace + waiting
 
-A table is made once for each length of prompt, the pace is learnt from request to request.
+Where none fits, the fastest is taken if it is in time in nine of ten requests: whoever has a
+deadline is served better by such an answer than by none. Else the request is refused.
+
+A table is made once for each length of prompt and answer, the pace is learnt as requests come.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tightrope.point import OperatingPoint
 from tightrope.quality_file import MeasuredPoint, Quality, find_quality
 from tightrope.runtime.candidates import candidate_of, candidates_of
 from tightrope.runtime.key import latency_key
+from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.pace import Pace
 from tightrope.runtime.plan import Expected, Plan
@@ -42,6 +46,10 @@ SETTLED = 0.05
 """Requests of equal budgets that follow each other change to a slower point only with so much of
 the deadline to spare, and to a faster one that is as good only if it saves as much."""
 
+CHOSEN_BY = 99
+"""Percentile of a point's time by which it is chosen."""
+ADMITTED_BY = 90
+"""And by which the fastest is taken where no point is chosen."""
 OUTDATED_S = 2.0
 """So long after the last request, nothing is refused by what was learnt of the machine's pace."""
 OWN_POINTS = 32
@@ -56,8 +64,8 @@ class Asked:
     """What a plan is made for."""
 
     budget: Budget
-    num_ids: int
-    """Tokens of the prompt, images as one each."""
+    token_ids: tuple[int, ...]
+    """The prompt, images as one token each."""
     images: tuple[SourceImage, ...]
     max_tokens: int
     rows: int = 1
@@ -95,7 +103,8 @@ class Planner:
             )
         self._planned = len(self._all)  # behind them stand points that callers chose themselves
         self._beats = beats([entry.measured for entry in self._all])
-        self._table = TimeTable(loaded, model, self._all)
+        prompts = {} if quality is None else quality.prompts
+        self._table = TimeTable(loaded, model, self._all, Lengths(self._all, prompts))
         self._clock = loaded.clock
         self._forget()
         self._alike = lru_cache(maxsize=1024)(self._as_good)
@@ -139,10 +148,14 @@ class Planner:
     def _choose(self, asked: Asked, waiting: float) -> Chosen:
         allowed = self._allowed(asked)
         times, ttft, total = self._times(asked)
-        allowed = _holding(allowed, np.isfinite(total), asked.num_ids)
-        fits = allowed & self._fits(asked.budget, ttft, total, waiting)
+        allowed = _holding(allowed, np.isfinite(total), len(asked.token_ids))
+        fits = allowed & self._fits(asked.budget, ttft, total, waiting, CHOSEN_BY)
+        barely = allowed & self._fits(asked.budget, ttft, total, waiting, ADMITTED_BY)
+        best_effort = not barely.any()
         if fits.any():
             place, alike = self._pick(asked.budget, fits, total, waiting)
+        elif barely.any():
+            place, alike = int(np.where(barely, total, np.inf).argmin()), 1
         elif asked.budget.if_unreachable == "best_effort" and allowed.any():
             place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
         else:
@@ -163,7 +176,7 @@ class Planner:
                 fitting=int(fits.sum()),
                 alike=alike,
                 points=int(allowed.sum()),
-                best_effort=not fits.any(),
+                best_effort=best_effort,
             ),
             token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
             answer_tokens=min(asked.max_tokens, entry.answer_tokens),
@@ -217,17 +230,20 @@ class Planner:
     def _times(self, asked: Asked) -> tuple[Times, Floats, Floats]:
         """Tabled times, and fitted milliseconds to the first token and in all, [P] each."""
         times = self._table.times(
-            asked.num_ids, len(asked.images), asked.max_tokens, asked.beginnings
+            asked.token_ids, len(asked.images), asked.max_tokens, asked.beginnings
         )
         ttft = times.ttft + self._table.sources_ms(asked.images)
         return times, ttft, ttft + times.decode * asked.rows
 
-    def _fits(self, budget: Budget, ttft: Floats, total: Floats, waiting: float) -> Choices:
+    def _fits(
+        self, budget: Budget, ttft: Floats, total: Floats, waiting: float, percent: float
+    ) -> Choices:
+        """Points at which so many of a hundred requests keep the limits."""
         fits = np.ones(len(total), bool)
         if budget.deadline_ms is not None:
-            fits &= self._total_pace.factor(99) * total + waiting <= budget.deadline_ms
+            fits &= self._total_pace.factor(percent) * total + waiting <= budget.deadline_ms
         if budget.first_token_ms is not None:
-            fits &= self._ttft_pace.factor(99) * ttft + waiting <= budget.first_token_ms
+            fits &= self._ttft_pace.factor(percent) * ttft + waiting <= budget.first_token_ms
         return fits
 
     def _pick(
@@ -236,7 +252,7 @@ class Planner:
         """The candidate's place, and how many were as good."""
         last = self._last[1] if self._last is not None and self._last[0] == budget else None
         if last is not None and fits[last]:
-            tight = self._total_pace.factor(99) * total * (1 + SETTLED) + waiting
+            tight = self._total_pace.factor(CHOSEN_BY) * total * (1 + SETTLED) + waiting
             climbs = total > total[last]
             fits = fits & ~(climbs & (tight > (budget.deadline_ms or np.inf)))
         alike = self._alike(fits.tobytes())
@@ -277,12 +293,12 @@ class Planner:
             )
         times, ttft, total = self._times(asked)
         place = int(np.where(allowed, total, np.inf).argmin())
-        late = self._total_pace.factor(99) * float(total[place]) + waiting
-        first = self._ttft_pace.factor(99) * float(ttft[place]) + waiting
+        late = self._total_pace.factor(ADMITTED_BY) * float(total[place]) + waiting
+        first = self._ttft_pace.factor(ADMITTED_BY) * float(ttft[place]) + waiting
         said = (
             f"{_limits(asked.budget)} cannot be met: the fastest of {int(allowed.sum())} points "
             f"takes {late:.0f} ms for {times.completion_tokens[place]} tokens, the first after "
-            f"{first:.0f} ms, in 99 of 100 requests"
+            f"{first:.0f} ms, in {ADMITTED_BY} of 100 requests"
         )
         if (longest := self._longest(asked, allowed, waiting)) > 0:
             said += f"; max_tokens of {longest} could be met"
@@ -294,7 +310,7 @@ class Planner:
         while missed - met > 1:
             middle = (met + missed) // 2
             _, ttft, total = self._times(replace(asked, max_tokens=middle))
-            if (allowed & self._fits(asked.budget, ttft, total, waiting)).any():
+            if (allowed & self._fits(asked.budget, ttft, total, waiting, ADMITTED_BY)).any():
                 met = middle
             else:
                 missed = middle

@@ -1,4 +1,4 @@
-"""What requests take at each of a planner's candidates, tabled by the length of the prompt."""
+"""What requests take at each of a planner's candidates, tabled by the prompt's length and group."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tightrope.arrays import Floats
 from tightrope.errors import InputError
 from tightrope.latency import LatencyModel, SourceImage
 from tightrope.runtime.candidates import Candidate
+from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.workload import work_of
@@ -44,17 +45,28 @@ class TimeTable:
     """Fitted times of one bundle's candidates."""
 
     def __init__(
-        self, loaded: Loaded, model: LatencyModel, candidates: Sequence[Candidate]
+        self,
+        loaded: Loaded,
+        model: LatencyModel,
+        candidates: Sequence[Candidate],
+        lengths: Lengths,
     ) -> None:
         self._loaded, self._model, self._candidates = loaded, model, candidates
+        self._lengths = lengths
         self._times = lru_cache(maxsize=512)(self._compute)
 
     def times(
-        self, num_ids: int, num_images: int, max_tokens: int, beginnings: Beginnings = UNCUT
+        self,
+        token_ids: Sequence[int],
+        num_images: int,
+        max_tokens: int,
+        beginnings: Beginnings = UNCUT,
     ) -> Times:
-        """Of a prompt of `num_ids` tokens, images as one each."""
-        step = next(step for most, step in STEPS if num_ids <= most)
-        return self._times(-(-num_ids // step) * step, num_images, max_tokens, beginnings)
+        """Of a prompt, in which each image is one token."""
+        step = next(step for most, step in STEPS if len(token_ids) <= most)
+        num_ids = -(-len(token_ids) // step) * step
+        group = self._lengths.group(token_ids)
+        return self._times(num_ids, num_images, max_tokens, group, beginnings)
 
     def forget(self) -> None:
         """The candidates changed."""
@@ -65,12 +77,13 @@ class TimeTable:
         return math.fsum(map(self._model.source_ms, images))
 
     def _compute(
-        self, num_ids: int, num_images: int, max_tokens: int, beginnings: Beginnings
+        self, num_ids: int, num_images: int, max_tokens: int, group: int, beginnings: Beginnings
     ) -> Times:
-        rows = [
-            self._row(entry, num_ids, num_images, max_tokens, beginnings)
-            for entry in self._candidates
-        ]
+        rows = []
+        for place, entry in enumerate(self._candidates):
+            most = self._lengths.most(group, place)
+            length = max_tokens if most is None else min(max_tokens, most)
+            rows.append(self._row(entry, num_ids, num_images, length, beginnings))
         ttft, decode, token, lengths, cached = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
@@ -85,10 +98,9 @@ class TimeTable:
         entry: Candidate,
         num_ids: int,
         num_images: int,
-        max_tokens: int,
+        length: int,
         beginnings: Beginnings,
     ) -> tuple[float, float, float, int, int]:
-        length = max_tokens if entry.most_tokens is None else min(max_tokens, entry.most_tokens)
         settings = resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
         images = (_NOTHING,) * num_images
         try:

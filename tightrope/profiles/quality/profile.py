@@ -134,7 +134,7 @@ class _Race:
                 answer = self._ask(point, item)
                 outcome = self._outcome(measured, point, item, answer)
                 ids = answer.token_ids if point == self._unpruned else None
-            self._store.add(point, outcome, ids)
+            self._store.add(point, outcome, self._prompt(item), ids)
         return True
 
     def _pending(self) -> Iterator[tuple[OperatingPoint, Item]]:
@@ -208,6 +208,9 @@ class _Race:
         )
         (answer,) = measure(self._model, [request], total=1)
         return answer
+
+    def _prompt(self, item: Item) -> tuple[int, ...]:
+        return tuple(self._model.token_ids(item.messages, len(item.images)))
 
     def _loaded(self, item: Item) -> list[Image]:
         """The question's images, decoded once for all points."""

@@ -26,6 +26,7 @@ from tightrope.quality_file import (
     point_text,
     quality_file,
     read_quality,
+    token_ids,
 )
 from tightrope.schemas import SCHEMAS
 
@@ -59,23 +60,31 @@ class Store:
             if measured.beaten_by is not None:
                 self.beaten[measured.point] = measured.beaten_by
         self._ids: dict[str, int] = dict(database.execute("SELECT point, id FROM points"))
-        rows = database.execute("SELECT question, token_ids FROM unpruned")
-        self.unpruned = {name: tuple(map(int, ids.split())) for name, ids in rows}
+        self.unpruned = token_ids(database, "unpruned")
         """Token ids of the answers at everything, by question."""
+        self._prompts = dict(quality.prompts)
 
     def add(
-        self, point: OperatingPoint, outcome: Outcome, unpruned: tuple[int, ...] | None = None
+        self,
+        point: OperatingPoint,
+        outcome: Outcome,
+        prompt: tuple[int, ...],
+        unpruned: tuple[int, ...] | None = None,
     ) -> None:
-        """Keep what became of a question. unpruned: its token ids, at the point of everything."""
+        """Keep what became of a question.
+
+        prompt: its token ids. unpruned: those of the answer, at the point of everything.
+        """
         with self._writing():
             number = self._number(point)
             values = asdict(outcome)
             self._database.execute(_ADD, (number, *(values[name] for name in _COLUMNS)))
+            if outcome.question not in self._prompts:
+                self._add_ids("prompts", outcome.question, prompt)
             if unpruned is not None:
-                text = " ".join(map(str, unpruned))
-                row = (outcome.question, text)
-                self._database.execute("INSERT INTO unpruned VALUES (?, ?)", row)
+                self._add_ids("unpruned", outcome.question, unpruned)
         self.outcomes[point][outcome.question] = outcome
+        self._prompts[outcome.question] = prompt
         if unpruned is not None:
             self.unpruned[outcome.question] = unpruned
 
@@ -98,7 +107,12 @@ class Store:
                 )
                 for point, outcomes in self.outcomes.items()
             ),
+            prompts=dict(self._prompts),
         )
+
+    def _add_ids(self, table: str, question: str, ids: tuple[int, ...]) -> None:
+        row = (question, " ".join(map(str, ids)))
+        self._database.execute(f"INSERT INTO {table} VALUES (?, ?)", row)
 
     def _number(self, point: OperatingPoint) -> int:
         text = point_text(point)
@@ -135,6 +149,7 @@ def opened(bundle: Bundle, key: QualityKey) -> Iterator[Store]:
         _make(file, key)
     try:
         with contextlib.closing(_connected(file)) as database:
+            database.executescript(TABLES)  # an older file lacks some
             yield Store(file, read_quality(bundle, file), database, notes)
     except sqlite3.Error as error:
         raise _not_written(file, error) from error
