@@ -21,7 +21,7 @@ def main() -> None:
     for library in libraries:
         ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
     sys.path[:0] = [folder, str(Path(__file__).parent)]
-    import tensorrt_bindings  # type: ignore[import-not-found]
+    import tensorrt_bindings
     from recorder import Recorder  # type: ignore[import-not-found]
 
     values = {
