@@ -11,7 +11,7 @@ BIN := .venv/bin
 QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
 
-.PHONY: help venv demo reference test test-oldest lint fetch-smollm2 browser clean
+.PHONY: help venv demo reference test test-oldest lint fetch-smollm2 fetch-tensorrt-bindings browser clean
 
 help:
 	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint            ruff, mypy, import-linter"
 	@echo "make venv            only the environment, in .venv"
 	@echo "make fetch-smollm2   the 98 MB language model of the demo and of the slow tests"
+	@echo "make fetch-tensorrt-bindings   NVIDIA's Python bindings of four TensorRTs, 5 MB, for the tests"
 	@echo "make reference       train the reference model from nothing into .cache/reference, for hours"
 	@echo "make clean           remove what the above made, but no training"
 
@@ -44,6 +45,9 @@ venv: .venv/.stamp
 fetch-smollm2: venv
 	@$(BIN)/python models/fetch_smollm2.py
 
+fetch-tensorrt-bindings: venv
+	@$(BIN)/python tests/tensorrt/fetch_bindings.py
+
 demo: venv fetch-smollm2
 	$(BIN)/tightrope demo
 
@@ -67,7 +71,7 @@ browser:
 		[ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "no browser: to test pages as well, apt-get install chromium"
 
-test: lint fetch-smollm2 browser test-oldest
+test: lint fetch-smollm2 fetch-tensorrt-bindings browser test-oldest
 	$(BIN)/pytest
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.

@@ -179,7 +179,7 @@ class Prefilling:
     given_up_ms: float
     """Per slot given up."""
     schedules: dict[str, float]
-    """What the graph of each schedule takes more in a call."""
+    """What the graph of each schedule takes more in its one call."""
     behind_selector_ms: dict[str, float]
     """Once, where this method selected just before: another session's threads still spin."""
 
@@ -206,7 +206,7 @@ class Prefilling:
         per = (*self.token_ms, *once, self.eviction_ms, self.given_up_ms)
         read = math.fsum(ms * much for ms, much in zip(per, (*tokens, *rest), strict=True))
         if work.schedule is not None:
-            read += self.schedules.get(work.schedule, 0.0) * len(work.prefill)
+            read += self.schedules.get(work.schedule, 0.0)
         if work.selector is not None:
             read += self.behind_selector_ms.get(work.selector, 0.0)
         return read

@@ -88,6 +88,7 @@ def test_slots_take_keys_and_values_of_every_layer_and_head() -> None:
     memory = resident_memory(manifest({}))
     assert memory["slots at capacity, host graphs"] == 2 * 2 * 2 * 64 * 8 * 4
     assert memory["slots at capacity, standard graphs"] == 2 * 2 * 2 * 64 * 8 * 2
+    assert memory["kept of earlier requests, at most"] == 128 << 20, "it sees no images"
 
 
 def test_layers_that_see_a_window_hold_no_more_and_say_so(command: Command, bundle: Path) -> None:

@@ -25,6 +25,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic: Any) -> A
     work = replace(synthetic.text(584, completion_tokens=16), text_tokens=9)
     counted = Count(
         prompt_tokens=584,
+        cached_tokens=0,
         visual_tokens=576,
         visual_tokens_kept=144,
         completion_tokens=16,

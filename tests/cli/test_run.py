@@ -244,6 +244,7 @@ def plan(**changed: Any) -> Plan:
         "quality_source": "measured",
         "task": "mix",
         "completion_tokens": 12,
+        "cached_tokens": 0,
         "ttft": Expected(p50_ms=100, p95_ms=110, p99_ms=120),
         "total": Expected(p50_ms=200, p95_ms=220, p99_ms=240),
         "waiting_ms": 30.0,
@@ -263,6 +264,10 @@ def test_a_plan_is_told_in_words() -> None:
     assert rows["quality"] == "0.750 on mix"
     assert rows["predicted ms"] == "200, 99 of 100 within 240"
     assert rows["first token ms"] == "100, 99 of 100 within 120"
+    assert rows["planned for"] == "12 tokens"
+    assert (
+        dict(plan_rows(plan(cached_tokens=7)))["planned for"] == "12 tokens, 7 of the prompt kept"
+    )
     assert rows["of these waiting"] == "30"
     assert rows["machine"].startswith("1.25 of the time")
     assumed = dict(plan_rows(plan(quality=None, quality_source="assumed", task=None, alike=1)))

@@ -168,6 +168,25 @@ def test_an_image_seen_before_costs_no_vision(loaded: Load) -> None:
     assert alone.token_ids == first.token_ids
 
 
+def test_images_are_kept_within_a_bound_whatever_their_size(loaded: Load) -> None:
+    real = loaded("llava")
+
+    def seen(model: Model, side: int) -> bool:
+        point = tr.OperatingPoint(resolution=side)
+        answer = model.generate("what?", [picture(side)], max_tokens=1, point=point)
+        return answer.timings.vision_ms == 0
+
+    whole = Model(real.bundle, real.backend)
+    assert not seen(whole, 28) and not seen(whole, 84)
+    assert whole._loaded.vision is not None
+    model = Model(real.bundle, real.backend, image_bytes=whole._loaded.vision.kept.nbytes)
+    assert [seen(model, side) for side in (84, 28, 56)] == [False] * 3
+    assert [seen(model, side) for side in (28, 56, 84)] == [True, True, False]
+    assert [seen(model, side) for side in (84, 56, 28)] == [True, False, False]
+    nothing = Model(real.bundle, real.backend, image_bytes=0)
+    assert not seen(nothing, 28) and not seen(nothing, 28)
+
+
 def test_text_alone_is_answered_by_a_bundle_that_sees(
     recorded: Load, hugging_face: HuggingFace, oracle: Any
 ) -> None:

@@ -21,6 +21,7 @@ def print_count(count: Count, *, json: bool) -> None:
         "Spent, if the answer is as long as it may be",
         [
             ("prompt tokens", str(count.prompt_tokens)),
+            ("of these kept", str(count.cached_tokens)),
             ("visual tokens", str(count.visual_tokens)),
             ("visual tokens kept", str(count.visual_tokens_kept)),
             ("completion tokens, at most", str(count.completion_tokens)),

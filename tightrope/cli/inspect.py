@@ -16,6 +16,7 @@ from tightrope.errors import InputError
 from tightrope.interface.onnx import ITEM_BYTES
 from tightrope.jetson.device import Device, find_device
 from tightrope.jetson.roofline import DevicePrediction, decoder_sizes, predict_from_device
+from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
 from tightrope.schemas import versioned
 
 
@@ -92,6 +93,7 @@ def resident_memory(manifest: Manifest) -> dict[str, int]:
         "slots at capacity, host graphs": slot_values * ITEM_BYTES["float32"],
         "slots at capacity, standard graphs": slot_values * ITEM_BYTES[manifest.activations],
         "embeddings, at most": dims.vocab_size * dims.hidden_size * ITEM_BYTES[manifest.embeddings],
+        "kept of earlier requests, at most": PREFIX_BYTES + (IMAGE_BYTES if manifest.vision else 0),
     }
 
 

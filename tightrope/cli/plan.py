@@ -11,12 +11,13 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     quality = "assumed: more tokens and pixels are better"
     if plan.quality is not None:
         quality = f"{plan.quality:.3f} on {plan.task}"
+    kept = f", {plan.cached_tokens} of the prompt kept" if plan.cached_tokens else ""
     total, ttft = plan.total, plan.ttft
     return [
         ("planned", in_words(plan.point)),
         ("why", why(plan)),
         ("quality", quality),
-        ("planned for", f"{plan.completion_tokens} tokens"),
+        ("planned for", f"{plan.completion_tokens} tokens{kept}"),
         ("predicted ms", f"{total.p50_ms:.0f}, 99 of 100 within {total.p99_ms:.0f}"),
         ("first token ms", f"{ttft.p50_ms:.0f}, 99 of 100 within {ttft.p99_ms:.0f}"),
         ("of these waiting", f"{plan.waiting_ms:.0f}"),

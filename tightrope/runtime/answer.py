@@ -22,7 +22,8 @@ class Usage:
     prompt_tokens: int
     """Of the whole prompt, its images unpruned."""
     cached_tokens: int
-    """Of these, already in the slots from the conversation's earlier turns."""
+    """Of these, already in slots: of the conversation's earlier turns, or kept of other requests
+    that began alike. `prompt_tokens_details.cached_tokens` in OpenAI's usage."""
     visual_tokens: int
     """Of the images of this request, before selection."""
     visual_tokens_kept: int

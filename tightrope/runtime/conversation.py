@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -12,9 +12,11 @@ from tightrope.arrays import Counts, Floats, Indices
 from tightrope.errors import InputError
 from tightrope.inputs.layout import Stream
 from tightrope.interface.calls import Call, Selection, new_tokens, no_levels
-from tightrope.plugins.slot_attention.policies import SCORING, unprotected
+from tightrope.plugins.slot_attention.policies import scoring, unprotected
 from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.cuts import parts_of
 from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.prefixes import Stop
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 
@@ -43,6 +45,10 @@ class Conversation:
     keys: list[Key] = field(init=False)
     next_ordinal: int = field(init=False)
     rope_delta: int = field(init=False)
+    reused: Stop | None = field(init=False)
+    """Up to where the newest prompt was in slots that were kept of earlier requests."""
+    progress: float = field(init=False)
+    """Of what was left of it to read, the share that is read."""
     _policy: Floats | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +58,7 @@ class Conversation:
         """Forget everything."""
         self.slots = Slots(self.loaded.manifest.dims, 1, self.loaded.backend.make_storage)
         self.keys, self.next_ordinal, self.rope_delta = [], 0, 0
+        self.reused, self.progress = None, 0.0
         self._policy = None
 
     def resume(self, keys: list[Key], settings: Settings) -> Resumed:
@@ -64,7 +71,7 @@ class Conversation:
         note, known = None, len(self.keys)
         if keys[:known] != self.keys or len(keys) == known:
             note = "its earlier turns are not written the way the slots hold them"
-        elif self._policy is not None and _scoring(settings.policy) != _scoring(self._policy):
+        elif self._policy is not None and scoring(settings.policy) != scoring(self._policy):
             note = "its slots were scored by another policy"
         if note is not None:
             self.reset()
@@ -72,32 +79,40 @@ class Conversation:
         return Resumed(known, settings)
 
     def read(
-        self, stream: Stream, keep_inside: int, settings: Settings, cancel: Cancel
+        self,
+        stream: Stream,
+        keep_inside: int,
+        settings: Settings,
+        cancel: Cancel,
+        stops: Sequence[Stop] = (),
     ) -> Iterator[Floats]:
         """Prefill `stream` chunk by chunk; yields logits [1,vocab] after each of them.
 
         keep_inside: visual tokens that the schedule leaves, over all images of the call.
+        stops: where a call ends, so that what stands before can be kept; they need empty slots.
         Raises InputError before anything runs where the slots cannot hold it.
         """
-        manifest = self.loaded.manifest
-        length, chunk = len(stream.ordinals), manifest.prefill_chunk
-        self.check_fits(length, len(stream.visual), keep_inside, settings)
-        selection = self._selection(stream.visual, keep_inside, settings)
+        manifest, places = self.loaded.manifest, [stop.cut.place for stop in stops]
+        length, head = len(stream.ordinals), places[-1] if places else 0
+        self.check_fits(length, len(stream.visual), keep_inside, settings, head)
+        selection = self._selection(stream.visual - head, keep_inside, settings)
         rope = self.loaded.rope(stream.runs, stream.ordinals, self.rope_delta)
         levels = no_levels(manifest.dims, 1, length)
         if stream.deepstack is not None:
             levels = stream.deepstack[None]
         self._policy = settings.policy
+        start = self._take_kept(stops)
         self.slots.trim(settings.kv_budget, settings.policy)
-        for start in range(0, length, chunk):
-            part = slice(start, min(start + chunk, length))
+        for part in parts_of(length, manifest.prefill_chunk, places):
+            if part.start < start:
+                continue
             call = Call(
                 stream.embeds[None, part],
                 stream.ordinals[None, part],
                 rope.positions[..., None, part],
                 settings.kv_budget,
                 settings.policy,
-                selection,
+                selection if part.stop > head else None,
                 None if levels is None else levels[:, part],
             )
             seen = call.tokens_per_layer()
@@ -105,10 +120,22 @@ class Conversation:
             logits, update = self.loaded.backend.prefill(self.slots, call, cancel)
             self.slots.commit(update)
             self.slots.trim(settings.kv_budget, settings.policy)
+            if part.stop in places:
+                self.loaded.prefixes.keep(stops[places.index(part.stop)].key, self.slots)
             if part.stop == length:
                 self.slots.shrink(settings.kv_budget.max(1))
                 self.next_ordinal, self.rope_delta = stream.next_ordinal, rope.delta
+            self.progress = (part.stop - start) / (length - start)
             yield logits
+
+    def _take_kept(self, stops: Sequence[Stop]) -> int:
+        """Go on from the longest beginning that is kept; returns how many tokens it has."""
+        self.reused = None
+        for stop in reversed(stops):
+            if (slots := self.loaded.prefixes.fork(stop.key)) is not None:
+                self.slots, self.reused = slots, stop
+                return stop.cut.place
+        return 0
 
     def record(self, token_ids: list[int]) -> None:
         """Generated tokens whose keys and values are in the slots."""
@@ -116,18 +143,18 @@ class Conversation:
         self.next_ordinal += len(token_ids)
 
     def check_fits(
-        self, length: int, num_visual: int, keep_inside: int, settings: Settings
+        self, length: int, num_visual: int, keep_inside: int, settings: Settings, head: int = 0
     ) -> Counts:
         """Those of `length` new tokens that each layer sees, [L].
 
-        num_visual: how many of them are visual.
+        num_visual: how many of them are visual. head: those that stand before the last cut.
         Raises InputError where no call or no slots can hold them.
         """
         manifest = self.loaded.manifest
         selection = self._selection(np.arange(num_visual), keep_inside, settings)
-        if selection is not None and length > manifest.prefill_chunk:
+        if selection is not None and length - head > manifest.prefill_chunk:
             raise InputError(
-                f"the prompt has {length} tokens; a schedule needs them in one call of "
+                f"the prompt has {length - head} tokens; a schedule needs them in one call of "
                 f"{manifest.prefill_chunk} at most: export with a larger prefill_chunk, or use "
                 "no schedule"
             )
@@ -167,9 +194,3 @@ def most_slots(slots: Slots, seen: Counts, settings: Settings, available: int) -
     """
     fits = slots.occupied.max((1, 2)) + seen <= available
     return np.where(fits, available, settings.kv_budget.max(1))
-
-
-def _scoring(policy: Floats) -> list[list[float]]:
-    """The numbers that scores depend on; protecting more or fewer tokens changes none."""
-    scoring: list[list[float]] = policy[:, :SCORING].tolist()
-    return scoring

@@ -32,6 +32,8 @@ class Count:
 
     prompt_tokens: int
     """Of the whole prompt, its images unpruned."""
+    cached_tokens: int
+    """Of these, in slots that are kept now; text alone, since no image is decoded."""
     visual_tokens: int
     """Of all images, before selection."""
     visual_tokens_kept: int
@@ -69,11 +71,14 @@ def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options
     headers = tuple(map(image_header, images))
     cap = settings.point.thinking_tokens
     ids = prompt_ids(loaded.language, prompt, images, options.thinking, cap)
-    counted = work_of(loaded, len(ids), headers, settings, options.max_tokens)
+    marks = loaded.language.marks(prompt, ids, len(images), options.thinking, cap)
+    beginnings = loaded.prefixes.beginnings(ids, marks)
+    counted = work_of(loaded, len(ids), headers, settings, options.max_tokens, beginnings)
     prediction, notes = _predicted(loaded, counted.work)
     demand, steps = counted.demand, counted.work.completion_tokens
     return Count(
         prompt_tokens=demand.unpruned,
+        cached_tokens=counted.cached_tokens,
         visual_tokens=sum(demand.available),
         visual_tokens_kept=_last_layer(demand),
         completion_tokens=steps,

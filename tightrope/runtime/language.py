@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from tightrope.bundle import Bundle
 from tightrope.checks import shown
 from tightrope.errors import BundleError, InputError
 from tightrope.runtime.detokenizer import StreamDecoder
+from tightrope.runtime.marks import Mark, marks_of
 from tightrope.runtime.options import Prompt
-from tightrope.runtime.prompt import render_and_encode
+from tightrope.runtime.prompt import count_places, placed, render_and_encode
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.thought import BEGIN, Marks, find_marks
 from tightrope.runtime.tokenizer import Tokenizer
@@ -74,7 +75,7 @@ class Language:
         """The id that stands for an image; None for a text model."""
         return None if self._vision is None else self._vision.image_token_id
 
-    def _thinking(self, asked: bool | None, tokens: int | None) -> bool | None:
+    def _told(self, asked: bool | None, tokens: int | None) -> dict[str, bool]:
         """What the template is told; raises InputError for what the bundle cannot do."""
         if tokens is not None and self.thought is None:
             raise InputError(
@@ -90,7 +91,7 @@ class Language:
                 f"thinking is {asked}, but this bundle's chat template does not mention "
                 f"{THINKING}: leave it out"
             )
-        return asked
+        return {} if asked is None else {THINKING: asked}
 
     def _without_thought(self) -> list[int]:
         return self.token_ids("?", 0, thinking=False)
@@ -122,12 +123,11 @@ class Language:
             raise InputError(f"prompt is {shown(prompt)}, which is empty; give a question")
         if self._vision is None and num_images:
             raise InputError(f"{num_images} images were given, but the bundle sees none")
-        thinking = self._thinking(thinking, thinking_tokens)
+        told = self._told(thinking, thinking_tokens)
         if prompt and isinstance(prompt[0], (int, np.integer)):
             return self._given_ids(prompt, num_images)
         token = None if self._vision is None else self._vision.image_token
         messages: Any = prompt
-        told = {} if thinking is None else {THINKING: thinking}
         ids = render_and_encode(
             self._template, self._tokenizer, messages, token, num_images, **told
         )
@@ -147,6 +147,31 @@ class Language:
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a text as it stands: no chat template, control tokens are recognised."""
         return self._tokenizer.encode_text(text)
+
+    def marks(
+        self,
+        prompt: Prompt,
+        token_ids: Sequence[int],
+        num_images: int,
+        thinking: bool | None,
+        thinking_tokens: int | None = None,
+    ) -> tuple[Mark, ...]:
+        """Where a conversation may be cut whose prompt is `token_ids`; other arguments as there."""
+        if self._template is None or not isinstance(prompt[0] if prompt else None, Mapping):
+            return ()
+        told = self._told(thinking, thinking_tokens)
+        token = None if self._vision is None else self._vision.image_token
+        shown = token if num_images else None
+
+        def encode(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+            images = count_places(messages, shown)
+            return render_and_encode(
+                self._template, self._tokenizer, messages, token, images, **told
+            )
+
+        messages: Any = prompt
+        placeholder = self.placeholder if num_images else None
+        return marks_of(placed(messages, token, num_images), token_ids, placeholder, encode)
 
     def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
         for token in prompt:

@@ -10,7 +10,10 @@ from tightrope.inputs.positions import Rule, find_rule
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.baselines import BASELINES, Baselines
 from tightrope.runtime.engine import engine_of
+from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES, make_way
 from tightrope.runtime.language import Language
+from tightrope.runtime.prefixes import Prefixes
+from tightrope.runtime.slots import Slots
 from tightrope.runtime.stopwatch import Clock
 from tightrope.runtime.vision import Vision
 
@@ -24,8 +27,13 @@ class Loaded:
         backend: Backend,
         clock: Clock,
         selectors: Baselines | None = None,
+        image_bytes: int = IMAGE_BYTES,
+        prefix_bytes: int = PREFIX_BYTES,
     ) -> None:
-        """Raises BundleError for a part that is damaged or does not fit the manifest."""
+        """image_bytes, prefix_bytes: as for `Model`.
+
+        Raises BundleError for a part that is damaged or does not fit the manifest.
+        """
         self.baselines = {**BASELINES, **(selectors or {})}
         self.bundle, self.backend, self.clock = bundle, backend, clock
         self.engine = engine_of(backend.device)
@@ -47,7 +55,18 @@ class Loaded:
         if (tower := self.manifest.tower) is not None:
             config = bundle.read_json("preprocessor.json")
             prepare = tower.prepare(config, bundle.read_arrays("positions.npz"))
-            self.vision = Vision(backend, tower, prepare, self.baselines)
+            self.vision = Vision(backend, tower, prepare, self.baselines, image_bytes)
+        self.prefixes = Prefixes(prefix_bytes)
+
+    def make_way(self, slots: Slots, rows: int, tokens: int) -> None:
+        """Give up what is kept of earlier requests where `slots` could not take so many tokens.
+
+        Slots are copied when they grow: for a moment they are there twice.
+        """
+        each = slots.nbytes // int(slots.capacity.mean())
+        needed = 2 * rows * each * min(tokens, self.manifest.slots)
+        images = [] if self.vision is None else [self.vision.kept]
+        make_way(needed, self.prefixes.kept, *images)
 
 
 __all__ = ["Baselines", "Loaded"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
 from tightrope.bundle import Bundle
+from tightrope.checks import check_whole
 from tightrope.configs import default_of
 from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
@@ -16,6 +17,7 @@ from tightrope.runtime.backends import create_backend
 from tightrope.runtime.chat import Chat
 from tightrope.runtime.count import Count, count
 from tightrope.runtime.frames import place_frames, prompt_ids
+from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Frames, ImageSource, Options, Prompt
 from tightrope.runtime.planner import planner_of
@@ -27,15 +29,29 @@ if TYPE_CHECKING:
     from tightrope.runtime.loaded import Baselines
 
 
-def load(path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    threads: int | None = None,
+    *,
+    image_bytes: int = IMAGE_BYTES,
+    prefix_bytes: int = PREFIX_BYTES,
+) -> Model:
     """The bundle in folder `path`, ready to answer.
 
     backend: auto, onnxruntime, onnxruntime-cuda or tensorrt; `Answer.backend` says which ran.
     threads: of the CPU; None lets the backend choose.
+    image_bytes, prefix_bytes: most memory for what images and beginnings of prompts left behind,
+    kept for requests that bring them again; see docs/reuse.md.
     Raises BundleError, BackendError and DeviceUnavailable; nothing falls back in silence.
     """
     bundle = Bundle.open(path)
-    return Model(bundle, create_backend(backend, bundle, threads))
+    return Model(
+        bundle,
+        create_backend(backend, bundle, threads),
+        image_bytes=image_bytes,
+        prefix_bytes=prefix_bytes,
+    )
 
 
 class Model:
@@ -47,12 +63,17 @@ class Model:
         backend: Backend,
         clock: Callable[[], float] = time.perf_counter,
         selectors: Baselines | None = None,
+        image_bytes: int = IMAGE_BYTES,
+        prefix_bytes: int = PREFIX_BYTES,
     ) -> None:
         """clock: seconds, ascending, by which answers are timed; tests script it.
 
         selectors: further ways to select visual tokens on the host, by name.
+        image_bytes, prefix_bytes: as for `load`.
         """
-        self._loaded = Loaded(bundle, backend, clock, selectors)
+        check_whole("image_bytes", image_bytes, least=0, unit="bytes")
+        check_whole("prefix_bytes", prefix_bytes, least=0, unit="bytes")
+        self._loaded = Loaded(bundle, backend, clock, selectors, image_bytes, prefix_bytes)
 
     @property
     def bundle(self) -> Bundle:
@@ -224,7 +245,11 @@ class Model:
     def forget_images(self) -> None:
         """Compute every image anew, as if none had been seen: whoever measures asks for it."""
         if self._loaded.vision is not None:
-            self._loaded.vision.forget()
+            self._loaded.vision.kept.clear()
+
+    def forget_prefixes(self) -> None:
+        """Read every prompt from its start, as if none had begun like it."""
+        self._loaded.prefixes.kept.clear()
 
     def token_ids(
         self,

@@ -32,6 +32,8 @@ class Plan:
     """By whose questions quality and lengths of answers were measured."""
     completion_tokens: int
     """Counted on: `max_tokens`, or what 99 of 100 answers to such prompts do not exceed here."""
+    cached_tokens: int
+    """Counted on: those of the prompt in slots that are kept of earlier requests."""
     ttft: Expected
     total: Expected
     waiting_ms: float

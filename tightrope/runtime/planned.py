@@ -89,13 +89,19 @@ class Planned:
         self._submitted_ms = self._watch.elapsed_ms()
 
     def start(self) -> bool:
-        """It runs now; whether the plan is another because it waited longer than was expected."""
+        """It runs now; whether the plan is another.
+
+        So it may be where it waited longer than was expected, or where other beginnings are kept.
+        """
         self._waited_ms = self._watch.elapsed_ms() - self._submitted_ms
         plan, deadline = self.chosen.plan, self.budget.deadline_ms
         waited = self._planned_ms + self._waited_ms
+        before, marks = self._asked.beginnings, self._asked.beginnings.marks
+        now = self._loaded.prefixes.beginnings(self._asked.token_ids, marks)
+        self._asked = replace(self._asked, beginnings=now)
         if deadline is None or plan.best_effort:
             return False
-        if plan.total.p99_ms - plan.waiting_ms + waited <= deadline:
+        if now == before and plan.total.p99_ms - plan.waiting_ms + waited <= deadline:
             return False
         # It was admitted: now it is served as well as may be.
         budget = replace(self.budget, if_unreachable="best_effort")
@@ -104,8 +110,8 @@ class Planned:
             chosen = self._planner.choose(asked, Load(waiting_ms=waited))
         except BudgetUnreachable:
             return False
-        self.chosen, before = chosen, plan.point
-        return chosen.plan.point != before
+        self.chosen = chosen
+        return chosen.plan.point != plan.point
 
     def needed_s(self) -> float:
         """Until the first token, as predicted; 0 where the caller wants to see what can be done."""
@@ -151,16 +157,24 @@ class Planned:
         num_ids: int,
         new_images: Sequence[bool],
         completion_tokens: int,
+        reused: frozenset[tuple[int, bytes]] | None,
     ) -> None:
-        """Learn from what it took. new_images: which of them the tower had to look at."""
+        """Learn from what it took.
+
+        new_images: which of them the tower had to look at. reused: what of the prompt was in kept
+        slots, as `Beginnings` tells it; None where it was not begun: then it is taken as planned.
+        """
         if self._asked.rows > 1:  # the latency model knows of one answer at a time
             timings, completion_tokens = replace(timings, total_ms=timings.ttft_ms), 1
         images = tuple(
             replace(image, known=not new)
             for image, new in zip(self._asked.images, new_images, strict=True)
         )
-        work = work_of(self._loaded, num_ids, images, settings, completion_tokens).work
-        fitted = self._planner.model.stages(work)
+        beginnings = self._asked.beginnings
+        if reused is not None:
+            beginnings = replace(beginnings, kept=reused)
+        counted = work_of(self._loaded, num_ids, images, settings, completion_tokens, beginnings)
+        fitted = self._planner.model.stages(counted.work)
         waited = self._waited_ms + 1e3 * self._watch.waited_s
         ttft, total = (ms - waited for ms in (timings.ttft_ms, timings.total_ms))
         self._planner.record(ttft, total, fitted)
@@ -170,15 +184,18 @@ def _asked(
     loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options
 ) -> tuple[Planner, Asked]:
     assert options.budget is not None
-    planner = planner_of(loaded, options.budget.task)
+    planner, language = planner_of(loaded, options.budget.task), loaded.language
+    token_ids = prompt_ids(language, prompt, images, options.thinking)
+    marks = language.marks(prompt, token_ids, len(images), options.thinking)
     asked = Asked(
         budget=options.budget,
-        token_ids=tuple(prompt_ids(loaded.language, prompt, images, options.thinking)),
+        token_ids=tuple(token_ids),
         images=tuple(map(image_header, images)),
         max_tokens=options.max_tokens,
         rows=options.n,
         thinking=options.thinking,
         point=options.point,
+        beginnings=loaded.prefixes.beginnings(token_ids, marks),
     )
     return planner, asked
 

@@ -36,6 +36,7 @@ from tightrope.quality_file import MeasuredPoint, Quality, find_quality
 from tightrope.runtime.candidates import candidate_of, candidates_of
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.lengths import Lengths
+from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.pace import Pace
 from tightrope.runtime.plan import Expected, Plan
 from tightrope.runtime.times import Times, TimeTable
@@ -75,6 +76,8 @@ class Asked:
     thinking: bool | None = None
     point: OperatingPoint | None = None
     """The caller's own choice."""
+    beginnings: Beginnings = UNCUT
+    """Of the prompt, and what is kept of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +171,7 @@ class Planner:
                 quality_source="assumed" if entry.quality is None else "measured",
                 task=None if self._quality is None else self._quality.key.task_name,
                 completion_tokens=times.completion_tokens[place],
+                cached_tokens=times.cached_tokens[place],
                 ttft=_expected(self._ttft_pace, float(ttft[place]), waiting),
                 total=_expected(self._total_pace, float(total[place]), waiting),
                 waiting_ms=waiting,
@@ -235,7 +239,9 @@ class Planner:
 
     def _times(self, asked: Asked) -> tuple[Times, Floats, Floats]:
         """Tabled times, and fitted milliseconds to the first token and in all, [P] each."""
-        times = self._table.times(asked.token_ids, asked.images, asked.max_tokens)
+        times = self._table.times(
+            asked.token_ids, asked.images, asked.max_tokens, asked.beginnings
+        )
         ttft = times.ttft + self._table.sources_ms(asked.images)
         return times, ttft, ttft + times.decode * asked.rows
 

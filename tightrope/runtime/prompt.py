@@ -51,12 +51,11 @@ def render_and_encode(
     Raises InputError for messages of another shape, or where images and their places differ in
     number, and BundleError where the template loses or adds an image.
     """
-    checked = _checked(messages)
-    placed = _place_images(checked, image_token, num_images)
+    shown = placed(messages, image_token, num_images)
     if template is None:
-        token_ids = _encode_bare(tokenizer, placed, image_token, num_images)
+        token_ids = _encode_bare(tokenizer, shown, image_token, num_images)
     else:
-        adapted = [_adapt(message, template, image_token, num_images) for message in placed]
+        adapted = [_adapt(message, template, image_token, num_images) for message in shown]
         arguments = _plain(arguments, "an argument of the template")
         hidden = _Hidden(tokenizer, image_token, [template.source, adapted, arguments])
         spared = {
@@ -71,6 +70,16 @@ def render_and_encode(
     if image_token is not None:
         _check_placeholders(token_ids, tokenizer.token_id(image_token), num_images)
     return token_ids
+
+
+def placed(messages: Messages, image_token: str | None, num_images: int) -> list[dict[str, Any]]:
+    """Checked copies of the messages, in which as many places are marked as there are images."""
+    return _place_images(_checked(messages), image_token, num_images)
+
+
+def count_places(messages: Sequence[Mapping[str, Any]], written: str | None) -> int:
+    """Places of images in messages; written: how a text marks one, None where it is text."""
+    return sum(_count_places(message, written) for message in messages)
 
 
 def _checked(messages: Messages) -> list[dict[str, Any]]:
@@ -153,7 +162,7 @@ def _place_images(
     if num_images and image_token is None:
         raise InputError(f"{num_images} images came, but this bundle's model takes none")
     written = image_token if num_images else None
-    marked = sum(_count_places(message, written) for message in messages)
+    marked = count_places(messages, written)
     if marked == num_images:
         return messages
     if marked:
@@ -168,7 +177,7 @@ def _place_images(
     raise InputError(f"{num_images} images came, but no message of the user to put them in")
 
 
-def _count_places(message: dict[str, Any], written: str | None) -> int:
+def _count_places(message: Mapping[str, Any], written: str | None) -> int:
     if message["role"] != "user":
         return 0
     return split_places(_parts(message["content"]), written).count(_IMAGE)

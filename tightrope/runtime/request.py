@@ -24,6 +24,7 @@ from tightrope.runtime.controls import (
     thinking_cap,
 )
 from tightrope.runtime.conversation import Conversation, Key
+from tightrope.runtime.cuts import cuts_of
 from tightrope.runtime.demand import demand_of
 from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
@@ -31,8 +32,10 @@ from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import check_list
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.logprobs import Logprobs
+from tightrope.runtime.marks import Cut
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.planned import Planned, claim_without_budget
+from tightrope.runtime.prefixes import stops_of
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.stopwatch import Stopwatch
@@ -81,6 +84,8 @@ class Request:
         self._guard: Guard | None = None
         self._projected_ms = 0.0
         """To the first token, of a prefill that was given up."""
+        self._reused: frozenset[tuple[int, bytes]] | None = None
+        """What of the prompt was in kept slots; None as long as nothing was read."""
         if options.budget is not None:
             self._planned = Planned(loaded, prompt, images, options, self._watch, self)
         self._settle()
@@ -130,6 +135,9 @@ class Request:
         cap = self._settings.point.thinking_tokens
         self._token_ids = prompt_ids(
             self._loaded.language, self._prompt, self._sources, self._options.thinking, cap
+        )
+        self._marks = self._loaded.language.marks(
+            self._prompt, self._token_ids, len(self._images), self._options.thinking, cap
         )
         self._rows = [self._row() for _ in range(self._options.n)]
         self._keys = self._remembered_as()
@@ -227,22 +235,28 @@ class Request:
         """Read what the slots do not hold yet."""
         if self.cancel.reason is not None:
             raise Cancelled
-        conversation = self._conversation
+        conversation, loaded = self._conversation, self._loaded
         cached = conversation.next_ordinal
         ids = self._token_ids[known:]
         earlier = sum(isinstance(key, tuple) for key in conversation.keys)
-        self._check_fits(len(ids), earlier, settings)
+        sizes = [image.size for image in self._images]
+        cuts = () if known else cuts_of(loaded, self._marks, sizes, settings)
+        self._check_fits(len(ids), earlier, settings, cuts)
         images = self._see(earlier, ids, settings)
         stream = self._assemble(ids, images, cached)
+        stops = stops_of(cuts, ids, loaded.language.placeholder, images, settings.policy)
         inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
+        tokens = len(stream.ordinals) + self._options.max_tokens
+        loaded.make_way(conversation.slots, len(self._rows), tokens)
         with self._watch("prefill_ms"):
-            begun, read = self._watch.elapsed_ms() if self._guard else 0.0, 0
-            for chunk in conversation.read(stream, inside, settings, self.cancel):
-                logits, read = chunk, read + self._loaded.manifest.prefill_chunk
+            begun = self._watch.elapsed_ms() if self._guard else 0.0
+            for chunk in conversation.read(stream, inside, settings, self.cancel, stops):
+                logits, reused = chunk, conversation.reused
+                self._reused = frozenset() if reused is None else frozenset([reused.key.mark])
                 if self._guard is not None:
-                    left = max(0, len(stream.ordinals) - read) / read
+                    left = (1 - conversation.progress) / conversation.progress
                     self._give_up_if_hopeless((self._watch.elapsed_ms() - begun) * left / 1e3)
-                if read < len(stream.ordinals):
+                if conversation.progress < 1:
                     self._give_way("prefill_ms")
                 if self.cancel.reason is not None:
                     raise Cancelled
@@ -250,16 +264,19 @@ class Request:
         return _Read(
             logits=logits,
             prompt_tokens=conversation.next_ordinal,
-            cached_tokens=cached,
+            cached_tokens=cached if reused is None else reused.cut.ordinal,
             visual_tokens=sum(image.available for image in images),
             visual_tokens_kept=min(inside, len(stream.visual)),
         )
 
-    def _check_fits(self, num_ids: int, earlier: int, settings: Settings) -> None:
+    def _check_fits(
+        self, num_ids: int, earlier: int, settings: Settings, cuts: Sequence[Cut]
+    ) -> None:
         """Raises InputError before the tower runs where the slots cannot hold the prompt."""
         sizes = [image.size for image in self._images[earlier:]]
         demand = demand_of(self._loaded, num_ids, sizes, settings)
-        self._conversation.check_fits(demand.length, demand.visual, demand.inside, settings)
+        head = cuts[-1].place if cuts else 0
+        self._conversation.check_fits(demand.length, demand.visual, demand.inside, settings, head)
 
     def _see(self, earlier: int, ids: list[int], settings: Settings) -> list[ImageTokens]:
         """The visual tokens that the new images bring."""
@@ -321,6 +338,7 @@ class Request:
                 len(self._token_ids),
                 [image.digest in self._prepared for image in self._images],
                 completion_tokens,
+                self._reused,
             )
 
     def _answer(self, slots: Slots, read: _Read, notes: tuple[str, ...]) -> Answer:

@@ -146,11 +146,15 @@ class Slots:
         position[:], score[:] = mark.position, mark.score
         self.occupied[:] = mark.occupied
 
-    def fork(self, rows: int) -> Slots:
-        """A copy of this one-row cache for `rows` answers to one prompt."""
+    def fork(self, rows: int, capacity: Counts | None = None) -> Slots:
+        """A copy of this one-row cache for `rows` answers to one prompt.
+
+        capacity: [L], what is allocated if not as much as here; all that is occupied has to fit.
+        """
         assert self.rows == 1, "one prefill is forked"
         copy = Slots.__new__(Slots)
         copy.dims, copy.rows, copy.side = self.dims, rows, 0
         copy.occupied = np.repeat(self.occupied, rows, 1)
-        copy.storage = self.storage.copied(rows, self.capacity.copy(), self.side)
+        wanted = self.capacity if capacity is None else capacity
+        copy.storage = self.storage.copied(rows, wanted.copy(), self.side)
         return copy

@@ -16,6 +16,7 @@ from tightrope.inputs.layout import Size
 from tightrope.latency import LatencyModel, SourceImage
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
+from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.workload import work_of
 
@@ -36,6 +37,8 @@ class Times:
     """Of one step."""
     completion_tokens: tuple[int, ...]
     """That were counted on."""
+    cached_tokens: tuple[int, ...]
+    """Of the prompt, in slots that are kept."""
 
 
 class TimeTable:
@@ -53,13 +56,18 @@ class TimeTable:
         self._times = lru_cache(maxsize=512)(self._compute)
 
     def times(
-        self, token_ids: Sequence[int], images: Sequence[SourceImage], max_tokens: int
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[SourceImage],
+        max_tokens: int,
+        beginnings: Beginnings = UNCUT,
     ) -> Times:
         """Of a prompt, in which each image is one token."""
         step = next(step for most, step in STEPS if len(token_ids) <= most)
         num_ids = -(-len(token_ids) // step) * step
         sizes = tuple((image.width, image.height) for image in images)
-        return self._times(num_ids, sizes, max_tokens, self._lengths.group(token_ids))
+        group = self._lengths.group(token_ids)
+        return self._times(num_ids, sizes, max_tokens, group, beginnings)
 
     def forget(self) -> None:
         """The candidates changed."""
@@ -69,32 +77,46 @@ class TimeTable:
         """What the images take by what they are before they are scaled."""
         return math.fsum(map(self._model.source_ms, images))
 
-    def _compute(self, num_ids: int, sizes: tuple[Size, ...], max_tokens: int, group: int) -> Times:
+    def _compute(
+        self,
+        num_ids: int,
+        sizes: tuple[Size, ...],
+        max_tokens: int,
+        group: int,
+        beginnings: Beginnings,
+    ) -> Times:
         images = [SourceImage(format="array", width=wide, height=high) for wide, high in sizes]
         rows = []
         for place, entry in enumerate(self._candidates):
             most = self._lengths.most(group, place)
             length = max_tokens if most is None else min(max_tokens, most)
-            rows.append(self._row(entry, num_ids, images, length))
-        ttft, decode, token, lengths = zip(*rows, strict=True)
+            rows.append(self._row(entry, num_ids, images, length, beginnings))
+        ttft, decode, token, lengths, cached = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
             decode=np.array(decode),
             token=np.array(token),
             completion_tokens=lengths,
+            cached_tokens=cached,
         )
 
     def _row(
-        self, entry: Candidate, num_ids: int, images: Sequence[SourceImage], length: int
-    ) -> tuple[float, float, float, int]:
+        self,
+        entry: Candidate,
+        num_ids: int,
+        images: Sequence[SourceImage],
+        length: int,
+        beginnings: Beginnings,
+    ) -> tuple[float, float, float, int, int]:
         settings = resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
         try:
-            work = work_of(self._loaded, num_ids, images, settings, length).work
+            counted = work_of(self._loaded, num_ids, images, settings, length, beginnings)
         except InputError:  # the slots cannot hold it at this point
-            return math.inf, math.inf, math.inf, length
+            return math.inf, math.inf, math.inf, length, 0
+        work = counted.work
         length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
         ttft = stages.ttft_ms - self.sources_ms(images)
-        return ttft, token * (length - 1), token, length
+        return ttft, token * (length - 1), token, length, counted.cached_tokens

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,12 +17,10 @@ from tightrope.interface.tensors import DEEPSTACK, VISUAL_EMBEDS
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.baselines import Baselines
 from tightrope.runtime.images import check_list, image_digest, load_image
+from tightrope.runtime.kept import IMAGE_BYTES, Kept
 from tightrope.runtime.options import Frame, ImageSource
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.stopwatch import Stopwatch
-
-REMEMBERED_BYTES = 64 << 20
-"""Vision outputs kept for images that are asked about again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +60,20 @@ class Vision:
     """Preparing, tower and selection, with a memory of images that were seen before."""
 
     def __init__(
-        self, backend: Backend, tower: Tower, prepare: Prepare, baselines: Baselines
+        self,
+        backend: Backend,
+        tower: Tower,
+        prepare: Prepare,
+        baselines: Baselines,
+        most_bytes: int = IMAGE_BYTES,
     ) -> None:
+        """most_bytes: of what the tower said, kept for images that are asked about again."""
         self._backend, self.tower, self._prepare = backend, tower, prepare
         self._baselines = baselines
-        self._memory: OrderedDict[tuple[str, int], VisualTokens] = OrderedDict()
-        self._lock = threading.Lock()
+        self.kept: Kept[tuple[str, int], VisualTokens] = Kept(
+            most_bytes, lambda tokens: tokens.nbytes
+        )
+        """By content and resolution."""
 
     def prepare(self, images: Sequence[LoadedImage], resolution: int) -> Prepared:
         """The tower's inputs for those images that it has not seen yet.
@@ -80,7 +84,7 @@ class Vision:
         return {
             digest: self._prepare(image, resolution)
             for digest, image in new.items()
-            if not self._known(digest, resolution)
+            if (digest, resolution) not in self.kept
         }
 
     def see(
@@ -91,7 +95,7 @@ class Vision:
         for entry in images:
             if entry.digest in found:
                 continue
-            known = self._recall(entry.digest, resolution)
+            known = self.kept.get((entry.digest, resolution))
             if known is None:
                 inputs = prepared.get(entry.digest)
                 if inputs is None:
@@ -99,7 +103,7 @@ class Vision:
                     inputs = self._prepare(entry.image, resolution)
                 with watch("vision_ms"):
                     known = self._compute(inputs, entry.size, resolution)
-                self._remember(entry.digest, resolution, known)
+                self.kept.put((entry.digest, resolution), known)
             found[entry.digest] = known
         return [found[entry.digest] for entry in images]
 
@@ -142,25 +146,3 @@ class Vision:
             kept = None if levels is None else levels[0, index]
             chosen.append(ImageTokens(layout, index, embeds, kept, entry.behind))
         return chosen
-
-    def forget(self) -> None:
-        """Remember no image."""
-        with self._lock:
-            self._memory.clear()
-
-    def _known(self, digest: str, resolution: int) -> bool:
-        with self._lock:
-            return (digest, resolution) in self._memory
-
-    def _recall(self, digest: str, resolution: int) -> VisualTokens | None:
-        with self._lock:
-            tokens = self._memory.get((digest, resolution))
-            if tokens is not None:
-                self._memory.move_to_end((digest, resolution))
-            return tokens
-
-    def _remember(self, digest: str, resolution: int, tokens: VisualTokens) -> None:
-        with self._lock:
-            self._memory[digest, resolution] = tokens
-            while sum(entry.nbytes for entry in self._memory.values()) > REMEMBERED_BYTES:
-                self._memory.popitem(last=False)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tightrope.arrays import Counts
-from tightrope.bundle import Manifest
 from tightrope.latency import PrefillCall, SourceImage, Workload
+from tightrope.plugins.slot_attention.policies import scoring
 from tightrope.runtime.conversation import Conversation, most_slots
+from tightrope.runtime.cuts import cuts_of, parts_of
 from tightrope.runtime.demand import Demand, demand_of
 from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.marks import UNCUT, Beginnings, Cut
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import NullStorage
@@ -28,6 +30,8 @@ class Counted:
     """At its end, per KV head, in the layer that holds most."""
     slot_bytes: int
     """Keys and values allocated at its end."""
+    cached_tokens: int
+    """Of the prompt, unpruned, in slots that are kept."""
 
 
 def work_of(
@@ -36,17 +40,22 @@ def work_of(
     images: Sequence[SourceImage],
     settings: Settings,
     completion_tokens: int,
+    beginnings: Beginnings = UNCUT,
 ) -> Counted:
     """The work of a request of its own, its answer `completion_tokens` long if the slots hold it.
 
-    num_ids: of the prompt, images as one each. Raises InputError where the slots cannot hold it.
+    num_ids: of the prompt, images as one each. beginnings: of the prompt.
+    Raises InputError where the slots cannot hold it.
     """
     sizes = [(image.width, image.height) for image in images]
     demand = demand_of(loaded, num_ids, sizes, settings)
-    conversation = Conversation(loaded)
-    seen = conversation.check_fits(demand.length, demand.visual, demand.inside, settings)
-    slots = _empty_slots(loaded)
-    calls = _prefill(slots, seen, demand.length, loaded.manifest, settings)
+    conversation, cuts = Conversation(loaded), cuts_of(loaded, beginnings.marks, sizes, settings)
+    head, kept = cuts[-1].place if cuts else 0, _kept(cuts, beginnings, settings)
+    seen = conversation.check_fits(demand.length, demand.visual, demand.inside, settings, head)
+    slots, chunk = _empty_slots(loaded), loaded.manifest.prefill_chunk
+    parts = parts_of(demand.length, chunk, [cut.place for cut in cuts])
+    calls = _prefill(slots, seen, parts, loaded.manifest.slots, settings)
+    known = sum(part.stop <= kept.place for part in parts) if kept else 0
     context = float(slots.occupied.mean())
     room = settings.room(slots, demand.unpruned)
     steps = min(completion_tokens - 1, room)
@@ -62,7 +71,7 @@ def work_of(
             visual_tokens_kept=_mean(demand.kept),
             selector=tower.method if tower and demand.kept != demand.available else None,
             schedule=inside.method if inside and demand.inside < demand.visual else None,
-            prefill=calls,
+            prefill=calls[known:],
             context=context,
             most_context=float(settings.kv_budget.mean()),
             evicts=settings.evicts,
@@ -71,6 +80,7 @@ def work_of(
         demand=demand,
         occupied_slots=int(slots.occupied.max()),
         slot_bytes=int(small.nbytes * slots.capacity.sum() / small.capacity.sum()),
+        cached_tokens=kept.ordinal if kept else 0,
     )
 
 
@@ -84,18 +94,26 @@ def _empty_slots(loaded: Loaded) -> Slots:
     return Slots(dims, 1, lambda rows, capacity: NullStorage(dims, rows, capacity))
 
 
-def _prefill(
-    slots: Slots, seen: Counts, length: int, manifest: Manifest, settings: Settings
-) -> tuple[PrefillCall, ...]:
-    """The calls that read `length` tokens, as `Conversation.read` makes them.
+def _kept(cuts: Sequence[Cut], beginnings: Beginnings, settings: Settings) -> Cut | None:
+    """The last of the cuts up to which slots are kept."""
+    scored = scoring(settings.policy)
+    kept = [cut for cut in cuts if (cut.num_ids, scored) in beginnings.kept]
+    return kept[-1] if kept else None
 
-    seen: [L], those of all tokens that a layer sees.
+
+def _prefill(
+    slots: Slots, seen: Counts, parts: Sequence[slice], available: int, settings: Settings
+) -> tuple[PrefillCall, ...]:
+    """The calls that read a prompt in these parts, as `Conversation.read` makes them.
+
+    seen: [L], those of all tokens that a layer sees. available: slots of the bundle.
     """
-    chunk, budget, calls = manifest.prefill_chunk, settings.kv_budget, []
-    for start in range(0, length, chunk):
-        new = np.minimum(seen, min(chunk, length - start))
+    budget, calls = settings.kv_budget, []
+    for part in parts:
+        # A schedule leaves tokens out in the last call alone, which then has all of them.
+        new = np.minimum(seen - part.start, part.stop - part.start)
         before = slots.occupied.max((1, 2))
-        slots.make_room(new, most_slots(slots, new, settings, manifest.slots))
+        slots.make_room(new, most_slots(slots, new, settings, available))
         after = np.minimum(before + new, slots.capacity)
         kept = np.minimum(after, budget.max(1))
         slots.occupied[:] = kept[:, None, None]

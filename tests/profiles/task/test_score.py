@@ -22,7 +22,6 @@ from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.profiles.task.tally import Tally
 from tightrope.profiles.task.task import Item, Task, read_task, write_task
 from tightrope.profiles.task.vqa import vqa_accuracy, written_alike
-from tightrope.runtime import vision
 from tightrope.runtime.model import Model, load
 
 Find = Callable[[str], Path]
@@ -136,7 +135,8 @@ def test_an_image_goes_through_the_tower_once_though_only_one_is_remembered(
 
     def counted(*arguments: Any) -> Any:
         tokens = real(*arguments)
-        monkeypatch.setattr(vision, "REMEMBERED_BYTES", tokens.nbytes)
+        assert fresh._loaded.vision is not None
+        monkeypatch.setattr(fresh._loaded.vision.kept, "most_bytes", tokens.nbytes)
         calls.append(arguments)
         return tokens
 

@@ -122,3 +122,21 @@ def unprotected(policy: Floats) -> Floats:
     free: Floats = policy.copy()
     free[:, SCORING:] = 0, 1
     return free
+
+
+def scoring(policy: Floats) -> bytes:
+    """What scores of `policy` [L,8] depend on; protecting more or fewer tokens changes none."""
+    return policy[:, :SCORING].tobytes()
+
+
+def scores_any_cut(policy: Floats) -> bool:
+    """Whether `policy` [L,8] scores alike however a prompt is cut into calls.
+
+    So it is where attention counts for nothing, where that of every query counts, and where that of
+    the last one alone does: a window over a call's last queries ends with the call.
+    """
+    decay, attention, _, _, window, pool = policy.T[:SCORING]
+    unread = (decay == 1) & (attention == 0)
+    every = (decay == 1) & (window == 0) & (pool == 0)
+    last = (decay == 0) & (window == 1) & (pool == 0)
+    return bool((unread | every | last).all())

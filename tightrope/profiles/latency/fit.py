@@ -208,7 +208,7 @@ def _prefilling(points: Sequence[Measured]) -> Prefilling:
     rows = []
     for work in works:
         tokens, rest = Prefilling.units(work, knots)
-        inside = [len(work.prefill) * float(work.schedule == name) for name in schedules]
+        inside = [float(work.schedule == name) for name in schedules]
         behind = [float(work.selector == name) for name in selectors]
         rows.append((*tokens, *rest, *inside, *behind))
     values = iter(nonnegative_fit(rows, [point.median_ms(_prefill_ms) for point in points]))

@@ -115,6 +115,7 @@ def _requests(
         request = rounds[turn % len(rounds)]
         for point in points:
             model.forget_images()
+            model.forget_prefixes()
             known = reset_peak_memory()
             yield replace(request, point=point)
             peaks.append(peak_memory_bytes() if known else None)

@@ -1,0 +1,43 @@
+"""At which of its marks a request ends a call of the decoder.
+
+Only where what stands before then fills its slots as it would in one call with the rest: no slot is
+given up there, the policy scores alike however a prompt is cut, and no schedule has to see the
+images of the beginning together with the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tightrope.inputs.layout import Size
+from tightrope.plugins.slot_attention.policies import scores_any_cut
+from tightrope.runtime.demand import demand_of
+from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.marks import Cut, Mark
+from tightrope.runtime.settings import Settings
+
+
+def cuts_of(
+    loaded: Loaded, marks: Sequence[Mark], images: Sequence[Size], settings: Settings
+) -> tuple[Cut, ...]:
+    """The cuts of a prompt that is read from its start, ascending; they depend on it alone."""
+    if settings.evicts and not scores_any_cut(settings.policy):
+        return ()
+    cuts: list[Cut] = []
+    for mark in marks:
+        if mark.num_images and settings.link("inside") is not None:
+            break
+        demand = demand_of(loaded, mark.num_ids, images[: mark.num_images], settings)
+        if demand.length > settings.kv_budget.min():
+            break
+        cuts.append(Cut(mark.num_ids, place=demand.length, ordinal=demand.unpruned))
+    return tuple(cuts)
+
+
+def parts_of(length: int, chunk: int, cuts: Sequence[int] = ()) -> list[slice]:
+    """The calls that read `length` tokens: of `chunk` at most, one ending at each of the cuts."""
+    return [
+        slice(start, min(start + chunk, end))
+        for begin, end in zip((0, *cuts), (*cuts, length), strict=True)
+        for start in range(begin, end, chunk)
+    ]
