@@ -11,7 +11,7 @@ BIN := .venv/bin
 QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
 
-.PHONY: help venv demo reference test test-oldest lint fetch-smollm2 clean
+.PHONY: help venv demo reference test test-oldest lint fetch-smollm2 browser clean
 
 help:
 	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
@@ -32,7 +32,7 @@ venv: .venv/.stamp
 	@$(PYTHON) -m venv .venv || { \
 		echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check]"
+	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,profile,serve]"
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt
@@ -61,7 +61,13 @@ test-oldest: venv .venv-oldest/.stamp
 	  --resolution 336 --resolution 224 --resolution 168
 	TIGHTROPE_TEST_BUNDLE=$(OLDEST_BUNDLE) .venv-oldest/bin/pytest tests/oldest tests/cli tests/jetson
 
-test: lint fetch-smollm2 test-oldest
+# Debian's and Ubuntu's; without one the tests of pages are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "no browser: to test pages as well, apt-get install chromium"
+
+test: lint fetch-smollm2 browser test-oldest
 	$(BIN)/pytest
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.

@@ -29,6 +29,9 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
+APART = TEMPLATE.replace("'<image>'", "'[<image>]'")
+"""Something stands between images, as Qwen-VL has it."""
+
 
 def by_character() -> tokenizers.Tokenizer:
     """Every token is one character, so that any answer is encoded as it was generated."""
@@ -142,7 +145,149 @@ def llava(folder: Path) -> None:
     (folder / "processor_config.json").write_text(json.dumps(text), encoding="utf-8")
 
 
-def _save(model: Any, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
+def text_family(folder: Path, model_type: str, fields: dict[str, Any]) -> None:
+    """A model of `text_families.py`; neither its biases are zeros nor its norms ones."""
+    torch.manual_seed(17)
+    config = transformers.AutoConfig.for_model(model_type, **fields)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+        elif "norm" in parameter_name:
+            # Around what its class begins with: ones, or zeros that ones are added to.
+            parameter.data += torch.empty_like(parameter).uniform_(-0.3, 0.3)
+    if config.tie_word_embeddings:
+        model.get_input_embeddings().weight.data[: len(SPECIALS)] = 0  # no likely answer either
+    _save(model, by_character(), folder)
+
+
+def qwen2_5_vl(folder: Path) -> None:
+    """Windows of 2 x 2 cells of 12 pixels; heads of 18; a processor as it was published."""
+    torch.manual_seed(14)
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 3,
+            "hidden_size": 40,
+            "intermediate_size": 52,
+            "num_heads": 2,
+            "patch_size": 6,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "window_size": 24,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": 72,
+            "tokens_per_second": 2,
+            "initializer_range": 0.2,
+        },
+        text_config={
+            "vocab_size": VOCABULARY,
+            "hidden_size": 72,
+            "intermediate_size": 90,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 8192,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [2, 3, 4],
+            },
+            "eos_token_id": END,
+            "bos_token_id": None,
+            "pad_token_id": 0,
+            "initializer_range": 0.2,
+        },
+        image_token_id=IMAGE,
+        video_token_id=0,
+        vision_start_token_id=0,
+        vision_end_token_id=0,
+    )
+    model = transformers.Qwen2_5_VLForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    _save(model, by_character(), folder, APART)
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+        "min_pixels": 4 * 144,
+        "max_pixels": 400 * 144,
+        "patch_size": 6,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+
+
+def qwen3_vl(folder: Path) -> None:
+    """Three levels of DeepStack, 7 x 7 learned positions, cells of 16 pixels; the head is tied."""
+    torch.manual_seed(15)
+    config = transformers.Qwen3VLConfig(
+        vision_config={
+            "depth": 4,
+            "hidden_size": 48,
+            "intermediate_size": 56,
+            "num_heads": 3,
+            "patch_size": 8,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "out_hidden_size": 60,
+            "num_position_embeddings": 49,
+            "deepstack_visual_indexes": [0, 1, 3],
+            "initializer_range": 0.2,
+        },
+        text_config={
+            "vocab_size": VOCABULARY,
+            "hidden_size": 60,
+            "intermediate_size": 90,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 18,
+            "max_position_embeddings": 8192,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 3, 2],
+                "mrope_interleaved": True,
+            },
+            "eos_token_id": END,
+            "bos_token_id": None,
+            "pad_token_id": 0,
+            "initializer_range": 0.2,
+        },
+        image_token_id=IMAGE,
+        video_token_id=0,
+        vision_start_token_id=0,
+        vision_end_token_id=0,
+        tie_word_embeddings=True,
+    )
+    model = transformers.Qwen3VLForConditionalGeneration(config)
+    with torch.no_grad():
+        # No control token is ever likely: text says everything about the tokens.
+        model.get_input_embeddings().weight[: len(SPECIALS)] *= 0.01
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    _save(model, by_character(), folder, APART)
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen3VLProcessor",
+        "size": {"shortest_edge": 4 * 256, "longest_edge": 400 * 256},
+        "patch_size": 8,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+
+
+def _save(
+    model: Any, tokenizer: tokenizers.Tokenizer, folder: Path, template: str = TEMPLATE
+) -> None:
     head = model.get_output_embeddings()
     if head.weight is not model.get_input_embeddings().weight:
         # No control token is ever likely: text says everything about the tokens.
@@ -152,8 +297,14 @@ def _save(model: Any, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>"
     )
-    fast.chat_template = TEMPLATE
+    fast.chat_template = template
     fast.save_pretrained(folder)
 
 
-CHECKPOINTS: dict[str, Callable[[Path], None]] = {"llama": llama, "qwen2": qwen2, "llava": llava}
+CHECKPOINTS: dict[str, Callable[[Path], None]] = {
+    "llama": llama,
+    "qwen2": qwen2,
+    "llava": llava,
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
+}

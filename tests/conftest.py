@@ -26,6 +26,11 @@ SMOLLM2 = HERE.parent / "models" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 TEXT = {"prefill_chunk": 32}
 PICTURES = {"schedules": ("fastv",), "resolutions": (56, 84, 28)}
+GRIDS = {
+    "qwen2_5_vl": {"schedules": ("fastv",), "resolutions": (72, 96, 48)},
+    "qwen3_vl": {"schedules": ("fastv",), "resolutions": (96, 128, 64)},
+}
+"""Budgets of 36, 64 and 16 visual tokens."""
 EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"precision": "fp32", **TEXT}),
     "llama-fp16": ("llama", {"precision": "fp16", **TEXT}),
@@ -33,6 +38,8 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"precision": "fp32", **TEXT}),
     "llava": ("llava", {"precision": "fp32", **PICTURES}),
     "llava-fp16": ("llava", {"precision": "fp16", **PICTURES}),
+    "qwen2_5_vl": ("qwen2_5_vl", {"precision": "fp32", **GRIDS["qwen2_5_vl"]}),
+    "qwen3_vl": ("qwen3_vl", {"precision": "fp32", **GRIDS["qwen3_vl"]}),
     "reference": ("reference", {"precision": "fp32", "schedules": ("fastv",)}),
     "smollm2": ("smollm2", {"precision": "fp16"}),
     "llava-siglip": ("llava-siglip", {"precision": "fp32", "resolutions": (30, 42), **TEXT}),
@@ -60,6 +67,10 @@ def load_module(file: Path) -> ModuleType:
     return sys.modules[name]
 
 
+FAMILIES = load_module(HERE / "text_families.py")
+EXPORTS |= {name: (name, {"precision": "fp32", **TEXT}) for name in FAMILIES.TEXT_FAMILIES}
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
     """`checkpoint("llama")`: a folder in Hugging Face's layout, or a GGUF file."""
@@ -75,7 +86,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
         folder = tmp_path_factory.mktemp("checkpoints") / name
         files = ("checkpoints.py", "tiled_checkpoints.py")
         known = [load_module(HERE / file).CHECKPOINTS for file in files]
-        next(made for made in known if name in made)[name](folder)
+        if name in FAMILIES.TEXT_FAMILIES:
+            fields = FAMILIES.fields_of(name)
+            load_module(HERE / "checkpoints.py").text_family(folder, *fields)
+        else:
+            next(made for made in known if name in made)[name](folder)
         return folder
 
     return find
@@ -123,12 +138,14 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
         see = name in (
             "llava",
             "reference",
+            *GRIDS,
             *load_module(HERE / "tiled_checkpoints.py").CHECKPOINTS,
         )
         auto = (
             transformers.AutoModelForImageTextToText if see else transformers.AutoModelForCausalLM
         )
         model = auto.from_pretrained(folder, dtype="float32", attn_implementation="eager", **gguf)
+        model.set_experts_implementation("eager")
         return model.eval().requires_grad_(False)
 
     return load_checkpoint
@@ -201,6 +218,12 @@ def recorded(loaded: Callable[[str], Model], oracle: ModuleType) -> Callable[[st
         return Model(real.bundle, oracle.Recorder(real.backend))
 
     return wrap
+
+
+@pytest.fixture(params=FAMILIES.TEXT_FAMILIES)
+def text_family(request: pytest.FixtureRequest) -> str:
+    """Each checkpoint of `text_families.py` in its turn."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

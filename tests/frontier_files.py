@@ -54,12 +54,18 @@ def share(right: int, n: int) -> list[float]:
 
 
 def write_quality(
-    bundle: Any, points: Sequence[MeasuredPoint], *, name: str = "scenes", digest: str | None = None
+    bundle: Any,
+    points: Sequence[MeasuredPoint],
+    *,
+    name: str = "scenes",
+    digest: str | None = None,
+    task: str = TASK,
+    types: Mapping[str, str] | None = None,
 ) -> Path:
     """digest: of the bundle that the file says it is of; None: this one."""
     key = QualityKey(
         bundle=bundle.digest if digest is None else digest,
-        task=TASK,
+        task=task,
         task_name=name,
         measure="accuracy",
         max_tokens=16,
@@ -77,6 +83,8 @@ def write_quality(
             beaten_by = None if measured.beaten_by is None else numbers[measured.beaten_by]
             entry = (number, point_text(measured.point), beaten_by)
             database.execute("INSERT INTO points VALUES (?, ?, ?)", entry)
+        kinds = list((types or {}).items())
+        database.executemany("INSERT INTO questions VALUES (?, ?)", kinds)
         database.executemany(
             f"INSERT INTO outcomes (point, {', '.join(columns)}) VALUES (?{', ?' * len(columns)})",
             [

@@ -83,7 +83,11 @@ def test_importing_loads_nothing_heavy_and_no_part_under_its_bare_name(statement
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "export", "bench", "profile", "inspect", "task score", "task make"]
+    "command",
+    [
+        *("", "run", "serve", "export", "bench", "profile", "inspect", "task score", "task make"),
+        *("frontier show", "frontier report", "frontier compare"),
+    ],
 )
 def test_help_loads_nothing_heavy(command: str) -> None:
     arguments = ["tightrope", *command.split(), "--help"]

@@ -31,7 +31,14 @@ DISTINCTIVE = {
     tensors.TEXT_EMBEDS,
 }
 """Names that mean nothing else; `policy` or `key` are words of other places as well."""
-OF_TOWERS = {"pixel_values", "position_table"}
+OF_TOWERS = {
+    "pixel_values",
+    "position_table",
+    "patch_places",
+    "cu_window_seqlens",
+    "table_places",
+    "table_shares",
+}
 
 
 def files() -> list[Path]:

@@ -68,7 +68,7 @@ def package_files() -> set[str]:
     return {
         path.relative_to(ROOT).as_posix()
         for path in found
-        if path.suffix in (".py", ".toml", ".npz")
+        if path.suffix in (".css", ".html", ".js", ".npz", ".py", ".toml")
     } | {"tightrope/py.typed"}
 
 

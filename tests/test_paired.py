@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.paired import GRID, beats, compare, indistinguishable, interval95, mean_score
+from tightrope.paired import (
+    GRID,
+    beats,
+    compare,
+    indistinguishable,
+    interval95,
+    mean_score,
+    paired_interval95,
+)
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import MeasuredPoint, Outcome
 
@@ -202,3 +210,38 @@ def test_who_beats_whom_is_what_comparing_them_says() -> None:
             comparison = compare(first, second)
             expected = comparison.told_apart and comparison.difference > 0
             assert found[one, other] == expected
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.3, 1.0]), max_size=60))
+def test_the_interval_holds_the_difference_and_turns_round_with_it(
+    differences: list[float],
+) -> None:
+    values = np.array(differences, dtype=np.float64)
+    low, high = paired_interval95(values)
+    assert -1 <= low < high <= 1
+    assert low <= (values.mean() if differences else 0.0) <= high
+    assert paired_interval95(-values) == pytest.approx((-high, -low))
+
+
+def test_the_interval_of_right_and_wrong_is_bonetts_and_prices() -> None:
+    # 40 questions, of which the first alone answered 9 and the second alone 2.
+    values = np.array([1.0] * 9 + [-1.0] * 2 + [0.0] * 29)
+    p, q, n = (9 + 1) / 42, (2 + 1) / 42, 42
+    half = 1.959964 * ((p + q - (p - q) ** 2) / n) ** 0.5
+    assert paired_interval95(values) == pytest.approx((p - q - half, p - q + half))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    for chances in ([0.1, 0.85, 0.05], [0.02, 0.96, 0.02], [0.3, 0.5, 0.2]):
+        truth = chances[0] - chances[2]
+        drawn = rng.choice([1.0, 0.0, -1.0], size=(1000, 60), p=chances)
+        held = [low <= truth <= high for low, high in map(paired_interval95, drawn)]
+        assert np.mean(held) > 0.935
+
+
+def test_a_comparison_has_its_interval() -> None:
+    first, second = measured(0, [1.0] * 30 + [0.0] * 10), measured(1, [1.0] * 20 + [0.0] * 20)
+    found = compare(first, second)
+    assert found.interval[0] < found.difference == 0.25 < found.interval[1]
+    assert compare(first, measured(1, [1.0], first=99)).interval == (-1.0, 1.0)

@@ -201,6 +201,28 @@ def test_a_profile_goes_on_where_it_was(bundle: Any, written: Path) -> None:
     assert len(found.points[0].outcomes) == 3
 
 
+def test_types_of_questions_are_kept_beside_their_outcomes(bundle: Any, written: Path) -> None:
+    with opened(bundle, KEY) as store:
+        store.name_types({"a": "colour", "b": "count"})
+        store.name_types({"b": "digit"})
+        assert store.quality().types == {"a": "colour", "b": "digit"}
+    assert read_qualities(bundle)[0].types == {"a": "colour", "b": "digit"}
+    edited(written, "UPDATE questions SET type = x'00ff'")
+    with pytest.raises(ProfileError, match="is damaged"):
+        read_qualities(bundle)
+
+
+def test_a_file_from_before_there_were_types_is_read_and_gets_them(
+    bundle: Any, written: Path
+) -> None:
+    edited(written, "DROP TABLE questions")
+    assert read_qualities(bundle)[0].types == {}
+    with opened(bundle, KEY) as store:
+        store.name_types({"a": "colour"})
+    (found,) = read_qualities(bundle)
+    assert found.types == {"a": "colour"} and len(found.points) == 2
+
+
 FILL = """
 import resource, sys
 from pathlib import Path

@@ -53,3 +53,17 @@ class Budget:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def in_words(budget: Budget) -> str:
+    """What is asked, for people: "deadline 900 ms and min_quality 0.8"."""
+    said = [
+        f"{name} {value:g}{unit}"
+        for name, value, unit in (
+            ("deadline", budget.deadline_ms, " ms"),
+            ("first token", budget.first_token_ms, " ms"),
+            ("min_quality", budget.min_quality, ""),
+        )
+        if value is not None
+    ]
+    return " and ".join(said)

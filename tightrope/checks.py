@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 from tightrope.errors import InputError
@@ -26,6 +26,13 @@ def check_whole(
         return
     bounds = f"{least} or more" if most is None else f"{least}..{most}"
     raise InputError(f"{name} is {shown(value)}; accepted: {unit}, {bounds}")
+
+
+def check_number(name: str, value: object, *, least: float, most: float) -> None:
+    """Raises InputError unless `value` is a number from `least` to `most`; NaN is none."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and least <= value <= most):  # type: ignore[operator]
+        raise InputError(f"{name} is {shown(value)}; accepted: a number, {least:g}..{most:g}")
 
 
 def check_one_of(name: str, value: object, accepted: Iterable[object]) -> None:

@@ -30,10 +30,15 @@ class UnsupportedModel(TightropeError):
 class BudgetUnreachable(TightropeError):
     """No operating point meets the budget."""
 
-    def __init__(self, text: str, fastest_ms: float | None = None) -> None:
-        """fastest_ms: what the fastest point needs in 90 of 100 requests; None if none may run."""
+    def __init__(
+        self, text: str, fastest_ms: float | None = None, retry_ms: float | None = None
+    ) -> None:
+        """fastest_ms: what the fastest point needs in 90 of 100 requests; None if none may run.
+
+        retry_ms: after which it could be met, if only other requests are in its way.
+        """
         super().__init__(text)
-        self.fastest_ms = fastest_ms
+        self.fastest_ms, self.retry_ms = fastest_ms, retry_ms
 
 
 class ProfileError(TightropeError):

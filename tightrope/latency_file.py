@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
+from tightrope.foreign import words
 from tightrope.latency import LatencyModel, check_model
 from tightrope.schemas import SCHEMAS, versioned
 from tightrope.state import file_slug, set_aside, state_folder, write_whole
@@ -142,6 +143,25 @@ def read_latency(bundle: Bundle, key: LatencyKey) -> LatencyRecord:
         return read_record(bundle, file, key, LATENCY)
     except FileNotFoundError:
         raise ProfileError(missing_latency(bundle, key)) from None
+
+
+def read_latency_file(file: Path) -> LatencyRecord:
+    """What a file says, whatever bundle and machine it is of: who compares reads several.
+
+    Nothing is moved. Raises ProfileError for a file that cannot be read or is none of these.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if (found := values.pop("schema")) != SCHEMAS[LATENCY.schema]:
+            raise ValueError(f"its schema is {found!r}, not {SCHEMAS[LATENCY.schema]}")
+        record: LatencyRecord = typed(LatencyRecord, values, file.name)
+        LATENCY.check(record)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ProfileError(
+            f"{file} is no latency file ({words(error)}); accepted: one that `tightrope profile "
+            "BUNDLE --latency-only` wrote"
+        ) from error
+    return record
 
 
 def missing_latency(bundle: Bundle, key: LatencyKey) -> str:

@@ -17,7 +17,7 @@ from math import sqrt
 
 import numpy as np
 
-from tightrope.arrays import Flags, Indices
+from tightrope.arrays import Doubles, Flags, Indices
 from tightrope.quality_file import MeasuredPoint
 
 LEVEL = 0.05
@@ -37,6 +37,8 @@ class Comparison:
     shared: int
     difference: float
     """Mean score of the first minus that of the second, -1..1; 0 where they share no question."""
+    interval: tuple[float, float]
+    """95 % of the difference, see `paired_interval95`; -1..1 where they share no question."""
     p_value: float
     """Chance of a difference as large, either way, between points that are equally good."""
 
@@ -58,6 +60,7 @@ def compare(first: MeasuredPoint, second: MeasuredPoint) -> Comparison:
     return Comparison(
         shared=len(pairs),
         difference=float(differences.mean()) if pairs else 0.0,
+        interval=paired_interval95(differences),
         p_value=_sign_flip(np.rint(differences * GRID).astype(np.int64)),
     )
 
@@ -117,6 +120,22 @@ def interval95(right: float, n: int) -> tuple[float, float]:
     half = sqrt(max(0.0, share * (1 - share)) * weight + weight**2 / 4) / (1 + weight)
     low, high = min(share, middle - half), max(share, middle + half)  # rounding must not pass it
     return max(0.0, low), min(1.0, high)
+
+
+def paired_interval95(differences: Doubles) -> tuple[float, float]:
+    """95 % interval of the mean of `differences` [N], -1..1 each, of answers to the same questions.
+
+    Two questions are added, one that each side alone answers rightly: so an interval is not empty
+    where no difference was seen, and holds what it says for few questions as well.
+
+    Bonett and Price 2012, Adjusted Wald Confidence Interval for a Difference of Binomial
+    Proportions Based on Paired Data; for partial scores the same with their own spread.
+    """
+    n = len(differences) + 2
+    middle = float(differences.sum()) / n
+    spread = (float(np.square(differences).sum()) + 2) / n - middle**2
+    half = Z95 * sqrt(max(0.0, spread) / n)
+    return max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def _alike(best: MeasuredPoint, point: MeasuredPoint, least: float) -> bool:

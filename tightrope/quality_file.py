@@ -50,12 +50,17 @@ CREATE TABLE IF NOT EXISTS prompts (
     question TEXT PRIMARY KEY,
     token_ids TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS questions (
+    question TEXT PRIMARY KEY,
+    type TEXT NOT NULL
+) WITHOUT ROWID;
 """
 """about: the entries of `QualityKey`, and `schema`. points: as JSON, see `point_text`; `beaten_by`
 names the point that was better and no slower where one left the race. outcomes: `score` is how
 right an answer is, 0..1, or whether it equals the unpruned one; `token_agreement` the share of the
 unpruned answer's tokens that it repeats in their places. unpruned: those tokens, with spaces
-between their ids. prompts: what the model read of a question, an image as one token."""
+between their ids. prompts: what the model read of a question, an image as one token. questions: the
+type of each, by which accuracy is counted."""
 
 Measure = Literal["accuracy", "agreement"]
 
@@ -109,6 +114,8 @@ class Quality:
 
     key: QualityKey
     points: tuple[MeasuredPoint, ...]
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Of the task's questions, by id; a file may be older than these."""
     prompts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Token ids by question, an image as one; a file may be older than these."""
 
@@ -227,17 +234,31 @@ def _quality(database: sqlite3.Connection, about: dict[str, str], name: str) -> 
             )
             for number, _, beaten_by in rows
         ),
+        types=_types(database),
         prompts=token_ids(database, "prompts"),
     )
 
 
 def token_ids(database: sqlite3.Connection, table: str) -> dict[str, tuple[int, ...]]:
     """By question, of a table `unpruned` or `prompts`; raises ValueError for what is none."""
-    names = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
-    if database.execute(names, (table,)).fetchone() is None:
+    if not _has(database, table):
         return {}
     rows = database.execute(f"SELECT question, token_ids FROM {table}")
     return {question: tuple(map(int, ids.split())) for question, ids in rows}
+
+
+def _types(database: sqlite3.Connection) -> dict[str, str]:
+    if not _has(database, "questions"):
+        return {}
+    types = dict(database.execute("SELECT question, type FROM questions"))
+    if not all(isinstance(text, str) for pair in types.items() for text in pair):
+        raise TypeError("a question has a type that is no text")
+    return types
+
+
+def _has(database: sqlite3.Connection, table: str) -> bool:
+    names = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return database.execute(names, (table,)).fetchone() is not None
 
 
 def _check_outcome(outcome: Outcome) -> None:

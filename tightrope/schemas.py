@@ -12,6 +12,7 @@ SCHEMAS = {
     "answer": 1,
     "bench": 1,
     "check": 1,
+    "comparison": 1,
     "count": 1,
     "doctor": 1,
     "export": 1,
@@ -21,6 +22,7 @@ SCHEMAS = {
     "methods": 1,
     "points": 1,
     "quality": 1,
+    "report": 1,
     "score": 1,
     "task": 1,
 }

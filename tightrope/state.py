@@ -69,13 +69,13 @@ def write_stamps(bundle: Path, stamps: Stamps) -> None:
         write_whole(state_folder(bundle) / STAMP, json.dumps(stamps))
 
 
-def write_whole(file: Path, text: str) -> None:
+def write_whole(file: Path, content: str | bytes) -> None:
     """Write `file` whole or not at all, its folder too; raises OSError where it cannot be."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)

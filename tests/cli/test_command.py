@@ -17,6 +17,7 @@ SUBCOMMANDS = (
     "export",
     "inspect",
     "run",
+    "serve",
     "bench",
     "profile",
     "build",

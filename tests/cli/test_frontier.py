@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from tightrope.cli import app
+from tightrope.cli import app, report
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
+from tightrope.latency_file import write_latency
 from tightrope.point import OperatingPoint
 from tightrope.profiles.latency.measured import write_points
 from tightrope.runtime.key import latency_key
@@ -108,7 +111,8 @@ def test_the_frontier_for_people(measured: str) -> None:
 def test_the_frontier_for_programs_has_the_keys_of_the_page(measured: str) -> None:
     told = json.loads(run("show", measured, "--json", "--slo", "request_latency:82ms"))
     assert told["schema"] == 1
-    assert keys(told) == documented("`show --json`")
+    told_of = {key for key in documented("`show --json`") if not key.startswith("agreement.")}
+    assert keys(told) == told_of
     assert told["slos"] == {"request_latency": 82.0}
     assert [each["point"]["resolution"] for each in told["points"]] == [28, 84, 56]
     assert told["points"][1]["latency"]["energy_j"] is None
@@ -171,3 +175,118 @@ def test_a_promise_that_is_none_is_refused(measured: str, text: str) -> None:
 def test_a_task_that_was_not_measured_is_refused(measured: str) -> None:
     error = raised("show", measured, "--task", "other")
     assert isinstance(error, ProfileError) and "there is: scenes" in str(error)
+
+
+@pytest.fixture
+def ranked(measured: str, loaded: Callable[[str], Model], frontier_files: Any) -> str:
+    """Points enough to rank, all asked the same questions."""
+    share, point = frontier_files.share, frontier_files.measured_point
+    sides = {84: 90, 56: 70, 28: 50}
+    points = [point(OperatingPoint(resolution=side), share(n, 100)) for side, n in sides.items()]
+    fewer = OperatingPoint(resolution=84, selector="visionzip", keep="25%")
+    frontier_files.write_quality(
+        loaded("llava").bundle,
+        [*points, point(fewer, share(60, 100))],
+        name="ranked",
+        task="31" * 32,
+    )
+    return measured
+
+
+def test_it_says_how_far_agreement_tells_accuracy(ranked: str) -> None:
+    said = "Of 3 points, agreement with the unpruned answer has a rank correlation of unknown"
+    assert said in run("show", ranked, "--task", "ranked")
+    assert "rank correlation" not in run("show", ranked, "--task", "scenes")
+    told = json.loads(run("show", ranked, "--task", "ranked", "--json"))
+    assert told["agreement"] == {"points": 3, "answers": None, "tokens": None}
+    found = {key for key in keys(told) if key.startswith("agreement")}
+    assert found == {key for key in documented("`show --json`") if key.startswith("agreement")}
+
+
+@pytest.fixture
+def timed(ranked: str, loaded: Callable[[str], Model], synthetic: Any) -> str:
+    """The same with a latency model."""
+    model = loaded("llava")
+    key = latency_key(model.bundle, model.backend)
+    write_latency(model.bundle, replace(synthetic.RECORD, key=key))
+    return ranked
+
+
+def test_a_report_is_one_file_and_its_images(timed: str, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert", reason="plots are drawn by vl-convert")
+    page, images = tmp_path / "report.html", tmp_path / "images"
+    arguments = ("report", timed, "--task", "scenes", "-o", str(page), "--images", str(images))
+    assert f"written to {page}" in run(*arguments)
+    assert page.stat().st_size > 100_000
+    told = json.loads(run(*arguments, "--json"))
+    assert keys(told) == documented("`report --json`")
+    assert told["bytes"] == page.stat().st_size
+    assert sorted(map(Path, told["images"])) == sorted(images.iterdir())
+
+
+def test_a_place_that_no_report_can_be_written_to_is_refused_before_anything(
+    timed: str, tmp_path: Path
+) -> None:
+    error = raised("report", timed, "-o", str(tmp_path))
+    assert isinstance(error, InputError) and "is a folder" in str(error)
+    file = tmp_path / "file"
+    file.write_text("x", encoding="utf-8")
+    error = raised("report", timed, "-o", str(tmp_path / "r.html"), "--images", str(file))
+    assert isinstance(error, InputError) and "is no folder" in str(error)
+
+
+def test_a_report_without_its_extra_says_what_to_install(
+    timed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIGHTROPE_DEBUG", "")
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    error = raised("report", timed, "-o", str(tmp_path / "r.html"))
+    assert error is not None and report(error) == 1
+    assert "needs the package vl_convert; install Tightrope with its extra [profile]" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_report_needs_both_halves(measured: str, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert", reason="plots are drawn by vl-convert")
+    error = raised("report", measured, "-o", str(tmp_path / "r.html"))
+    assert isinstance(error, ProfileError) and "--latency-only" in str(error)
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.fixture
+def slower(timed: str, loaded: Callable[[str], Model], synthetic: Any, tmp_path: Path) -> str:
+    """A latency file of another board."""
+    key = replace(synthetic.KEY, bundle=loaded("llava").bundle.digest, board="Orin Nano 4GB")
+    spread = replace(synthetic.SPREAD, ratios=tuple(2 * ratio for ratio in synthetic.SPREAD.ratios))
+    model = replace(synthetic.MODEL, total=spread)
+    file = tmp_path / "nano.json"
+    record = replace(synthetic.RECORD, key=key, model=model)
+    file.write_text(json.dumps(record.to_dict()), encoding="utf-8")
+    return str(file)
+
+
+def test_two_boards_for_people(timed: str, slower: str) -> None:
+    told = run("compare", timed, slower, "--task", "ranked")
+    for words in ("Orin Nano 4GB", "question by question", "nothing is in time", "or more"):
+        assert words in told, words
+    assert "not in time" in told and "as good" in told and "minus A" in told
+
+
+def test_two_boards_for_programs_have_the_keys_of_the_page(timed: str, slower: str) -> None:
+    told = json.loads(run("compare", timed, slower, "--task", "ranked", "--json"))
+    assert told["schema"] == 1
+    page, paired = documented("`compare --json`"), "points.against_first."
+    # The answers of one bundle are the very same on both boards, so points are not compared here.
+    assert keys(told) == {key for key in page if not key.startswith(paired)}
+    assert {key.replace("points.", "deadlines.", 1) for key in page if key.startswith(paired)} == {
+        key for key in page if key.startswith("deadlines.against_first.")
+    }
+    assert [len(told[name][0]["sides"]) for name in ("points", "deadlines")] == [2, 2]
+
+
+def test_what_cannot_be_compared_is_refused(timed: str, slower: str) -> None:
+    error = raised("compare", slower)
+    assert isinstance(error, InputError) and "no bundle is named" in str(error)
+    error = raised("compare", timed, "--task", "ranked")
+    assert isinstance(error, InputError) and "nothing to compare it with" in str(error)

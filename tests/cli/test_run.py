@@ -88,6 +88,17 @@ def test_an_answer_is_printed_as_it_streams(model: ScriptedModel) -> None:
     assert (options["max_tokens"], options["stop"], options["point"]) == (8, ["."], None)
 
 
+def test_frames_come_with_their_seconds(model: ScriptedModel) -> None:
+    run("q", "--frame", "0:a.png", "--frame", "0.5:C:/b.png")
+    assert model.asked[0][1]["frames"] == [(0.0, "a.png"), (0.5, "C:/b.png")]
+
+
+@pytest.mark.parametrize("given", ["a.png", "now:a.png", "1:", ":a.png"])
+def test_a_frame_without_its_seconds_is_told(model: ScriptedModel, given: str) -> None:
+    result = run("q", "--frame", given)
+    assert isinstance(result.exception, InputError) and "SECONDS:FILE" in str(result.exception)
+
+
 def test_options_of_the_point_reach_the_model(model: ScriptedModel) -> None:
     run("q", "--selector", "visionzip", "--keep", "25%", "--policy", "h2o", "--kv-budget", "128")
     expected = OperatingPoint(selector="visionzip", keep="25%", policy="h2o", kv_budget=128)

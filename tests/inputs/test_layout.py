@@ -101,7 +101,7 @@ def test_separators_are_never_dropped_and_count_in_the_stream() -> None:
 
 
 def test_ordinal_positions_are_the_ordinals() -> None:
-    found = find_rule("ordinal")(np.array([4, 5, 9], np.int32))
+    found = find_rule("ordinal")((), np.array([4, 5, 9], np.int32), 0)
     assert found.positions.tolist() == [4, 5, 9] and found.delta == 0
     assert found.positions.dtype == np.int64
 

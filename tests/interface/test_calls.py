@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.interface.calls import Call, Selection, feeds, new_tokens, small_feeds, update_of
+from tightrope.inputs.positions import following
+from tightrope.interface.calls import (
+    Call,
+    Selection,
+    feeds,
+    new_tokens,
+    no_levels,
+    small_feeds,
+    update_of,
+)
 from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
 from tightrope.runtime.storage import NumpyStorage
 
@@ -21,6 +30,8 @@ dims_of_all_kinds = st.builds(
     head_dim=st.integers(1, 5),
     hidden_size=st.integers(1, 9),
     vocab_size=st.integers(2, 9),
+    rope_axes=st.sampled_from([1, 3]),
+    deepstack=st.integers(0, 2),
 )
 
 
@@ -34,10 +45,11 @@ def call_of(dims: Dims, rows: int, length: int, stages: int) -> Call:
     return Call(
         np.zeros((rows, length, dims.hidden_size), np.float32),
         place,
-        place.astype(np.int64),
+        following(place, 0, dims.rope_axes),
         np.full((layers, dims.num_key_value_heads), 7),
         np.zeros((layers, 8), np.float32),
         selection,
+        no_levels(dims, rows, length),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -143,3 +144,13 @@ def special_tokens() -> dict[str, dict[str, str]]:
 def reference_folder() -> Path:
     """The folder of the bundled reference model, in Hugging Face's layout."""
     return REFERENCE
+
+
+@pytest.fixture(scope="session")
+def qwen(
+    checkpoint: Callable[[str], Path], hugging_face: Callable[[str], Any], module_of: Any
+) -> Callable[[str], Any]:
+    """`qwen("qwen3_vl")`: what `qwen_oracle.py` knows of a checkpoint."""
+    pytest.importorskip("torch", reason="the oracle is Hugging Face's model")
+    oracle = module_of(Path(__file__).parent / "qwen_oracle.py")
+    return lambda name: oracle.Qwen(hugging_face(name), checkpoint(name))

@@ -36,7 +36,8 @@ def candidate(lengths: dict[str, int], cap: int = 999) -> Candidate:
 
 def kinds(**many: int) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
     """Prompts and lengths of so many questions of each kind: lists 40, colours 2, places 3."""
-    prompts, lengths = {}, {}
+    prompts: dict[str, tuple[int, ...]] = {}
+    lengths: dict[str, int] = {}
     for name, prompt, length in (("list", LIST, 40), ("colour", COLOUR, 2), ("where", WHERE, 3)):
         for number in range(many.get(name, 0)):
             prompts[f"{name}-{number}"], lengths[f"{name}-{number}"] = prompt, length

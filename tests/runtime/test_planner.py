@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from tightrope.budget import Budget
 from tightrope.bundle import Bundle
-from tightrope.cli.plan import why
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
 from tightrope.latency import SourceImage, TowerTime
 from tightrope.latency_file import LatencyRecord, latency_file, write_latency
@@ -30,8 +29,10 @@ from tightrope.runtime.candidates import KEEPS, assumed_points, candidate_of
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner, planner_of
+from tightrope.runtime.plan import why
+from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner
 from tightrope.runtime.settings import resolve
+from tightrope.runtime.waiting import IDLE, Load
 from tightrope.runtime.workload import work_of
 
 Find = Callable[[str], Path]
@@ -310,37 +311,36 @@ def test_requests_that_wait_count(make: Callable[..., Planner], three: Quality) 
     deadline = late_ms(planner, LARGE) * 1.001
     assert planner.choose(asked(deadline)).plan.point == LARGE
 
-    class Request:
-        pass
-
-    before, running = Request(), Request()
-    planner.waiting.submit(before, 20.0)
-    plan = planner.choose(asked(deadline)).plan
+    plan = planner.choose(asked(deadline), Load(waiting_ms=20.0)).plan
     assert plan.waiting_ms == 20.0 and plan.point != LARGE and plan.total.p99_ms <= deadline
-    planner.waiting.submit(running, 30.0)
-    planner.waiting.start(running)
-    assert planner.choose(asked(1e6)).plan.waiting_ms == pytest.approx(50.0)
-    planner.waiting.finish(running)
-    assert planner.choose(asked(1e6)).plan.waiting_ms == pytest.approx(20.0)
-    with pytest.raises(BudgetUnreachable):
-        planner.waiting.submit(running, 1e4)
-        planner.choose(asked(deadline))
-    del running, before  # nobody holds them: nobody waits for them
-    assert planner.choose(asked(deadline)).plan.waiting_ms == 0.0
+    with pytest.raises(BudgetUnreachable, match="other requests are in its way") as busy:
+        planner.choose(asked(deadline), Load(waiting_ms=1e4, busy_ms=2e4))
+    assert busy.value.retry_ms == 2e4
+    with pytest.raises(BudgetUnreachable) as never:
+        planner.choose(asked(1.0), Load(waiting_ms=1e4, busy_ms=2e4))
+    assert never.value.retry_ms is None
 
 
-def test_one_that_runs_longer_than_expected_is_waited_for_no_more(
-    bundle: Find, machines: ModuleType, synthetic: ModuleType
+def test_those_behind_leave_so_much_room(make: Callable[..., Planner], three: Quality) -> None:
+    planner = make(three)
+    for at in (SMALL, MIDDLE, LARGE):
+        room = late_ms(planner, at) * 1.001
+        assert planner.choose(asked(1e6), Load(room_ms=room)).plan.point == at
+    with pytest.raises(BudgetUnreachable, match="other requests are in its way"):
+        planner.choose(asked(1e6), Load(room_ms=barely_ms(planner, SMALL) * 0.999))
+
+
+def test_time_is_shared_with_others_that_have_a_deadline(
+    make: Callable[..., Planner], three: Quality
 ) -> None:
-    opened = Bundle.open(bundle("llava"))
-    machine = machines.Machine(opened, [40])
-    planner = Planner(Loaded(opened, machine, machine.clock), synthetic.RECORD, None)
-    request = machine
-    planner.waiting.submit(request, 30.0)
-    planner.waiting.start(request)
-    for now, left in ((0.01, 20.0), (0.03, 0.0), (0.05, 0.0)):
-        machine.now = now
-        assert planner.waiting.ms() == pytest.approx(left)
+    planner = make(three)
+    for at, others in ((LARGE, 1), (MIDDLE, 2), (SMALL, 3)):
+        deadline = (others + 1) * late_ms(planner, at) * 1.001
+        assert planner.choose(asked(deadline), Load(others=others)).plan.point == at
+    # Nobody is refused for it, and where no limit is given nothing is shared.
+    tight = late_ms(planner, SMALL) * 1.001
+    assert planner.choose(asked(tight), Load(others=9)).plan.point == SMALL
+    assert planner.choose(asked(min_quality=0.6), Load(others=9)).plan.point == LARGE
 
 
 def test_a_thought_is_asked_of_points_that_have_one(
@@ -685,12 +685,8 @@ def test_a_request_that_waited_too_long_is_planned_anew(
     opened = Bundle.open(bundle("llava"))
     machine = machines.Machine(opened, [40, 41, machines.END])
     model = machines.planned(machine, opened, record, three)
-    planner = planner_of(model._loaded, None)
     picture = np.zeros((30, 30, 3), np.uint8)
-    probe = model.count("what", [picture], budget=Budget(deadline_ms=1e6), max_tokens=8)
-    assert probe.plan is not None and probe.plan.point == LARGE
-    deadline = probe.plan.total.p99_ms * 1.001
-    # Somebody without a budget, whom no planner counts, runs before it.
+    # Somebody without a budget runs before it, for longer than was to be expected.
     machine.chunk_s = lambda number: waited_s if number == 0 else 0.0
     gate = threading.Event()
     first = machine.prefill
@@ -701,6 +697,12 @@ def test_a_request_that_waited_too_long_is_planned_anew(
 
     machine.prefill = held
     ahead = model.stream("what", max_tokens=1)
+    waiting = model._loaded.engine.waiting
+    while not waiting._starts:
+        time.sleep(0.001)
+    probe = model.count("what", [picture], budget=Budget(deadline_ms=1e6), max_tokens=8)
+    assert probe.plan is not None and probe.plan.point == LARGE
+    deadline = probe.plan.total.p99_ms * 1.001
     stream = model.stream("what", [picture], budget=Budget(deadline_ms=deadline), max_tokens=8)
     gate.set()
     ahead.answer()
@@ -711,4 +713,4 @@ def test_a_request_that_waited_too_long_is_planned_anew(
     assert answer.deadline_met is begun
     assert machine.chunks == (2 if begun else 1)
     assert answer.finish_reason == ("stop" if begun else "deadline")
-    assert planner.waiting.ms() == 0.0
+    assert waiting.load(math.inf, machine.now) == IDLE

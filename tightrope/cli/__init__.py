@@ -23,6 +23,7 @@ from tightrope.cli.inspect import inspect
 from tightrope.cli.methods import methods
 from tightrope.cli.profile import profile
 from tightrope.cli.run import run
+from tightrope.cli.serve import serve
 from tightrope.cli.task import app as task_app
 from tightrope.errors import BudgetUnreachable, InputError, TightropeError
 
@@ -31,6 +32,8 @@ EXTRAS = {
     "cpu": ("onnxruntime",),
     "export": ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors", "gguf"),
     "check": ("tensorrt_rtx",),
+    "serve": ("starlette", "uvicorn", "prometheus_client", "h11"),
+    "profile": ("vl_convert",),
 }
 
 EXIT_FAILED = 1
@@ -125,7 +128,7 @@ def demo() -> None:
     run_demo()
 
 
-for _command in (export, inspect, run, bench, profile, build, methods, doctor):
+for _command in (export, inspect, run, serve, bench, profile, build, methods, doctor):
     app.command()(_command)
 app.add_typer(frontier_app, name="frontier")
 app.add_typer(task_app, name="task")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tightrope.cli.frontier import print_frontier
 from tightrope.cli.output import print_table, progress_on_terminal
-from tightrope.cli.plan import why
 from tightrope.errors import ProfileError
 from tightrope.point import in_words
+from tightrope.runtime.plan import why
 
 if TYPE_CHECKING:
     from tightrope.profiles.frontier.frontier import Frontier

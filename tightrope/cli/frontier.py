@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tightrope.budget import Budget
+from tightrope.cli.frontier_compare import compare
+from tightrope.cli.frontier_report import report
 from tightrope.cli.options import (
     Backend,
     BundlePath,
@@ -17,8 +19,9 @@ from tightrope.cli.options import (
     Images,
     Json,
     MinQuality,
+    Question,
+    Task,
     Threads,
-    option,
     parse_duration_ms,
 )
 from tightrope.cli.output import mebibytes, print_json, print_pairs, print_table
@@ -32,11 +35,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What points are worth and take on this machine.")
 
-Task = Annotated[str | None, option(Budget, "task", metavar="NAME")]
-Prompt = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="Predict for this question; a made-up one if not."),
-]
 Slos = Annotated[
     list[str] | None,
     typer.Option(
@@ -53,7 +51,7 @@ NOT_MEASURED = "not measured"
 def show(
     bundle: BundlePath,
     task: Task = None,
-    prompt: Prompt = None,
+    prompt: Question = None,
     image: Images = None,
     slo: Slos = None,
     backend: Backend = "auto",
@@ -76,7 +74,7 @@ def best(
     first_token: FirstToken = None,
     min_quality: MinQuality = None,
     task: Task = None,
-    prompt: Prompt = None,
+    prompt: Question = None,
     image: Images = None,
     backend: Backend = "auto",
     threads: Threads = None,
@@ -98,6 +96,10 @@ def best(
         print_json(choice.to_dict(frontier, budget))
         return
     _print_choice(frontier, choice)
+
+
+app.command("report")(report)
+app.command("compare")(compare)
 
 
 def parse_slos(texts: Sequence[str]) -> dict[str, float]:
@@ -148,6 +150,8 @@ def print_frontier(frontier: Frontier) -> None:
         ],
         numbers=numbers,
     )
+    if (agreement := frontier.agreement) is not None:
+        print(f"\n{agreement.in_words()}")
     _print_notes(frontier)
 
 
@@ -206,14 +210,7 @@ def _print_choice(frontier: Frontier, choice: Choice) -> None:
     row = choice.row
     took = row.took
     assert took is not None, "a point without a time fits no budget"
-    stages = {
-        "image": took.stages.image_decode_ms + took.stages.preprocess_ms,
-        "vision": took.stages.vision_ms,
-        "select": took.stages.select_ms,
-        "prefill": took.stages.prefill_ms,
-        "host": took.stages.host_ms,
-        "decode": took.stages.decode_ms,
-    }
+    stages = {**took.first_token_stages, "decode": took.stages.decode_ms}
     quality = "assumed"
     if row.quality is not None and row.interval is not None:
         low, high = row.interval

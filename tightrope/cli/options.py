@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,14 @@ Images = Annotated[
     list[str] | None,
     typer.Option("--image", metavar="FILE", help="An image, or its data URL; may be repeated."),
 ]
+Frames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--frame",
+        metavar="SECONDS:FILE",
+        help="A frame of a clip and when it was taken; may be repeated, earlier ones first.",
+    ),
+]
 Backend = Annotated[
     str,
     typer.Option(
@@ -64,6 +73,13 @@ FirstToken = Annotated[
     str | None, option(Budget, "first_token_ms", "--first-token", metavar="300ms")
 ]
 MinQuality = Annotated[float | None, option(Budget, "min_quality", metavar="X")]
+Task = Annotated[str | None, option(Budget, "task", metavar="NAME")]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt", metavar="TEXT", help="Predict for this question; a made-up one if not."
+    ),
+]
 PlanTask = Annotated[str | None, option(Budget, "task", "--plan-task", metavar="NAME")]
 BestEffort = Annotated[
     bool,
@@ -126,6 +142,20 @@ def parse_thinking(text: str | None) -> bool | None:
     return choices[text]
 
 
+def parse_logit_bias(texts: list[str] | None) -> dict[int, float] | None:
+    """ "12=-5" for each token; None where nothing was said."""
+    bias: dict[int, float] = {}
+    for text in texts or ():
+        token, _, value = text.partition("=")
+        try:
+            bias[int(token)] = float(value)
+        except ValueError:
+            raise InputError(
+                f"logit_bias is {shown(text)}; accepted: a token id and a number, as 12=-5"
+            ) from None
+    return bias or None
+
+
 def parse_keep(text: str) -> Keep | tuple[Keep, ...]:
     """ "64", "25%", or "64,50%": one value for each link of a chain of selectors."""
     values = tuple(int(part) if part.isdecimal() else part for part in _parts(text))
@@ -171,3 +201,16 @@ def operating_point(
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
+
+
+def parse_frames(given: list[str] | None) -> list[tuple[float, str]]:
+    """What `--frame` says; raises InputError for anything else."""
+    return [_frame(text) for text in given or ()]
+
+
+def _frame(text: str) -> tuple[float, str]:
+    seconds, _, file = text.partition(":")
+    if file:
+        with contextlib.suppress(ValueError):
+            return float(seconds), file
+    raise InputError(f"--frame is {text!r}; accepted: SECONDS:FILE, such as 0.5:a.png")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tightrope.point import in_words
-
-if TYPE_CHECKING:
-    from tightrope.runtime.plan import Plan
+from tightrope.runtime.plan import Plan, why
 
 
 def plan_rows(plan: Plan) -> list[tuple[str, str]]:
@@ -26,15 +22,3 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ("of these waiting", f"{plan.waiting_ms:.0f}"),
         ("machine", f"{plan.speed:.2f} of the time it took when it was measured"),
     ]
-
-
-def why(plan: Plan) -> str:
-    """How the point came to be chosen."""
-    if plan.best_effort:
-        return f"the cheapest: none of {plan.points} points meets the budget"
-    if not plan.fitting:
-        return f"the fastest of {plan.points} points: in time in 90 of 100 requests, not in 99"
-    fitting = f"{plan.fitting} of {plan.points} points fit"
-    if plan.quality is None or plan.alike == 1:
-        return f"{fitting}: the best"
-    return f"{fitting}, {plan.alike} as good as the best: the fastest of those"

@@ -35,7 +35,13 @@ def measure_task_points(
     points = [entry.point for entry in candidates_of(model.bundle.manifest, quality)]
     step = max(1, len(task.items) // LEAST_RUNS)
     requests = [
-        Request(name=item.id, prompt=item.messages, images=item.images, max_tokens=max_tokens)
+        Request(
+            name=item.id,
+            prompt=item.messages,
+            images=item.stills,
+            frames=item.frames,
+            max_tokens=max_tokens,
+        )
         for item in task.items[::step]
     ]
     asked = Asked(task_name=name or task.folder.resolve().name, task=digest)

@@ -16,6 +16,7 @@ from tightrope.cli.options import (
     BundlePath,
     Deadline,
     FirstToken,
+    Frames,
     Images,
     Json,
     KeepText,
@@ -32,6 +33,8 @@ from tightrope.cli.options import (
     budget_of,
     operating_point,
     option,
+    parse_frames,
+    parse_logit_bias,
     parse_thinking,
 )
 from tightrope.cli.output import print_json, print_pairs
@@ -52,6 +55,7 @@ def run(
         str | None, typer.Argument(metavar="QUESTION", help="Left out: read from standard input.")
     ] = None,
     image: Images = None,
+    frame: Frames = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What the model is told before the question.")
     ] = None,
@@ -76,6 +80,21 @@ def run(
         Options, "temperature"
     ),
     top_p: Annotated[float, option(Options, "top_p", metavar="X")] = default_of(Options, "top_p"),
+    top_k: Annotated[int, option(Options, "top_k", metavar="N")] = default_of(Options, "top_k"),
+    min_p: Annotated[float, option(Options, "min_p", metavar="X")] = default_of(Options, "min_p"),
+    repetition_penalty: Annotated[
+        float, option(Options, "repetition_penalty", metavar="X")
+    ] = default_of(Options, "repetition_penalty"),
+    presence_penalty: Annotated[
+        float, option(Options, "presence_penalty", metavar="X")
+    ] = default_of(Options, "presence_penalty"),
+    frequency_penalty: Annotated[
+        float, option(Options, "frequency_penalty", metavar="X")
+    ] = default_of(Options, "frequency_penalty"),
+    logit_bias: Annotated[
+        list[str] | None, option(Options, "logit_bias", metavar="ID=X", repeated=True)
+    ] = None,
+    logprobs: Annotated[int | None, option(Options, "logprobs", metavar="N")] = None,
     seed: Annotated[int, option(Options, "seed", metavar="N")] = default_of(Options, "seed"),
     n: Annotated[int, option(Options, "n", "--n", metavar="N")] = default_of(Options, "n"),
     stop: Annotated[
@@ -121,12 +140,21 @@ def run(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "logit_bias": parse_logit_bias(logit_bias),
+        "logprobs": logprobs,
         "seed": seed,
         "stop": stop,
         "thinking": parse_thinking(thinking),
         "point": point,
     }
-    images = list(image or ())
+    if logprobs is not None and not json:
+        raise InputError("--logprobs tells how likely tokens were in JSON; give --json beside it")
+    images, frames = list(image or ()), parse_frames(frame)
     if chat and (json or n != 1):
         raise InputError("--chat streams one answer after another; it takes neither --json nor --n")
     if chat and budget is not None:
@@ -141,7 +169,7 @@ def run(
     model = tightrope.load(bundle, backend=backend)
     if chat:
         first = [question] if question else []
-        _chat(model, first, images, system=system, options=options, explain=explain)
+        _chat(model, first, images, frames, system=system, options=options, explain=explain)
         return
     prompt: Any = question
     if system is not None:
@@ -153,6 +181,7 @@ def run(
         spent = model.count(
             prompt,
             images,
+            frames=frames,
             max_tokens=max_tokens,
             thinking=options["thinking"],
             budget=budget,
@@ -162,10 +191,10 @@ def run(
         return
     options["budget"] = budget
     if json or n != 1:
-        answer = model.generate(prompt, images=images, n=n, **options)
+        answer = model.generate(prompt, images=images, frames=frames, n=n, **options)
         _print_finished(answer, json=json)
     else:
-        answer = _print_streamed(model.stream(prompt, images=images, **options))
+        answer = _print_streamed(model.stream(prompt, images=images, frames=frames, **options))
     if explain:
         _explain(answer)
 
@@ -198,6 +227,7 @@ def _chat(
     model: Model,
     first: list[str],
     images: list[str],
+    frames: list[tuple[float, str]],
     *,
     system: str | None,
     options: dict[str, Any],
@@ -211,8 +241,8 @@ def _chat(
         if command == "/image":
             images += _existing(rest.strip())
             continue
-        answer = _print_streamed(conversation.stream(line, images=images, **options))
-        images = []
+        answer = _print_streamed(conversation.stream(line, images=images, frames=frames, **options))
+        images, frames = [], []
         if explain:
             _explain(answer)
 

@@ -100,6 +100,7 @@ def _entry(item: Item) -> dict[str, Any]:
     return {
         "id": item.id,
         "images": [str(image) for image in item.images],
+        "seconds": list(item.seconds),
         "messages": list(item.messages),
         "answers": list(item.answers),
         "type": item.type,
@@ -112,7 +113,8 @@ def _rows(item: Item, task: Path) -> list[tuple[str, str]]:
     return [
         ("id", item.id),
         ("type", item.type),
-        *(("image", str(image.relative_to(root))) for image in item.images),
+        *(("image", str(image.relative_to(root))) for image in item.stills),
+        *((f"frame at {at:g} s", str(image.relative_to(root))) for at, image in item.frames),
         *((message["role"], message["content"]) for message in item.messages),
         ("answer", _answer(item)),
         *((f"info: {name}", str(value)) for name, value in item.info.items()),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tightrope.bundle import EMBEDDINGS
-from tightrope.export.checkpoint import parameters_of
+from tightrope.export.checkpoint import embedding_scale, parameters_of
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 
@@ -23,7 +23,7 @@ def write_host_files(recipe: Recipe, model: Any, weights: WeightFile, folder: Pa
         if recipe.vision is not None:
             # What is scaled at run time with all the others must come out as it is.
             own = recipe.vision.model.separators(model).float().numpy()
-            own = own / recipe.checkpoint.family.embedding_scale
+            own = own / embedding_scale(model)
             own.astype(recipe.precision.storage).tofile(file)
     recipe.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     if recipe.chat_template is not None:
@@ -48,7 +48,7 @@ def _generation(recipe: Recipe, model: Any) -> dict[str, Any]:
         # llama.cpp adds it to every prompt.
         "add_special_tokens": family.tower is not None or recipe.checkpoint.gguf is not None,
         "special_tokens": special,
-        "embedding_scale": family.embedding_scale,
+        "embedding_scale": embedding_scale(model),
     }
 
 

@@ -16,8 +16,9 @@ from tightrope.export.config import PRECISIONS, ExportConfig, Precision
 from tightrope.export.families.tower import TowerModel
 from tightrope.export.schedules import SCHEDULES
 from tightrope.export.selectors import SELECTORS
+from tightrope.inputs.positions import AXES
 from tightrope.inputs.prepare import Tower, VisionInfo, create_tower
-from tightrope.interface.tensors import Dims
+from tightrope.interface.tensors import DEEPSTACK, Dims
 
 _QUESTION_TOKENS, _LONG_CHUNK = 128, 1024
 
@@ -49,6 +50,8 @@ class Recipe:
     """preprocessor.json; empty for a text model."""
     chat_template: str | None
     prefill_chunk: int
+    max_positions: int | None
+    """Tokens that the rotary frequencies hold for; None where they never end."""
 
     def notes(self, model: Any) -> list[str]:
         """Sentences for the summary: what the recipe costs, and what has no effect."""
@@ -65,11 +68,11 @@ class Recipe:
 
 def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
     """The recipe; raises InputError and UnsupportedModel naming what cannot be had."""
-    dims = _dims(checkpoint.config)
     tokenizer = checkpoint.tokenizer()
     selectors = _selectors(checkpoint, config)
     preprocessor = _preprocessor(checkpoint)
     vision = _vision(checkpoint, config, selectors, tokenizer, preprocessor)
+    dims = _dims(checkpoint, vision)
     return Recipe(
         checkpoint=checkpoint,
         config=config,
@@ -82,13 +85,16 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         preprocessor=preprocessor,
         chat_template=_chat_template(checkpoint, tokenizer, config.template),
         prefill_chunk=config.prefill_chunk or _prefill_chunk(vision, bool(config.schedules)),
+        max_positions=_max_positions(checkpoint.config),
     )
 
 
-def _dims(config: Any) -> Dims:
-    """Decoder sizes of a Hugging Face config."""
-    text = config.get_text_config()
+def _dims(checkpoint: Checkpoint, vision: Vision | None) -> Dims:
+    """Decoder sizes of a Hugging Face config, and what its tower adds to them."""
+    text = checkpoint.config.get_text_config()
     heads = text.num_attention_heads
+    rows = () if vision is None else vision.host.output_rows(text.hidden_size)
+    levels = [row.axes[2] for row in rows if row.name == DEEPSTACK]
     return Dims(
         num_hidden_layers=text.num_hidden_layers,
         num_attention_heads=heads,
@@ -96,6 +102,8 @@ def _dims(config: Any) -> Dims:
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
+        rope_axes=AXES[checkpoint.family.positions],
+        deepstack=int(levels[0]) if levels else 0,
     )
 
 
@@ -211,3 +219,14 @@ def _prefill_chunk(vision: Vision | None, scheduled: bool) -> int:
     # Selection inside the model needs an image and its question in one call; else a call of many
     # tiles would only take memory, which grows with the square of its tokens.
     return whole if scheduled else min(whole, _LONG_CHUNK)
+
+
+def _max_positions(config: Any) -> int | None:
+    """Longrope has frequencies for short conversations and others for long ones, beyond this.
+
+    transformers changes between them in the middle, when the keys of before are already stored.
+    """
+    rule = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if rule.get("rope_type") != "longrope":
+        return None
+    return int(rule["original_max_position_embeddings"])

@@ -8,7 +8,7 @@ unpruned stream has an ordinal; a pruned token leaves a gap, nothing is renumber
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Visual:
     """The next `count` visual tokens of an image, in the tower's order."""
 
     count: int
+    columns: int = 0
+    """Of the grid that they fill row by row; 0 where no rule of positions asks for it."""
 
     def __len__(self) -> int:
         return self.count
@@ -57,6 +59,9 @@ class Placed:
     first: int = 0
     """Place of the run's first token among the visual tokens of its image."""
     count: int = 0
+    columns: int = 0
+    behind: int | None = None
+    """Of a frame beside the one before: by how much its time exceeds that of the clip's first"""
 
 
 def runs_of(
@@ -77,7 +82,7 @@ def runs_of(
             if isinstance(run, Text):
                 yield Placed(ordinal, ids=run.ids)
             else:
-                yield Placed(ordinal, image=number, first=first, count=run.count)
+                yield Placed(ordinal, (), number, first, run.count, run.columns)
                 first += run.count
             ordinal += len(run)
 
@@ -93,6 +98,10 @@ class Stream:
     visual: Indices
     """Places of visual tokens, ascending"""
     next_ordinal: int
+    runs: tuple[Placed, ...]
+    """All of the unpruned stream, for the rule of positions"""
+    deepstack: Floats | None = None
+    """[S,D,E], zeros but for visual tokens; None where no image brought any"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,10 @@ class ImageTokens:
     """[K] ascending places among its visual tokens; a merging selector may name one twice"""
     embeds: Floats
     """[K,E]"""
+    deepstack: Floats | None = None
+    """[K,D,E], levels that go with them"""
+    behind: int | None = None
+    """As of `Placed`"""
 
     @property
     def available(self) -> int:
@@ -123,8 +136,14 @@ def assemble(
     embed: token ids to [S,E]. start: the first ordinal.
     """
     parts, ordinals, visual = [], [], []
+    levels: list[tuple[int, Floats]] = []
     place, next_ordinal = 0, start
-    for run in runs_of(token_ids, placeholder, [image.layout for image in images], start):
+    layouts = [image.layout for image in images]
+    runs = tuple(
+        run if run.image < 0 else replace(run, behind=images[run.image].behind)
+        for run in runs_of(token_ids, placeholder, layouts, start)
+    )
+    for run in runs:
         if run.ids:
             parts.append(embed(run.ids))
             ordinals.append(np.arange(run.ordinal, run.ordinal + len(run.ids)))
@@ -134,6 +153,8 @@ def assemble(
             parts.append(image.embeds[begin:end])
             ordinals.append(run.ordinal - run.first + image.index[begin:end])
             visual.append(np.arange(place, place + end - begin))
+            if image.deepstack is not None:
+                levels.append((place, image.deepstack[begin:end]))
         place += len(parts[-1])
         next_ordinal = run.ordinal + len(run.ids) + run.count
     return Stream(
@@ -141,4 +162,16 @@ def assemble(
         np.concatenate(ordinals).astype(np.int32),
         np.concatenate(visual) if visual else np.zeros(0, np.int64),
         next_ordinal,
+        runs,
+        _spread(levels, place),
     )
+
+
+def _spread(levels: Sequence[tuple[int, Floats]], length: int) -> Floats | None:
+    """[S,D,E]: each part [K,D,E] at its place among `length` tokens, zeros elsewhere."""
+    if not levels:
+        return None
+    whole = np.zeros((length, *levels[0][1].shape[1:]), np.float32)
+    for place, part in levels:
+        whole[place : place + len(part)] = part
+    return whole

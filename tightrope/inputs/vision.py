@@ -24,3 +24,8 @@ class VisionInfo:
     separators: int = 0
     """Rows behind the vocabulary's in embeddings.data, such as a newline that was learned beside
     it: the ids that follow the vocabulary's."""
+    timestamps: bool = False
+    """Whether a frame of a clip is announced by a text with its seconds."""
+    second: int = 0
+    """By how much the first axis of positions grows in a second of a clip, whose frames then stand
+    side by side."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tightrope.arrays import Array, Counts, Floats, Indices, Ordinals
 from tightrope.interface import tensors
-from tightrope.interface.tensors import numbered
+from tightrope.interface.tensors import Dims, numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,25 @@ class Call:
     query_position: Ordinals
     """[N,S], ordinal in the unpruned stream, -1 for padding, which stands last"""
     rope_position: Indices
-    """[N,S]"""
+    """[N,S], or [3,N,S] where positions have three axes"""
     kv_budget: Indices
     """[L,Hkv]"""
     policy: Floats
     """[L,8]"""
     selection: Selection | None = None
+    deepstack: Floats | None = None
+    """[N,S,D,E], where the decoder reads levels of a tower: zeros but for visual tokens"""
 
     def tokens_per_layer(self) -> Counts:
         """New tokens that each layer sees, [L]."""
         return new_tokens(len(self.kv_budget), self.query_position.shape[1], self.selection)
+
+
+def no_levels(dims: Dims, rows: int, length: int) -> Floats | None:
+    """`Call.deepstack` of tokens that are not visual; None where the decoder reads no levels."""
+    if not dims.deepstack:
+        return None
+    return np.zeros((rows, length, dims.deepstack, dims.hidden_size), np.float32)
 
 
 def new_tokens(layers: int, length: int, selection: Selection | None) -> Counts:
@@ -110,6 +119,8 @@ def small_feeds(call: Call) -> dict[str, Array]:
         tensors.KV_BUDGET: call.kv_budget,
         tensors.POLICY: call.policy,
     }
+    if call.deepstack is not None:
+        named[tensors.DEEPSTACK] = call.deepstack
     if call.selection is not None:
         named[tensors.VISUAL_INDEX] = call.selection.visual_index
         for stage, keep in enumerate(call.selection.keeps):

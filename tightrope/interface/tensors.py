@@ -35,6 +35,7 @@ NEXT_SCORE = "next_score"
 NEXT_POSITION = "next_position"
 # Of the tower and the selectors.
 VISUAL_EMBEDS = "visual_embeds"
+DEEPSTACK = "deepstack"
 CLS_ATTENTION = "cls_attention"
 TOWER_KEYS = "tower_keys"
 TOWER_STATES = "tower_states"
@@ -64,6 +65,10 @@ class Dims:
     head_dim: int
     hidden_size: int
     vocab_size: int
+    rope_axes: int = 1
+    """3: rotary positions are a time, a row and a column."""
+    deepstack: int = 0
+    """Levels of a tower that are added to visual tokens behind the first layers."""
 
 
 Rows = tuple[TensorSpec, ...]
@@ -84,8 +89,11 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
     rows = [
         TensorSpec(INPUTS_EMBEDS, "activation", ("N", "S", dims.hidden_size)),
         TensorSpec(QUERY_POSITION, "int32", ("N", "S")),
-        TensorSpec(ROPE_POSITION, "int64", ("N", "S")),
+        TensorSpec(ROPE_POSITION, "int64", _rope_axes(dims)),
     ]
+    if dims.deepstack:
+        axes = ("N", "S", dims.deepstack, dims.hidden_size)
+        rows.append(TensorSpec(DEEPSTACK, "activation", axes))
     for name in (SLOT_KEY, SLOT_VALUE):
         rows += _by_layer(name, "activation", layers, ("N", heads, "U", width))
     rows += [
@@ -98,6 +106,10 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
         rows.append(TensorSpec(VISUAL_INDEX, "int64", ("N", "V")))
         rows += [TensorSpec(numbered(KEEP_RAMP, i), "int64", (f"K{i}",)) for i in range(stages)]
     return tuple(rows)
+
+
+def _rope_axes(dims: Dims) -> tuple[Axis, ...]:
+    return ("N", "S") if dims.rope_axes == 1 else (dims.rope_axes, "N", "S")
 
 
 def decoder_outputs(dims: Dims, stages: int = 0) -> Rows:

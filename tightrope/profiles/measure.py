@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tightrope.runtime.answer import Answer
     from tightrope.runtime.model import Model
-    from tightrope.runtime.options import ImageSource, Prompt
+    from tightrope.runtime.options import Frames, ImageSource, Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class Request:
     prompt: Prompt
     """A question, messages, or token ids."""
     images: Sequence[ImageSource] = ()
+    frames: Frames = ()
     max_tokens: int
     seed: int = 0
     point: OperatingPoint | None = None
@@ -48,8 +49,13 @@ def encoded(model: Model, request: Request) -> Request:
     Raises InputError naming the request whose prompt the model cannot be given.
     """
     with _naming(request):
-        images = len(request.images)
-        ids = model.token_ids(request.prompt, images, request.thinking, request.point)
+        ids = model.token_ids(
+            request.prompt,
+            len(request.images),
+            request.thinking,
+            request.point,
+            request.frames,
+        )
     return replace(request, prompt=ids, thinking=None)
 
 
@@ -68,17 +74,20 @@ def measure(
     for request in requests:
         progress(request.name, len(answers) / total)
         with _naming(request):
+            sources = [*request.images, *(source for _, source in request.frames)]
             files = {
                 source: files.get(source) or load_image(source)
-                for source in request.images
+                for source in sources
                 if isinstance(source, (str, Path))
             }
+            decoded = [
+                files[source] if isinstance(source, (str, Path)) else source for source in sources
+            ]
+            seconds = [at for at, _ in request.frames]
             answer = model.generate(
                 request.prompt,
-                images=[
-                    files[source] if isinstance(source, (str, Path)) else source
-                    for source in request.images
-                ],
+                images=decoded[: len(request.images)],
+                frames=list(zip(seconds, decoded[len(request.images) :], strict=True)),
                 max_tokens=request.max_tokens,
                 seed=request.seed,
                 thinking=request.thinking,

@@ -43,6 +43,8 @@ class Usage:
 class Timings:
     """Milliseconds of each stage."""
 
+    queue_ms: float = 0.0
+    """Waiting for the device, behind other requests."""
     image_ms: float = 0.0
     """Decoding and preprocessing images."""
     image_decode_ms: float = 0.0
@@ -68,6 +70,23 @@ class Stop:
     """Of the end token; None for a stop string."""
 
 
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """A token and the natural logarithm of its probability."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob(Likely):
+    """The token that was taken."""
+
+    top: tuple[Likely, ...] = ()
+    """The likeliest ones there, likeliest first; it may be none of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One of several answers to one prompt."""
@@ -76,6 +95,9 @@ class Sample:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     stop: Stop | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of its tokens, if they were asked for; of an answer kept on the way to a deadline there are
+    none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +120,8 @@ class Answer:
     """Whether it was complete in time: it ended with "stop", or at the caller's own max_tokens.
 
     None where the budget has no limit of time."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """As those of a sample."""
     samples: tuple[Sample, ...] | None = None
     """All answers, where more than one was asked for; `text` is the first."""
     notes: tuple[str, ...] = field(default=())
@@ -114,3 +138,5 @@ class Piece:
 
     text: str
     answer: Answer | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens since the piece before, if they were asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tightrope.checks import shown
@@ -11,9 +11,10 @@ from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
 from tightrope.runtime.conversation import Conversation
+from tightrope.runtime.frames import place_frames
 from tightrope.runtime.images import check_list
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.options import ImageSource, Options
+from tightrope.runtime.options import Frames, ImageSource, Options
 from tightrope.runtime.request import Request
 from tightrope.runtime.stream import Stream
 
@@ -33,7 +34,7 @@ class Chat:
         self._loaded = loaded
         self._conversation = Conversation(loaded)
         self.messages: list[dict[str, Any]] = []
-        """What was said so far; images stand in it as {"type": "image"} parts."""
+        """What was said so far; images and frames stand in it as {"type": "image"} parts."""
         self._images: list[ImageSource] = []
         if system is not None:
             self.messages.append({"role": "system", "content": system})
@@ -43,9 +44,17 @@ class Chat:
         text: str,
         images: Sequence[ImageSource] = (),
         *,
+        frames: Frames = (),
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
@@ -57,22 +66,37 @@ class Chat:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             thinking=thinking,
             point=point,
             ignore_eos=ignore_eos,
         )
-        return self._turn(text, images, options).answer()
+        return self._turn(text, images, frames, options).answer()
 
     def stream(
         self,
         text: str,
         images: Sequence[ImageSource] = (),
         *,
+        frames: Frames = (),
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
@@ -84,22 +108,34 @@ class Chat:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             thinking=thinking,
             point=point,
             ignore_eos=ignore_eos,
         )
-        return self._turn(text, images, options)
+        return self._turn(text, images, frames, options)
 
-    def _turn(self, text: str, images: Sequence[ImageSource], options: Options) -> Stream:
+    def _turn(
+        self, text: str, images: Sequence[ImageSource], frames: Frames, options: Options
+    ) -> Stream:
         check_list(images)
-        if not isinstance(text, str) or not (text or images):
+        if not isinstance(text, str) or not (text or images or frames):
             raise InputError(f"text is {shown(text)}; accepted: what the user says next")
         parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
         content: Any = parts if images else text
-        messages = [*self.messages, {"role": "user", "content": content}]
-        seen = [*self._images, *images]
+        vision = self._loaded.manifest.vision
+        turn = [{"role": "user", "content": content}]
+        said, shown_now = place_frames(turn, images, frames, vision)
+        messages = [*self.messages, *said]
+        seen = [*self._images, *shown_now]
 
         def count(answer: Answer) -> None:
             self._images = seen

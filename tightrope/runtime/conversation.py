@@ -11,7 +11,7 @@ import numpy as np
 from tightrope.arrays import Counts, Floats, Indices
 from tightrope.errors import InputError
 from tightrope.inputs.layout import Stream
-from tightrope.interface.calls import Call, Selection, new_tokens
+from tightrope.interface.calls import Call, Selection, new_tokens, no_levels
 from tightrope.plugins.slot_attention.policies import SCORING, unprotected
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.loaded import Loaded
@@ -83,7 +83,10 @@ class Conversation:
         length, chunk = len(stream.ordinals), manifest.prefill_chunk
         self.check_fits(length, len(stream.visual), keep_inside, settings)
         selection = self._selection(stream.visual, keep_inside, settings)
-        rope = self.loaded.rope(stream.ordinals)
+        rope = self.loaded.rope(stream.runs, stream.ordinals, self.rope_delta)
+        levels = no_levels(manifest.dims, 1, length)
+        if stream.deepstack is not None:
+            levels = stream.deepstack[None]
         self._policy = settings.policy
         self.slots.trim(settings.kv_budget, settings.policy)
         for start in range(0, length, chunk):
@@ -91,10 +94,11 @@ class Conversation:
             call = Call(
                 stream.embeds[None, part],
                 stream.ordinals[None, part],
-                rope.positions[None, part],
+                rope.positions[..., None, part],
                 settings.kv_budget,
                 settings.policy,
                 selection,
+                None if levels is None else levels[:, part],
             )
             seen = call.tokens_per_layer()
             self.slots.make_room(seen, most_slots(self.slots, seen, settings, manifest.slots))
@@ -128,11 +132,17 @@ class Conversation:
                 "no schedule"
             )
         seen = new_tokens(manifest.dims.num_hidden_layers, length, selection)
-        needed = int((self.slots.occupied.max((1, 2)) + seen).max())
-        if needed > manifest.slots and not settings.evicts:
+        needed = (self.slots.occupied.max((1, 2)) + seen)[~settings.gives_up].max(initial=0)
+        if needed > manifest.slots:
             raise InputError(
                 f"the prompt needs {needed} slots, the bundle has {manifest.slots}; shorten "
                 "it, keep fewer visual tokens, set kv_budget, or export with more --slots"
+            )
+        if self.next_ordinal + length > settings.positions:
+            raise InputError(
+                f"the conversation would have {self.next_ordinal + length} tokens; this model's "
+                f"rotary positions hold for {settings.positions}, beyond them all of its "
+                "frequencies change; shorten it, or begin another"
             )
         return seen
 

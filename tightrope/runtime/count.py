@@ -14,6 +14,7 @@ from tightrope.latency import Prediction, Workload
 from tightrope.latency_file import read_latency
 from tightrope.point import OperatingPoint
 from tightrope.runtime.demand import Demand
+from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.images import check_list, image_header
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
@@ -67,7 +68,7 @@ def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options
     settings = resolve(point, loaded.manifest, loaded.baselines)
     headers = tuple(map(image_header, images))
     cap = settings.point.thinking_tokens
-    ids = loaded.language.token_ids(prompt, len(images), options.thinking, cap)
+    ids = prompt_ids(loaded.language, prompt, images, options.thinking, cap)
     counted = work_of(loaded, len(ids), headers, settings, options.max_tokens)
     prediction, notes = _predicted(loaded, counted.work)
     demand, steps = counted.demand, counted.work.completion_tokens

@@ -1,4 +1,4 @@
-"""One thread per device that runs all requests there, one after another.
+"""One thread per device that runs all requests there, one after another, the earliest due first.
 
 A device computes one thing at a time, and its memory has one owner: whatever thread submits, the
 work is done here, and pieces come back through a queue. A submitted request runs to its end whether
@@ -8,16 +8,20 @@ or not somebody listens; a ticket that is cancelled, closed or lost ends it with
 from __future__ import annotations
 
 import atexit
+import itertools
+import math
 import os
 import queue
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from tightrope.errors import BackendError
 from tightrope.runtime.answer import FinishReason
 from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.waiting import Waiting
 
 IDLE_SECONDS = 2.0
 """After so long without work the thread ends; the next request starts another."""
@@ -44,9 +48,11 @@ class _Job(Generic[Item]):
         self.work = work
         self.results: queue.SimpleQueue[Item | BaseException | None] = queue.SimpleQueue()
 
-    def run(self) -> None:
+    def run(self, said: Callable[[], None]) -> None:
+        """said: called whenever something came of it."""
         try:
             for item in self.work.run():
+                said()
                 self.results.put(item)
             self.results.put(None)
         except BaseException as error:  # raised where it is waited for
@@ -93,14 +99,21 @@ class Engine:
 
     def __init__(self, device: str) -> None:
         self._device, self._process = device, os.getpid()
-        self._jobs: queue.Queue[_Job[object]] = queue.Queue()
+        self._jobs: queue.PriorityQueue[tuple[float, int, _Job[object]]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self.waiting = Waiting()
+        """What it has promised."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._running: _Job[object] | None = None
+        self._said = 0.0
         self._closed = False
 
-    def submit(self, work: Work[Item]) -> Ticket[Item]:
-        """Queue `work`; raises BackendError in a process that was forked from the engine's own."""
+    def submit(self, work: Work[Item], due: float = math.inf) -> Ticket[Item]:
+        """Queue `work` before all that is due later, in seconds of its clock.
+
+        Raises BackendError in a process that was forked from the engine's own.
+        """
         if os.getpid() != self._process:
             raise BackendError(
                 "this process was forked after its parent had loaded a model, and inherited "
@@ -109,7 +122,7 @@ class Engine:
         job = _Job(work)
         ticket = Ticket(job)
         with self._lock:
-            self._jobs.put(job)  # type: ignore[arg-type]  # a queue of any work
+            self._jobs.put((due, next(self._numbers), job))  # type: ignore[arg-type]  # any work
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._serve, name=f"tightrope {self._device}", daemon=True
@@ -120,19 +133,44 @@ class Engine:
     def _serve(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=IDLE_SECONDS)
+                *_, job = self._jobs.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._jobs.empty():
                         self._thread = None
                         return
                 continue
-            self._running = job
-            if self._closed:
-                job.work.cancel.ask()
-            job.run()
-            self._running = None
+            self._run(job)
             del job  # or the last answer would live until the next request
+
+    def _run(self, job: _Job[object]) -> None:
+        self._note()
+        self._running = job
+        if self._closed:
+            job.work.cancel.ask()
+        job.run(self._note)
+        self._running = None
+
+    def is_awaited(self, due: float) -> bool:
+        """Whether somebody waits who is due before."""
+        queued = self._jobs.queue
+        return bool(queued) and queued[0][0] < due
+
+    def give_way(self, due: float) -> None:
+        """Run what is due before; asked on its thread by a request that is between two calls."""
+        running = self._running
+        while self.is_awaited(due):
+            self._run(self._jobs.get_nowait()[-1])
+            self._running = running
+        if self._closed and running is not None:
+            running.work.cancel.ask()
+
+    def _note(self) -> None:
+        self._said = time.monotonic()
+
+    def silent_s(self) -> float:
+        """For how long nothing has come of what runs; 0 where nothing does."""
+        return 0.0 if self._running is None else time.monotonic() - self._said
 
     def close(self) -> None:
         """End what runs and what waits, so that the interpreter can end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tightrope.arrays import Floats, Indices
-from tightrope.interface.calls import Call
-from tightrope.runtime.answer import FinishReason, Stop
+from tightrope.inputs.positions import following
+from tightrope.interface.calls import Call, no_levels
+from tightrope.runtime.answer import FinishReason, Sample, Stop, TokenLogprob
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.controls import Control, Draft, Force, State
 from tightrope.runtime.detokenizer import StreamDecoder
+from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.thought import Thought
@@ -28,8 +29,10 @@ Choose = Callable[[Floats], Indices]
 class Row:
     """One answer while it grows."""
 
-    def __init__(self, decoder: StreamDecoder, thought: Thought) -> None:
-        self.decoder, self.thought = decoder, thought
+    def __init__(
+        self, decoder: StreamDecoder, thought: Thought, logprobs: Logprobs | None = None
+    ) -> None:
+        self.decoder, self.thought, self.logprobs = decoder, thought, logprobs
         self.token_ids: list[int] = []
         self.forced: deque[int] = deque()
         """Tokens that are taken before any is sampled."""
@@ -78,6 +81,21 @@ class Row:
         """All that was shown."""
         return "".join(self._pieces)
 
+    @property
+    def sample(self) -> Sample:
+        """The answer as it stands."""
+        return Sample(
+            text=self.text,
+            token_ids=tuple(self.token_ids),
+            finish_reason=self.finish_reason or "cancelled",
+            stop=self.stop,
+            logprobs=None if self.logprobs is None else tuple(self.logprobs.taken),
+        )
+
+    def fresh_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Those that were not handed out before; none where none were asked for."""
+        return () if self.logprobs is None else self.logprobs.fresh()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
@@ -113,8 +131,9 @@ class Generation:
         self._ordinal, self._delta = start.ordinal, start.rope_delta
         self._one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
         self._most = settings.kv_budget.max(1)
+        self._levels = no_levels(slots.dims, len(rows), 1)
         # Both are counted down, not looked up a token.
-        self._room = sys.maxsize if settings.evicts else slots.room(settings.kv_budget)
+        self._room = settings.room(slots, start.ordinal)
         self._allocated = 0
 
     @property
@@ -138,6 +157,9 @@ class Generation:
                 forced = bool(row.forced)
                 if forced:
                     tokens[i] = row.forced.popleft()
+                if row.logprobs is not None:
+                    shared = len(self._logits) == 1
+                    row.logprobs.note(self._logits[0 if shared else i], int(tokens[i]))
                 piece = row.push(int(tokens[i]), forced)
                 piece += self._controlled(row)
                 shown = piece if i == 0 else shown
@@ -169,7 +191,7 @@ class Generation:
     def _drafted(self, newest: int, wish: Draft) -> tuple[Sequence[int], Sequence[int]]:
         """The likeliest tokens behind those of `wish`; nothing else knows of them afterwards."""
         before = self._logits, self._ordinal, self._room, self._slots
-        if self._settings.evicts:  # what is given up cannot be had back
+        if self._settings.gives_up.any():  # what is given up cannot be had back
             self._slots, mark = self._slots.fork(1), None
         else:
             mark = self._slots.mark()
@@ -199,9 +221,10 @@ class Generation:
         call = Call(
             self._embed(self._tokens)[:, None],
             ordinal,
-            ordinal.astype(np.int64) + self._delta,
+            following(ordinal, self._delta, self._slots.dims.rope_axes),
             self._settings.kv_budget,
             self._settings.policy,
+            deepstack=self._levels,
         )
         self._logits, update = self._backend.decode(self._slots, call)
         self._slots.commit(update)

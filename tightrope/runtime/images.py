@@ -21,7 +21,7 @@ from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
 from tightrope.latency import SourceImage
-from tightrope.runtime.options import ImageSource
+from tightrope.runtime.options import Frame, ImageSource
 
 _ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
@@ -68,6 +68,8 @@ def image_header(source: ImageSource) -> SourceImage:
 
 def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     """What `reader` says of the opened image."""
+    if isinstance(source, Frame):
+        source = source.source
     if isinstance(source, np.ndarray):
         return reader(_from_array(source), "the array", 0)
     if isinstance(source, PIL.Image.Image):
@@ -77,7 +79,7 @@ def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     if not isinstance(source, (str, Path)):
         raise InputError(f"an image is a {type(source).__name__}; accepted: {_ACCEPTED}")
     if isinstance(source, str) and source[:5].lower() == "data:":
-        content = _from_data_url(source)
+        content = from_data_url(source)
         return _open(io.BytesIO(content), shown(source), len(content), reader)
     if isinstance(source, str) and source[:8].lower().startswith(("http://", "https://")):
         raise InputError(f"image {shown(source)} is a web address; download it first")
@@ -99,7 +101,7 @@ def image_digest(image: PIL.Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _from_data_url(url: str) -> bytes:
+def from_data_url(url: str) -> bytes:
     """What a data URL (RFC 2397) holds; raises InputError showing its beginning."""
     head, comma, data = url.partition(",")
     with translated(InputError, f"image {shown(url)} is no data URL", "encode it as base64"):

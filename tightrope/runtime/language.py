@@ -140,6 +140,14 @@ class Language:
             )
         return ids
 
+    def token_text(self, token_id: int) -> str:
+        """One token as text; a control token as it is written, part of a character as U+FFFD."""
+        return self._tokenizer.decode([token_id]) or self._tokenizer.token(token_id) or ""
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a text as it stands: no chat template, control tokens are recognised."""
+        return self._tokenizer.encode_text(text)
+
     def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
         for token in prompt:
             if isinstance(token, bool) or not isinstance(token, (int, np.integer)):

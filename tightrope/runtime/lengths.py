@@ -69,10 +69,10 @@ class Lengths:
                 alike.setdefault(tuple(those), []).append(feature)
         rows = {those: self._longest(lengths[:, list(those)]) for those in alike}
         # The shorter the answers, the higher the number.
-        shorter = [those for those, row in rows.items() if self._is_shorter(row)]
-        for those in sorted(shorter, key=lambda those: -_sum(rows[those])):
-            self._groups |= dict.fromkeys(alike[those], len(self._most))
-            self._most.append(rows[those])
+        shorter = [questions for questions, row in rows.items() if self._is_shorter(row)]
+        for questions in sorted(shorter, key=lambda questions: -_sum(rows[questions])):
+            self._groups |= dict.fromkeys(alike[questions], len(self._most))
+            self._most.append(rows[questions])
 
     def _longest(self, lengths: Indices) -> tuple[int | None, ...]:
         """Of lengths [P,Q], what 99 of 100 answers of each candidate do not exceed."""

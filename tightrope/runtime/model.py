@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
@@ -15,8 +15,9 @@ from tightrope.runtime.answer import Answer
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.chat import Chat
 from tightrope.runtime.count import Count, count
+from tightrope.runtime.frames import place_frames, prompt_ids
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.options import ImageSource, Options, Prompt
+from tightrope.runtime.options import Frames, ImageSource, Options, Prompt
 from tightrope.runtime.planner import planner_of
 from tightrope.runtime.stream import Stream, start
 from tightrope.runtime.warm_up import warm_up
@@ -68,9 +69,17 @@ class Model:
         prompt: Prompt,
         images: Sequence[ImageSource] = (),
         *,
+        frames: Frames = (),
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         n: int = default_of(Options, "n"),
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
@@ -85,7 +94,12 @@ class Model:
         messages {"role", "content"}.
         images: paths, encoded bytes, PIL images or uint8 [H,W,3]; they stand where the
         placeholder stands, else first.
-        temperature 0 is greedy. n: answers to one prefill, each from its own random stream.
+        frames: of a clip, pairs (seconds, image); they stand where a message has {"type": "video"},
+        else before the text of the user's first message.
+        temperature 0 is greedy. top_k, top_p, min_p: which tokens are sampled from. Penalties and
+        logit_bias, by token id, change logits before (`penalties.py`).
+        logprobs: tell how likely tokens were, and so many of the likeliest ones beside each.
+        n: answers to one prefill, each from its own random stream.
         stop: strings that end the answer and are not part of it.
         thinking: whether the model thinks before it answers; None leaves it to the chat template.
         budget: limits by which the point is planned; the answer's `plan` says what was chosen.
@@ -97,6 +111,13 @@ class Model:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             n=n,
             seed=seed,
             stop=stop,
@@ -105,16 +126,24 @@ class Model:
             point=point,
             ignore_eos=ignore_eos,
         )
-        return self._start(prompt, images, options).answer()
+        return self._start(prompt, images, frames, options).answer()
 
     def stream(
         self,
         prompt: Prompt,
         images: Sequence[ImageSource] = (),
         *,
+        frames: Frames = (),
         max_tokens: int = default_of(Options, "max_tokens"),
         temperature: float = default_of(Options, "temperature"),
         top_p: float = default_of(Options, "top_p"),
+        top_k: int = default_of(Options, "top_k"),
+        min_p: float = default_of(Options, "min_p"),
+        repetition_penalty: float = default_of(Options, "repetition_penalty"),
+        presence_penalty: float = default_of(Options, "presence_penalty"),
+        frequency_penalty: float = default_of(Options, "frequency_penalty"),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
@@ -130,6 +159,13 @@ class Model:
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             thinking=thinking,
@@ -137,13 +173,14 @@ class Model:
             point=point,
             ignore_eos=ignore_eos,
         )
-        return self._start(prompt, images, options)
+        return self._start(prompt, images, frames, options)
 
     def count(
         self,
         prompt: Prompt,
         images: Sequence[ImageSource] = (),
         *,
+        frames: Frames = (),
         max_tokens: int = default_of(Options, "max_tokens"),
         thinking: bool | None = None,
         budget: Budget | None = None,
@@ -156,6 +193,7 @@ class Model:
         Raises as `generate` does.
         """
         options = Options(max_tokens=max_tokens, thinking=thinking, budget=budget, point=point)
+        prompt, images = self._placed(prompt, images, frames)
         return count(self._loaded, prompt, images, options)
 
     def warm_up(self, task: str | None = None) -> None:
@@ -166,10 +204,18 @@ class Model:
         """
         warm_up(self._loaded, planner_of(self._loaded, task))
 
-    def _start(self, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Stream:
+    def _start(
+        self, prompt: Prompt, images: Sequence[ImageSource], frames: Frames, options: Options
+    ) -> Stream:
+        prompt, images = self._placed(prompt, images, frames)
         if options.budget is not None:
             self.warm_up(options.budget.task)
         return start(self._loaded, prompt, images, options)
+
+    def _placed(
+        self, prompt: Prompt, images: Sequence[ImageSource], frames: Frames
+    ) -> tuple[Prompt, Sequence[ImageSource]]:
+        return place_frames(prompt, images, frames, self._loaded.manifest.vision)
 
     def chat(self, system: str | None = None) -> Chat:
         """A conversation that keeps its slots between turns."""
@@ -186,10 +232,12 @@ class Model:
         num_images: int = 0,
         thinking: bool | None = None,
         point: OperatingPoint | None = None,
+        frames: Frames = (),
     ) -> list[int]:
-        """Token ids of `prompt`, one placeholder per image, as `generate` reads it.
+        """Token ids of `prompt`, one placeholder per image and frame, as `generate` reads it.
 
         Raises InputError for what is no prompt, and for a choice that the template does not offer.
         """
         cap = None if point is None else point.thinking_tokens
-        return self._loaded.language.token_ids(prompt, num_images, thinking, cap)
+        prompt, images = self._placed(prompt, [b""] * num_images, frames)
+        return prompt_ids(self._loaded.language, prompt, images, thinking, cap)

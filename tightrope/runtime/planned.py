@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
-from tightrope.errors import BudgetUnreachable
+from tightrope.errors import BudgetUnreachable, InputError
 from tightrope.runtime.answer import Sample, Timings
+from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import image_header
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
+from tightrope.runtime.plan import Plan
 from tightrope.runtime.planner import Asked, Chosen, Planner, planner_of
 from tightrope.runtime.settings import Settings
+from tightrope.runtime.waiting import Claim, Claimant, Load
 from tightrope.runtime.workload import work_of
 
 if TYPE_CHECKING:
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
 def plan(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Chosen:
     """What a request of these arguments would spend now; nothing is submitted."""
     planner, asked = _asked(loaded, prompt, images, options)
-    return planner.choose(asked)
+    now = loaded.clock()
+    return planner.choose(asked, loaded.engine.waiting.load(_due(asked.budget, now), now))
 
 
 class Planned:
@@ -37,35 +42,66 @@ class Planned:
         images: Sequence[ImageSource],
         options: Options,
         watch: Stopwatch,
+        request: Claimant,
     ) -> None:
-        """Raises BudgetUnreachable, ProfileError and InputError before anything runs."""
+        """request: for which the device's time is claimed.
+
+        Raises BudgetUnreachable, ProfileError and InputError before anything runs.
+        """
         self._loaded, self._watch = loaded, watch
         self._planner, self._asked = _asked(loaded, prompt, images, options)
-        self.chosen = self._planner.choose(self._asked)
+        waiting = loaded.engine.waiting
+        with waiting.deciding:
+            now, due = loaded.clock(), _due(self.budget, watch.start)
+            self._planned_ms = watch.elapsed_ms()
+            load = waiting.load(due, now)
+            load = replace(load, waiting_ms=load.waiting_ms + self._planned_ms)
+            self.chosen = self._planner.choose(self._asked, load)
+            self.claim = self._claim(self.chosen.plan, due, now)
+            waiting.add(request, self.claim)
         self._submitted_ms = self._waited_ms = 0.0
 
     @property
     def budget(self) -> Budget:
         return self._asked.budget
 
+    def _claim(self, plan: Plan, due: float, now: float) -> Claim:
+        """What was promised, and how long the device is needed for it."""
+        expected, late, first = (
+            (ms - plan.waiting_ms) / 1e3
+            for ms in (plan.total.p50_ms, plan.total.p99_ms, plan.ttft.p99_ms)
+        )
+        limits = ((self.budget.deadline_ms, late), (self.budget.first_token_ms, first))
+        starts = [
+            self._watch.start + limit / 1e3 - needed
+            for limit, needed in limits
+            if limit is not None
+        ]
+        if plan.best_effort or not starts:  # it makes nobody late that was promised something
+            due = self._loaded.engine.waiting.patient_due(now)
+            return Claim(due=due, expected_s=expected, late_s=late)
+        # Where it is barely in time, nobody may come before it; more than that is not promised.
+        latest = max(min(starts), now + plan.waiting_ms / 1e3)
+        return Claim(due=due, latest_start=latest, expected_s=expected, late_s=late)
+
     def submit(self) -> None:
         """The request is handed to the device's thread."""
         self._submitted_ms = self._watch.elapsed_ms()
-        plan = self.chosen.plan
-        self._planner.waiting.submit(self, plan.total.p50_ms - plan.waiting_ms)
 
     def start(self) -> bool:
         """It runs now; whether the plan is another because it waited longer than was expected."""
         self._waited_ms = self._watch.elapsed_ms() - self._submitted_ms
-        self._planner.waiting.start(self)
         plan, deadline = self.chosen.plan, self.budget.deadline_ms
-        late = plan.total.p99_ms - plan.waiting_ms + self._waited_ms
-        if deadline is None or late <= deadline or plan.best_effort:
+        waited = self._planned_ms + self._waited_ms
+        if deadline is None or plan.best_effort:
+            return False
+        if plan.total.p99_ms - plan.waiting_ms + waited <= deadline:
             return False
         # It was admitted: now it is served as well as may be.
         budget = replace(self.budget, if_unreachable="best_effort")
+        asked = replace(self._asked, budget=budget)
         try:
-            chosen = self._planner.choose(replace(self._asked, budget=budget), self._waited_ms)
+            chosen = self._planner.choose(asked, Load(waiting_ms=waited))
         except BudgetUnreachable:
             return False
         self.chosen, before = chosen, plan.point
@@ -75,8 +111,8 @@ class Planned:
         """Until the first token, as predicted; 0 where the caller wants to see what can be done."""
         if self.budget.if_unreachable == "best_effort":
             return 0.0
-        plan = self.chosen.plan
-        return max(0.0, plan.ttft.p50_ms - plan.waiting_ms - self._submitted_ms) / 1e3
+        plan, done = self.chosen.plan, self._submitted_ms - self._planned_ms
+        return max(0.0, plan.ttft.p50_ms - plan.waiting_ms - done) / 1e3
 
     def guard(self) -> Guard | None:
         """The control that keeps the deadline; None where there is none."""
@@ -117,7 +153,6 @@ class Planned:
         completion_tokens: int,
     ) -> None:
         """Learn from what it took. new_images: which of them the tower had to look at."""
-        self.leave()
         if self._asked.rows > 1:  # the latency model knows of one answer at a time
             timings, completion_tokens = replace(timings, total_ms=timings.ttft_ms), 1
         images = tuple(
@@ -126,12 +161,9 @@ class Planned:
         )
         work = work_of(self._loaded, num_ids, images, settings, completion_tokens).work
         fitted = self._planner.model.stages(work)
-        ttft, total = (ms - self._waited_ms for ms in (timings.ttft_ms, timings.total_ms))
+        waited = self._waited_ms + 1e3 * self._watch.waited_s
+        ttft, total = (ms - waited for ms in (timings.ttft_ms, timings.total_ms))
         self._planner.record(ttft, total, fitted)
-
-    def leave(self) -> None:
-        """It is done, whatever came of it: nobody waits for it any more."""
-        self._planner.waiting.finish(self)
 
 
 def _asked(
@@ -141,7 +173,7 @@ def _asked(
     planner = planner_of(loaded, options.budget.task)
     asked = Asked(
         budget=options.budget,
-        token_ids=tuple(loaded.language.token_ids(prompt, len(images), options.thinking)),
+        token_ids=tuple(prompt_ids(loaded.language, prompt, images, options.thinking)),
         images=tuple(map(image_header, images)),
         max_tokens=options.max_tokens,
         rows=options.n,
@@ -149,3 +181,34 @@ def _asked(
         point=options.point,
     )
     return planner, asked
+
+
+def _due(budget: Budget, start: float) -> float:
+    """The earliest limit of time, in seconds of the clock; infinite without one."""
+    limits = (budget.deadline_ms, budget.first_token_ms)
+    return min((start + limit / 1e3 for limit in limits if limit is not None), default=math.inf)
+
+
+def claim_without_budget(
+    loaded: Loaded,
+    num_ids: int,
+    images: Sequence[ImageSource],
+    settings: Settings,
+    options: Options,
+) -> Claim:
+    """For a request that is promised nothing: whoever comes behind it still has to know of it."""
+    due = loaded.engine.waiting.patient_due(loaded.clock())
+    planner: Planner | None = next(iter(loaded.planners.values()), None)
+    if planner is None:  # no budget was asked for yet, so that nobody is told a time
+        return Claim(due=due, call_s=0.0)
+    headers = tuple(map(image_header, images))
+    try:
+        work = work_of(loaded, num_ids, headers, settings, options.max_tokens).work
+    except InputError:  # it will be told so when it runs
+        return Claim(due=due)
+    stages = planner.model.stages(work)
+    expected, late = planner.takes_s(stages, options.n)
+    # Up to the first chunk of the prompt nothing is asked.
+    longest = stages.vision_ms + stages.select_ms + stages.prefill_ms / len(work.prefill)
+    call = late * longest / (stages.ttft_ms + options.n * stages.decode_ms)
+    return Claim(due=due, expected_s=expected, late_s=late, call_s=call)

@@ -9,6 +9,9 @@ to a point that was measured worse:
 Where none fits, the fastest is taken if it is in time in nine of ten requests: whoever has a
 deadline is served better by such an answer than by none. Else the request is refused.
 
+A point may take no longer than leaves those behind it in time, and, where others have deadlines
+too, takes rather no more of its own than a share.
+
 A table is made once for each length of prompt and answer, the pace is learnt as requests come.
 """
 
@@ -23,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tightrope.arrays import Floats
-from tightrope.budget import Budget
+from tightrope.budget import Budget, in_words
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
 from tightrope.latency import SourceImage, Stages
 from tightrope.latency_file import LatencyRecord, read_latency
@@ -36,7 +39,7 @@ from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.pace import Pace
 from tightrope.runtime.plan import Expected, Plan
 from tightrope.runtime.times import Times, TimeTable
-from tightrope.runtime.waiting import Waiting
+from tightrope.runtime.waiting import IDLE, Load
 
 if TYPE_CHECKING:
     from tightrope.runtime.loaded import Loaded
@@ -107,7 +110,6 @@ class Planner:
         self._alike = lru_cache(maxsize=1024)(self._as_good)
         self._last: tuple[Budget, int] | None = None
         self._lock = threading.Lock()
-        self.waiting = Waiting(loaded.clock)
         self.warm = False
         """Whether every graph was called once."""
         self.warming = threading.Lock()
@@ -123,40 +125,41 @@ class Planner:
         """What is chosen from."""
         return [entry.point for entry in self._all[: self._planned]]
 
-    def choose(self, asked: Asked, waited_ms: float | None = None) -> Chosen:
-        """The plan for a request that is submitted now, or that was `waited_ms` ago and runs now.
+    def choose(self, asked: Asked, load: Load = IDLE) -> Chosen:
+        """The plan for a request that meets this load.
 
         Raises BudgetUnreachable where no point meets the budget, with what the fastest would take,
         unless the budget asks for the best effort; ProfileError for limits that need figures which
         nobody measured; InputError for a prompt that no slots hold.
         """
-        waiting = self.waiting.ms() if waited_ms is None else waited_ms
         with self._lock:
             try:
-                return self._choose(asked, waiting)
+                return self._choose(asked, load)
             except BudgetUnreachable:
                 # Who is refused teaches nothing: a machine that was slow would be slow for ever.
                 idle = self._clock() - self._learnt
-                if waiting > 0 or not OUTDATED_S <= idle < np.inf:
+                if load.waiting_ms > 0 or not OUTDATED_S <= idle < np.inf:
                     raise
                 self._forget()
-                return self._choose(asked, waiting)
+                return self._choose(asked, load)
 
-    def _choose(self, asked: Asked, waiting: float) -> Chosen:
+    def _choose(self, asked: Asked, load: Load) -> Chosen:
+        waiting = load.waiting_ms
         allowed = self._allowed(asked)
         times, ttft, total = self._times(asked)
         allowed = _holding(allowed, np.isfinite(total), len(asked.token_ids))
-        fits = allowed & self._fits(asked.budget, ttft, total, waiting, CHOSEN_BY)
-        barely = allowed & self._fits(asked.budget, ttft, total, waiting, ADMITTED_BY)
+        fits = allowed & self._fits(asked.budget, ttft, total, load, CHOSEN_BY)
+        barely = allowed & self._fits(asked.budget, ttft, total, load, ADMITTED_BY)
         best_effort = not barely.any()
         if fits.any():
-            place, alike = self._pick(asked.budget, fits, total, waiting)
+            fair = self._fair(asked.budget, fits, total, load)
+            place, alike = self._pick(asked.budget, fair, total, waiting)
         elif barely.any():
             place, alike = int(np.where(barely, total, np.inf).argmin()), 1
         elif asked.budget.if_unreachable == "best_effort" and allowed.any():
             place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
         else:
-            raise self._unreachable(asked, allowed, waiting)
+            raise self._unreachable(asked, allowed, load)
         entry = self._all[place]
         return Chosen(
             plan=Plan(
@@ -184,6 +187,13 @@ class Planner:
             self._learnt = self._clock()
             self._ttft_pace.record(ttft_ms / fitted.ttft_ms)
             self._total_pace.record(total_ms / (fitted.ttft_ms + fitted.decode_ms))
+
+    def takes_s(self, fitted: Stages, rows: int) -> tuple[float, float]:
+        """Seconds at the present pace, in one of two cases and in 99 of 100."""
+        with self._lock:
+            usual, late = (self._total_pace.factor(percent) for percent in (50, 99))
+        fitted_s = (fitted.ttft_ms + rows * fitted.decode_ms) / 1e3
+        return usual * fitted_s, late * fitted_s
 
     def _allowed(self, asked: Asked) -> Choices:
         """Candidates that are good enough, and think as the request says."""
@@ -230,15 +240,26 @@ class Planner:
         return times, ttft, ttft + times.decode * asked.rows
 
     def _fits(
-        self, budget: Budget, ttft: Floats, total: Floats, waiting: float, percent: float
+        self, budget: Budget, ttft: Floats, total: Floats, load: Load, percent: float
     ) -> Choices:
-        """Points at which so many of a hundred requests keep the limits."""
-        fits = np.ones(len(total), bool)
+        """Points at which so many of a hundred requests keep the limits and leave others theirs."""
+        late, waiting = self._total_pace.factor(percent) * total, load.waiting_ms
+        fits: Choices = late <= load.room_ms
         if budget.deadline_ms is not None:
-            fits &= self._total_pace.factor(percent) * total + waiting <= budget.deadline_ms
+            fits &= late + waiting <= budget.deadline_ms
         if budget.first_token_ms is not None:
             fits &= self._ttft_pace.factor(percent) * ttft + waiting <= budget.first_token_ms
         return fits
+
+    def _fair(self, budget: Budget, fits: Choices, total: Floats, load: Load) -> Choices:
+        """Of those that fit, what takes no more than a share of the time that others want too."""
+        if load.others == 0 or budget.deadline_ms is None:
+            return fits
+        share = budget.deadline_ms / (load.others + 1)
+        fair = fits & (self._total_pace.factor(CHOSEN_BY) * total <= share)
+        if not fair.any():
+            fair[int(np.where(fits, total, np.inf).argmin())] = True
+        return fair
 
     def _pick(
         self, budget: Budget, fits: Choices, total: Floats, waiting: float
@@ -277,34 +298,38 @@ class Planner:
         good = {best}.union(others) - (beaten - {best})
         return tuple(place for place in places if self._all[place].point in good)
 
-    def _unreachable(self, asked: Asked, allowed: Choices, waiting: float) -> BudgetUnreachable:
+    def _unreachable(self, asked: Asked, allowed: Choices, load: Load) -> BudgetUnreachable:
         """Why, and what could be reached."""
         if not allowed.any():
             best = max((entry.quality or 0.0 for entry in self._all), default=0.0)
             return BudgetUnreachable(
-                f"no point has {_limits(asked.budget)} for this prompt; the best measured quality "
+                f"no point has {in_words(asked.budget)} for this prompt; the best measured quality "
                 f"is {best:.3f}"
             )
         times, ttft, total = self._times(asked)
         place = int(np.where(allowed, total, np.inf).argmin())
-        late = self._total_pace.factor(ADMITTED_BY) * float(total[place]) + waiting
-        first = self._ttft_pace.factor(ADMITTED_BY) * float(ttft[place]) + waiting
+        late = self._total_pace.factor(ADMITTED_BY) * float(total[place]) + load.waiting_ms
+        first = self._ttft_pace.factor(ADMITTED_BY) * float(ttft[place]) + load.waiting_ms
         said = (
-            f"{_limits(asked.budget)} cannot be met: the fastest of {int(allowed.sum())} points "
+            f"{in_words(asked.budget)} cannot be met: the fastest of {int(allowed.sum())} points "
             f"takes {late:.0f} ms for {times.completion_tokens[place]} tokens, the first after "
             f"{first:.0f} ms, in {ADMITTED_BY} of 100 requests"
         )
-        if (longest := self._longest(asked, allowed, waiting)) > 0:
+        if (longest := self._longest(asked, allowed, load)) > 0:
             said += f"; max_tokens of {longest} could be met"
-        return BudgetUnreachable(said, fastest_ms=late)
+        retry_ms = None
+        if (allowed & self._fits(asked.budget, ttft, total, IDLE, ADMITTED_BY)).any():
+            said += "; other requests are in its way"
+            retry_ms = load.busy_ms
+        return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms)
 
-    def _longest(self, asked: Asked, allowed: Choices, waiting: float) -> int:
+    def _longest(self, asked: Asked, allowed: Choices, load: Load) -> int:
         """The largest `max_tokens` below the one asked for that some point meets; 0: none is."""
         met, missed = 0, asked.max_tokens
         while missed - met > 1:
             middle = (met + missed) // 2
             _, ttft, total = self._times(replace(asked, max_tokens=middle))
-            if (allowed & self._fits(asked.budget, ttft, total, waiting, ADMITTED_BY)).any():
+            if (allowed & self._fits(asked.budget, ttft, total, load, ADMITTED_BY)).any():
                 met = middle
             else:
                 missed = middle
@@ -340,17 +365,3 @@ def _holding(allowed: Choices, holds: Choices, num_ids: int) -> Choices:
 def _expected(pace: Pace, fitted_ms: float, waiting: float) -> Expected:
     p50, p95, p99 = (pace.factor(percent) * fitted_ms + waiting for percent in (50, 95, 99))
     return Expected(p50_ms=p50, p95_ms=p95, p99_ms=p99)
-
-
-def _limits(budget: Budget) -> str:
-    """What is asked, in words."""
-    said = [
-        f"{name} {value:g}{unit}"
-        for name, value, unit in (
-            ("deadline", budget.deadline_ms, " ms"),
-            ("first token", budget.first_token_ms, " ms"),
-            ("min_quality", budget.min_quality, ""),
-        )
-        if value is not None
-    ]
-    return " and ".join(said)

@@ -119,7 +119,8 @@ def _checked_part(part: Any, role: str, name: str) -> Part:
         return {"type": "text", "text": text}
     raise InputError(
         f'{name} has a part {shown(part)}; accepted: {{"type": "text", "text": ...}} and '
-        '{"type": "image"}, the images themselves being passed apart'
+        '{"type": "image"}, the images themselves being passed apart; {"type": "video"} marks '
+        "where frames stand, if there are any"
     )
 
 
@@ -170,14 +171,14 @@ def _place_images(
 def _count_places(message: dict[str, Any], written: str | None) -> int:
     if message["role"] != "user":
         return 0
-    return _split_places(_parts(message["content"]), written).count(_IMAGE)
+    return split_places(_parts(message["content"]), written).count(_IMAGE)
 
 
 def _parts(content: str | list[Part]) -> list[Part]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _split_places(parts: list[Part], written: str | None) -> list[Part]:
+def split_places(parts: list[Part], written: str | None) -> list[Part]:
     """The parts, with an image part wherever a text holds the written placeholder."""
     if written is None:
         return parts
@@ -205,7 +206,7 @@ def _adapt(
     if content is None:
         return message
     if _count_places(message, written) and template.takes_parts(role):
-        return {**message, "content": _split_places(_parts(content), written)}
+        return {**message, "content": split_places(_parts(content), written)}
     if isinstance(content, str) and (template.takes_text(role) or not template.takes_parts(role)):
         return message
     if isinstance(content, list) and not template.takes_parts(role):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from tightrope.arrays import Floats
 from tightrope.inputs.layout import ImageTokens, Stream, assemble
-from tightrope.runtime.answer import Answer, Piece, Sample, Timings, Usage
+from tightrope.runtime.answer import Answer, Piece, Timings, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
+from tightrope.runtime.choosing import Chooser
 from tightrope.runtime.controls import (
     cancelled,
     end_tokens,
@@ -24,13 +25,14 @@ from tightrope.runtime.controls import (
 )
 from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.demand import demand_of
+from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.images import check_list
 from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.planned import Planned
-from tightrope.runtime.sampling import Sampler
+from tightrope.runtime.planned import Planned, claim_without_budget
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.stopwatch import Stopwatch
@@ -60,38 +62,55 @@ class Request:
         options: Options,
         conversation: Conversation | None = None,
         choose: Choose | None = None,
+        waited_s: float = 0.0,
     ) -> None:
         """choose: picks tokens instead of what `options` say.
 
+        waited_s: since when somebody waits for the answer; its deadline counts from then.
         Raises InputError for what cannot be answered, before anything runs.
         """
         check_list(images)
         self.cancel = Cancel()
-        self._loaded, self._options, self._watch = loaded, options, Stopwatch(loaded.clock)
-        self._prompt, self._conversation = prompt, conversation or Conversation(loaded)
-        sampler = Sampler(options.temperature, options.top_p, options.seed, options.n)
-        self._choose = choose or sampler
+        self._loaded, self._options = loaded, options
+        self._watch = Stopwatch(loaded.clock, waited_s)
+        self._prompt, self._sources = prompt, images
+        self._conversation = conversation or Conversation(loaded)
+        self._chooser = Chooser(options, loaded.manifest.dims.vocab_size)
+        self._choose = choose or self._chooser
         self._planned: Planned | None = None
         self._guard: Guard | None = None
         self._projected_ms = 0.0
         """To the first token, of a prefill that was given up."""
         if options.budget is not None:
-            self._planned = Planned(loaded, prompt, images, options, self._watch)
+            self._planned = Planned(loaded, prompt, images, options, self._watch, self)
         self._settle()
         with self._watch("image_ms"), self._watch("image_decode_ms"):
             self._images = load_images(images)
         self._write()
         if self._planned is not None:
+            claim = self._planned.claim
             self._planned.submit()
+        else:
+            count = len(self._token_ids)
+            claim = claim_without_budget(loaded, count, images, self._settings, options)
+            loaded.engine.waiting.add(self, claim)
+        self.due = claim.due
+        """When it has to be done, in seconds of the clock: whose is earlier runs first."""
+        self._submitted_ms = self._watch.elapsed_ms()
 
     def run(self) -> Iterator[Piece]:
+        waiting = self._loaded.engine.waiting
+        waiting.start(self, self._loaded.clock())
         try:
+            self._watch.add("queue_ms", self._watch.elapsed_ms() - self._submitted_ms)
             if self._planned is not None:
                 self._begin(self._planned)
-            yield from self._run()
+            for piece in self._run():
+                if piece.answer is not None:  # whoever gets it may ask again at once
+                    waiting.finish(self)
+                yield piece
         finally:
-            if self._planned is not None:
-                self._planned.leave()
+            waiting.finish(self)
 
     def _begin(self, planned: Planned) -> None:
         """Look at the clock once more: the request may have waited longer than was expected."""
@@ -109,8 +128,8 @@ class Request:
     def _write(self) -> None:
         """The prompt, in which the point may say whether to think, and what the tower reads."""
         cap = self._settings.point.thinking_tokens
-        self._token_ids = self._loaded.language.token_ids(
-            self._prompt, len(self._images), self._options.thinking, cap
+        self._token_ids = prompt_ids(
+            self._loaded.language, self._prompt, self._sources, self._options.thinking, cap
         )
         self._rows = [self._row() for _ in range(self._options.n)]
         self._keys = self._remembered_as()
@@ -149,23 +168,37 @@ class Request:
             conversation.reset()  # half a prompt is no conversation
             raise
         slots = conversation.slots if len(rows) == 1 else conversation.slots.fork(len(rows))
-        pieces = self._generation(slots, read.logits, resumed.settings).run()
+        generation = self._generation(slots, read.logits, resumed.settings)
         try:
-            for count, piece in enumerate(pieces):
+            for count, piece in enumerate(generation.run()):
                 if count == 0:
                     self._watch.first_token()
                 if piece:
-                    yield Piece(piece)
+                    yield Piece(piece, logprobs=rows[0].fresh_logprobs())
+                if not generation.done:
+                    self._give_way("decode_ms")
         finally:
             if len(rows) == 1:  # forks write to slots of their own
                 conversation.record(rows[0].read)
-        yield Piece("", self._answer(slots, read, notes))
+        yield Piece("", self._answer(slots, read, notes), rows[0].fresh_logprobs())
+
+    def _give_way(self, stage: str) -> None:
+        """Let those run that are due before, if nobody was promised anything here."""
+        engine = self._loaded.engine
+        if self._planned is None and engine.is_awaited(self.due):
+            before = self._watch.elapsed_ms()
+            engine.give_way(self.due)
+            self._watch.pause(stage, self._watch.elapsed_ms() - before)
 
     def _row(self) -> Row:
         language, options = self._loaded.language, self._options
         marks = language.thought
         opened = marks is not None and marks.opened(self._token_ids)
-        row = Row(language.decoder(options.stop, options.ignore_eos), Thought(marks, opened))
+        likely = None
+        if options.logprobs is not None:
+            likely = Logprobs(options.logprobs, language.token_text)
+        decoder = language.decoder(options.stop, options.ignore_eos)
+        row = Row(decoder, Thought(marks, opened), likely)
         if marks is not None and opened and self._settings.point.thinking_tokens == 0:
             row.forced.extend(marks.close)  # before the first token there is nothing to control
         return row
@@ -177,8 +210,7 @@ class Request:
             return list(self._token_ids)
         how = (self._settings.resolution, *self._settings.links)
         return [
-            (next(images).digest, *how) if token == placeholder else token
-            for token in self._token_ids
+            next(images).key(how) if token == placeholder else token for token in self._token_ids
         ]
 
     def _prepare(self) -> Prepared:
@@ -210,6 +242,8 @@ class Request:
                 if self._guard is not None:
                     left = max(0, len(stream.ordinals) - read) / read
                     self._give_up_if_hopeless((self._watch.elapsed_ms() - begun) * left / 1e3)
+                if read < len(stream.ordinals):
+                    self._give_way("prefill_ms")
                 if self.cancel.reason is not None:
                     raise Cancelled
         conversation.keys = self._keys
@@ -247,13 +281,17 @@ class Request:
         return assemble(ids, language.placeholder, images, self._loaded.embeddings, start)
 
     def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
+        self._chooser.watch(self._token_ids, [row.token_ids for row in self._rows])
         options, conversation = self._options, self._conversation
-        controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
+        controls = [
+            stop_strings(),
+            most_tokens(options.max_tokens),
+            cancelled(self.cancel),
+            slots_full(),
+        ]
         marks, cap = self._loaded.language.thought, settings.point.thinking_tokens
         if not options.ignore_eos:
             controls.insert(0, end_tokens(self._loaded.language.ends))
-        if not settings.evicts:
-            controls.append(slots_full())
         # Behind those that end: what is forced needs a slot.
         if marks is not None and cap is not None:
             controls.append(thinking_cap(cap, marks.close))
@@ -286,15 +324,7 @@ class Request:
             )
 
     def _answer(self, slots: Slots, read: _Read, notes: tuple[str, ...]) -> Answer:
-        samples = tuple(
-            Sample(
-                text=row.text,
-                token_ids=tuple(row.token_ids),
-                finish_reason=row.finish_reason or "cancelled",
-                stop=row.stop,
-            )
-            for row in self._rows
-        )
+        samples = tuple(row.sample for row in self._rows)
         timings, planned = self._watch.timings(), self._planned
         if read.logits is not None:
             self._learn(timings, len(self._rows[0].token_ids))
@@ -319,6 +349,7 @@ class Request:
             backend=self._loaded.backend.name,
             plan=None if planned is None else planned.chosen.plan,
             deadline_met=None if planned is None else planned.met(timings, samples),
+            logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
             notes=notes,
         )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tightrope.arrays import Floats, Indices
-from tightrope.checks import check_whole, shown
+from tightrope.checks import check_number, check_whole, shown
 from tightrope.errors import BackendError, InputError
 
 MOST_ANSWERS = 128
@@ -25,22 +25,34 @@ class Sampler:
     on how many rows there are or what the others draw. Every call draws once per row.
     Temperature 0 takes the most likely token, the lower id of two equal ones.
 
-    Nucleus sampling: Holtzman et al. 2020, arXiv:1904.09751, section 3.1.
+    In the order of transformers: top_k (Fan et al. 2018, arXiv:1805.04833, those that tie with the
+    last one stay), top_p (nucleus: Holtzman et al. 2020, arXiv:1904.09751, section 3.1), min_p
+    (Nguyen et al. 2024, arXiv:2407.01082).
     """
 
-    def __init__(self, temperature: float, top_p: float, seed: int, n: int = 1) -> None:
+    def __init__(
+        self,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        n: int = 1,
+        top_k: int = 0,
+        min_p: float = 0.0,
+    ) -> None:
         """Raises InputError for values out of range, naming them."""
         if not (_is_number(temperature) and 0 <= temperature < math.inf):
             raise InputError(f"temperature is {shown(temperature)}; accepted: 0 (greedy) or more")
         if not (_is_number(top_p) and 0 < top_p <= 1):
             raise InputError(f"top_p is {shown(top_p)}; accepted: above 0, up to 1 (everything)")
+        check_whole("top_k", top_k, least=0, unit="a whole number of tokens, 0 for all")
+        check_number("min_p", min_p, least=0.0, most=1.0)
         check_whole("seed", seed, least=0)
         check_whole("n", n, least=1, most=MOST_ANSWERS, unit="a whole number of answers")
         self._greedy = temperature == 0
         # Within float32, so that no division by it makes a NaN of a logit of 0 or -inf.
         smallest, largest = (float(bound) for bound in (_FLOAT32.tiny, _FLOAT32.max))
         self._temperature = np.float32(min(max(temperature, smallest), largest))
-        self._top_p = float(top_p)
+        self._top_p, self._top_k, self._min_p = float(top_p), int(top_k), float(min_p)
         self._generators = [np.random.default_rng([seed, row]) for row in range(n)]
 
     def __call__(self, logits: Floats) -> Indices:
@@ -67,9 +79,14 @@ class Sampler:
 
     def _draw(self, weights: Floats, uniform: float) -> int:
         """The token at `uniform`, 0 <= uniform < 1, of the distribution's inverse."""
+        if 0 < self._top_k < len(weights):
+            weights = np.where(weights >= _kth_largest(weights, self._top_k), weights, 0)
         if self._top_p == 1:
+            if self._min_p:  # the likeliest one weighs 1
+                weights = np.where(weights >= self._min_p, weights, 0)
             return index_at(weights, uniform)
         nucleus = _nucleus(weights, self._top_p)
+        nucleus = nucleus[weights[nucleus] >= self._min_p]
         return int(nucleus[index_at(weights[nucleus], uniform)])
 
 
@@ -83,8 +100,7 @@ def _nucleus(weights: Floats, top_p: float) -> Indices:
     while True:
         if guess < len(weights):
             # All that tie with the last one come too, so that ids decide, not the partition.
-            least = np.partition(weights, len(weights) - guess)[len(weights) - guess]
-            likely = np.flatnonzero(weights >= least)
+            likely = np.flatnonzero(weights >= _kth_largest(weights, guess))
         else:
             likely = np.arange(len(weights))
         ordered = likely[np.argsort(-weights[likely], kind="stable")]
@@ -93,6 +109,10 @@ def _nucleus(weights: Floats, top_p: float) -> Indices:
         if count <= len(ordered) or len(ordered) == len(weights):
             return ordered[:count]
         guess *= 8
+
+
+def _kth_largest(weights: Floats, k: int) -> float:
+    return float(np.partition(weights, len(weights) - k)[len(weights) - k])
 
 
 def index_at(weights: Floats, uniform: float) -> int:

@@ -15,9 +15,10 @@ Clock = Callable[[], float]
 class Stopwatch:
     """Adds up what stages take, by the names that `Timings` has; it runs from now on."""
 
-    def __init__(self, clock: Clock = time.perf_counter) -> None:
-        self._clock = clock
-        self.start = clock()
+    def __init__(self, clock: Clock = time.perf_counter, waited_s: float = 0.0) -> None:
+        """waited_s: for which the request had been waited for already."""
+        self._clock, self.waited_s = clock, waited_s
+        self.start = clock() - waited_s
         """Seconds, by the clock."""
         self._stages: dict[str, float] = {}
 
@@ -27,12 +28,20 @@ class Stopwatch:
         try:
             yield
         finally:
-            spent = (self._clock() - started) * 1e3
-            self._stages[stage] = self._stages.get(stage, 0.0) + spent
+            self.add(stage, (self._clock() - started) * 1e3)
 
     def elapsed_ms(self) -> float:
         """Since the request began."""
         return (self._clock() - self.start) * 1e3
+
+    def add(self, stage: str, ms: float) -> None:
+        """Note what a stage took that nobody was inside of."""
+        self._stages[stage] = self._stages.get(stage, 0.0) + ms
+
+    def pause(self, stage: str, ms: float) -> None:
+        """Inside a stage the device did something else for so long."""
+        self.add("queue_ms", ms)
+        self.add(stage, -ms)
 
     def first_token(self) -> None:
         """Note the time to the first token."""
@@ -42,4 +51,5 @@ class Stopwatch:
         """All stages; decoding lasts from the first token until now."""
         total = self.elapsed_ms()
         ttft = self._stages.get("ttft_ms", total)
-        return Timings(**(self._stages | {"total_ms": total, "decode_ms": total - ttft}))
+        decode = total - ttft + self._stages.get("decode_ms", 0.0)  # what it was paused for
+        return Timings(**(self._stages | {"total_ms": total, "decode_ms": decode}))

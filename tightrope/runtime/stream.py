@@ -23,7 +23,7 @@ class Stream:
         self, engine: Engine, request: Request, on_answer: Callable[[Answer], None] | None = None
     ) -> None:
         """on_answer: called with the answer before the last piece is handed out."""
-        self._ticket: Ticket[Piece] = engine.submit(request)
+        self._ticket: Ticket[Piece] = engine.submit(request, request.due)
         self._on_answer = on_answer
 
     def __iter__(self) -> Iterator[Piece]:
@@ -64,9 +64,11 @@ def start(
     images: Sequence[ImageSource],
     options: Options,
     choose: Choose | None = None,
+    waited_s: float = 0.0,
 ) -> Stream:
     """A request of its own, submitted; raises InputError for what cannot be answered.
 
-    choose: picks tokens instead of what `options` say.
+    choose: picks tokens instead of what `options` say. waited_s: as for Request.
     """
-    return Stream(loaded.engine, Request(loaded, prompt, images, options, choose=choose))
+    request = Request(loaded, prompt, images, options, choose=choose, waited_s=waited_s)
+    return Stream(loaded.engine, request)

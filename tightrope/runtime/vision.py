@@ -15,11 +15,11 @@ from tightrope.errors import BundleError
 from tightrope.foreign import translated
 from tightrope.inputs.layout import ImageTokens, Size
 from tightrope.inputs.prepare import Prepare, Tower
-from tightrope.interface.tensors import VISUAL_EMBEDS
+from tightrope.interface.tensors import DEEPSTACK, VISUAL_EMBEDS
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.baselines import Baselines
 from tightrope.runtime.images import check_list, image_digest, load_image
-from tightrope.runtime.options import ImageSource
+from tightrope.runtime.options import Frame, ImageSource
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.stopwatch import Stopwatch
 
@@ -33,10 +33,16 @@ class LoadedImage:
 
     image: PIL.Image.Image
     digest: str
+    behind: int | None = None
+    """As of a Frame."""
 
     @property
     def size(self) -> Size:
         return self.image.size
+
+    def key(self, how: tuple[object, ...]) -> tuple[object, ...]:
+        """What its tokens are known by, read as `how` says."""
+        return (self.digest, self.behind, *how)
 
 
 Prepared = Mapping[str, Mapping[str, Array]]
@@ -46,8 +52,12 @@ Prepared = Mapping[str, Mapping[str, Array]]
 def load_images(sources: Sequence[ImageSource]) -> list[LoadedImage]:
     """Decode images; raises InputError naming what cannot be used."""
     check_list(sources)
-    images = [load_image(source) for source in sources]
-    return [LoadedImage(image, image_digest(image)) for image in images]
+    images = []
+    for source in sources:
+        image = load_image(source)
+        behind = source.behind if isinstance(source, Frame) else None
+        images.append(LoadedImage(image, image_digest(image), behind))
+    return images
 
 
 class Vision:
@@ -128,7 +138,9 @@ class Vision:
                 text = text_embeds() if text is None else text
                 indices, rows = self._backend.select(link.method, tokens, text, keep)
                 index, embeds = indices[0], rows[0]
-            chosen.append(ImageTokens(layout, index, embeds))
+            levels = tokens.signals.get(DEEPSTACK)
+            kept = None if levels is None else levels[0, index]
+            chosen.append(ImageTokens(layout, index, embeds, kept, entry.behind))
         return chosen
 
     def forget(self) -> None:

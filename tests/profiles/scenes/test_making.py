@@ -107,6 +107,14 @@ def test_a_scene_task_shows_the_scene_of_its_seed(made: dict[str, Path]) -> None
                 np.testing.assert_array_equal(np.asarray(image), picture)
 
 
+def test_frames_of_a_clip_are_a_second_apart(made: dict[str, Path]) -> None:
+    items = read_task(made["clips"]).items
+    assert items and all(item.stills == () for item in items)
+    for item in items:
+        assert [seconds for seconds, _ in item.frames] == [*range(len(item.images))]
+    assert all(item.seconds == () for item in read_task(made["several"]).items)
+
+
 def test_each_type_is_asked_once_a_scene_and_recall_every_second(made: dict[str, Path]) -> None:
     found = lines(made["scenes"])
     for scene in range(4):

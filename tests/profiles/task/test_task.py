@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightrope.errors import InputError
-from tightrope.profiles.task.task import FILE, Item, read_task, write_lines, write_task
+from tightrope.profiles.task.task import (
+    FILE,
+    Item,
+    read_task,
+    task_digest,
+    write_lines,
+    write_task,
+)
 
 Paint = Callable[..., Path]
 SCENES = Path(__file__).parents[2] / "data" / "scenes"
@@ -216,3 +223,37 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         write_task(tmp_path / "file", [ASKED])
     with pytest.raises(InputError, match="cannot be written"):
         write_lines(tmp_path / "missing" / "records.jsonl", [ASKED])
+
+
+def test_the_frames_of_a_clip_have_their_seconds(tmp_path: Path, paint: Paint) -> None:
+    files = [paint(tmp_path / f"{number}.png") for number in range(3)]
+    line = {**ASKED, "images": [file.name for file in files], "seconds": [0, 0.5, 2]}
+    (item,) = read_task(written(tmp_path, line)).items
+    assert item.seconds == (0.0, 0.5, 2.0) and item.stills == ()
+    assert item.frames == tuple(zip((0.0, 0.5, 2.0), files, strict=True))
+    clip = task_digest(read_task(tmp_path))
+    del line["seconds"]
+    (item,) = read_task(written(tmp_path, line)).items
+    assert item.stills == tuple(files) and item.frames == ()
+    assert task_digest(read_task(tmp_path)) != clip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ([0.0], "accepted: a number for each image"),
+        ("now", "accepted: a number for each image"),
+        (["0", "1"], "accepted: a number for each image"),
+        ([True, 2], "accepted: a number for each image"),
+        ([1, 1], "accepted: numbers from 0 on that grow"),
+        ([-1, 1], "accepted: numbers from 0 on that grow"),
+    ],
+)
+def test_seconds_that_are_no_clips_are_told(
+    tmp_path: Path, paint: Paint, seconds: Any, said: str
+) -> None:
+    for number in range(2):
+        paint(tmp_path / f"{number}.png")
+    line = {**ASKED, "images": ["0.png", "1.png"], "seconds": seconds}
+    with pytest.raises(InputError, match=said):
+        read_task(written(tmp_path, line))

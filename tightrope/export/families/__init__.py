@@ -5,11 +5,13 @@ A text family is an entry here; one that sees has the torch half of its tower in
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tightrope.errors import UnsupportedModel
-from tightrope.export.families import idefics, internvl, llava, llava_next
+from tightrope.export.families import idefics, internvl, llava, llava_next, qwen_vl
+from tightrope.export.families.hybrids import refuse_hybrid
 from tightrope.export.families.tower import TowerModel
 
 
@@ -21,9 +23,14 @@ class Family:
     """As in the checkpoint's config.json."""
     positions: str = "ordinal"
     """How rotary positions follow from ordinals: a rule of `inputs.positions`."""
-    embedding_scale: float = 1.0
-    """By which token embeddings are multiplied before the first layer."""
+    rope_keys: tuple[str, ...] = ()
+    """What its code reads of rotary positions beside the keys of their kind."""
     tower: TowerModel | None = None
+    decoder: str | None = None
+    """Type of a language model that only this family has; None: it is one of the text families."""
+    reference_inputs: Callable[[Any, Mapping[str, Any], Any], dict[str, Any]] | None = None
+    """What Hugging Face's model is called with for ids [1,S] around one image, given the tower's
+    inputs for it; None: embeddings say everything."""
 
 
 FAMILIES = {
@@ -31,7 +38,33 @@ FAMILIES = {
     for family in (
         Family(model_type="llama"),
         Family(model_type="qwen2"),
+        Family(model_type="qwen3"),
+        Family(model_type="qwen3_moe"),
+        Family(model_type="mistral"),
+        Family(model_type="ministral"),
+        Family(
+            model_type="ministral3", rope_keys=("llama_4_scaling_beta", "max_position_embeddings")
+        ),
+        Family(model_type="smollm3"),
+        Family(model_type="gemma2"),
+        Family(model_type="gemma3_text", rope_keys=("full_attention", "sliding_attention")),
+        Family(model_type="phi3", rope_keys=("partial_rotary_factor",)),
+        Family(model_type="granite"),
         Family(model_type="llava", tower=llava.MODEL),
+        Family(
+            model_type="qwen2_5_vl",
+            decoder="qwen2_5_vl_text",
+            positions="mrope",
+            tower=qwen_vl.MODEL,
+            reference_inputs=qwen_vl.reference_inputs,
+        ),
+        Family(
+            model_type="qwen3_vl",
+            decoder="qwen3_vl_text",
+            positions="mrope",
+            tower=qwen_vl.MODEL,
+            reference_inputs=qwen_vl.reference_inputs,
+        ),
         Family(model_type="llava_next", tower=llava_next.MODEL),
         Family(model_type="llava_onevision", tower=llava_next.MODEL),
         Family(model_type="idefics3", tower=idefics.MODEL),
@@ -53,6 +86,7 @@ def family_called(model_type: object) -> Family:
     if isinstance(model_type, str) and model_type in REFUSED:
         raise UnsupportedModel(f"{model_type} cannot be exported: {REFUSED[model_type]}")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
+        refuse_hybrid(model_type)
         raise UnsupportedModel(
             f"model type {model_type!r} has no exporter; there are: {', '.join(FAMILIES)}"
         )
@@ -65,11 +99,15 @@ def find_family(config: Any) -> Family:
     text = config.get_text_config()
     if family.tower is not None:
         inner = FAMILIES.get(text.model_type)
-        if inner is None or inner.tower is not None:
-            known = ", ".join(name for name, entry in FAMILIES.items() if entry.tower is None)
+        fits = inner is not None and inner.tower is None
+        known = [name for name, entry in FAMILIES.items() if entry.tower is None]
+        if family.decoder is not None:
+            fits, known = family.decoder == text.model_type, [family.decoder]
+        if not fits:
+            refuse_hybrid(text.model_type)
             raise UnsupportedModel(
                 f"the {family.model_type} model has a language model of type "
-                f"{text.model_type!r}; exporters exist for: {known}"
+                f"{text.model_type!r}; exporters exist for: {', '.join(known)}"
             )
         family.tower.check(config)
     return family

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from tightrope.export.graphs.files import GraphFile
 from tightrope.export.graphs.passes.branch import by_length
 from tightrope.export.graphs.passes.lower import lower
+from tightrope.export.graphs.passes.packed import fuse_whole
 from tightrope.export.graphs.passes.rotary import fuse_rotary
 from tightrope.export.graphs.passes.simplify import simplify, tidy
 from tightrope.export.graphs.passes.widen import widen
@@ -32,6 +33,7 @@ def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
         simplify(model)
         if host:
             fuse_rotary(model)
+            fuse_whole(model)
             tidy(model)
     return model
 

@@ -17,6 +17,7 @@ import torch
 DECODER_ATTENTION = "tightrope"
 # transformers hands packed towers their cu_seqlens only if the name contains "flash".
 TOWER_ATTENTION = "tightrope_flash_tower"
+PACKED_ATTENTION = "tightrope_flash_packed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +139,22 @@ def attend_tower(
     state.count += 1
     weight = ((query * scaling) @ key.transpose(2, 3)).float().softmax(-1).to(query.dtype)
     return (weight @ value).transpose(1, 2), None
+
+
+def attend_packed(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """A block of a packed tower: one node of our own op, in which images and windows stay apart."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = torch.ops.tightrope.varlen_attention(
+        query, key, value, cu_seq_lens_q, scale, max_length_q
+    )
+    return out.transpose(1, 2), None

@@ -17,6 +17,7 @@ from tightrope.export.tracing.attention import (
     LayerAttention,
     attending,
 )
+from tightrope.export.tracing.experts import EXPERTS
 from tightrope.export.tracing.trace import trace
 from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
 
@@ -26,12 +27,21 @@ def trace_decoder(model: Any, dims: Dims, schedule: Schedule | None = None) -> i
 
     Call inside `fake_tensors`. The graph is in float16 with named, unbound initializers.
     """
-    model.config.get_text_config()._attn_implementation_internal = DECODER_ATTENTION
-    model.get_decoder().config._attn_implementation_internal = DECODER_ATTENTION
+    for config in (model.config.get_text_config(), model.get_decoder().config):
+        config._attn_implementation_internal = DECODER_ATTENTION
+        config._experts_implementation_internal = EXPERTS
+    _hold_frequencies(model)
     stages = 0 if schedule is None else len(schedule.layers)
     return trace(
         _Decoder(model, schedule), decoder_inputs(dims, stages), decoder_outputs(dims, stages)
     )
+
+
+def _hold_frequencies(model: Any) -> None:
+    """Longrope keeps the frequencies of short prompts; the bundle says how far they hold."""
+    for module in model.modules():
+        if getattr(module, "rope_type", None) == "longrope":
+            module.rope_type = "default"
 
 
 class _Decoder(torch.nn.Module):
@@ -50,6 +60,7 @@ class _Decoder(torch.nn.Module):
         slot_position: torch.Tensor,
         kv_budget: torch.Tensor,
         policy: torch.Tensor,
+        deepstack: torch.Tensor | None = None,
         visual_index: torch.Tensor | None = None,
         keep_ramp: list[torch.Tensor] | None = None,
     ) -> Any:
@@ -58,10 +69,13 @@ class _Decoder(torch.nn.Module):
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(attending(DECODER, state))
             hooks.enter_context(_last_token_only(self.model, state))
+            layers = self.model.get_decoder().layers
+            levels = [] if deepstack is None else _levels(deepstack)
+            hooks.enter_context(_added(layers, levels))
             if self.schedule is not None:
                 assert visual_index is not None and keep_ramp is not None
-                drop = _Selection(state, self.schedule, visual_index, keep_ramp)
-                hooks.enter_context(drop.hooked(self.model.get_decoder().layers))
+                drop = _Selection(state, levels, self.schedule, visual_index, keep_ramp)
+                hooks.enter_context(drop.hooked(layers))
             logits = self.model(
                 inputs_embeds=inputs_embeds, position_ids=rope_position, use_cache=False
             ).logits
@@ -95,18 +109,38 @@ def _last_token_only(model: Any, state: DecoderState) -> Iterator[None]:
         handle.remove()
 
 
+def _levels(deepstack: torch.Tensor) -> list[torch.Tensor]:
+    """Levels [N,S,E] of deepstack [N,S,D,E]."""
+    return [deepstack[:, :, level] for level in range(deepstack.shape[2])]
+
+
+@contextlib.contextmanager
+def _added(layers: Any, levels: list[torch.Tensor]) -> Iterator[None]:
+    """DeepStack: level i is added to what layer i gives; the list may change meanwhile."""
+
+    def behind(number: int) -> Any:
+        return lambda _, arguments, hidden: hidden + levels[number]
+
+    with contextlib.ExitStack() as handles:
+        for number in range(len(levels)):
+            handle = layers[number].register_forward_hook(behind(number))
+            handles.callback(handle.remove)
+        yield
+
+
 class _Selection:
     """In-LLM stages: at a stage's layer the hidden states are gathered once, and what later layers
-    get per token (positions, rotary embeddings) with the same index; positions are kept."""
+    get per token (positions, rotary embeddings, levels) with the same index; positions are kept."""
 
     def __init__(
         self,
         state: DecoderState,
+        levels: list[torch.Tensor],
         schedule: Schedule,
         visual_index: torch.Tensor,
         keep_ramp: Sequence[torch.Tensor],
     ) -> None:
-        self._state, self._schedule = state, schedule
+        self._state, self._levels, self._schedule = state, levels, schedule
         self._stages = dict(zip(schedule.layers, keep_ramp, strict=True))
         self._candidates = visual_index
         self._score: torch.Tensor | None = None
@@ -139,6 +173,7 @@ class _Selection:
                 self._indices.append(index)
                 hidden = _take(hidden, index)
                 self._state.query_position = _take(self._state.query_position, index)
+                self._levels[:] = [_take(level, index) for level in self._levels]
             for index in self._indices:
                 cos, sin = named["position_embeddings"]
                 named["position_embeddings"] = (_take(cos, index), _take(sin, index))

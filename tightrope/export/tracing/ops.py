@@ -10,15 +10,19 @@ import onnx
 import torch
 from onnxscript import values as onnxscript_values
 from transformers import AttentionInterface
+from transformers.integrations.moe import ExpertsInterface
 
 from tightrope.export.tracing.attention import (
     DECODER_ATTENTION,
+    PACKED_ATTENTION,
     TOWER_ATTENTION,
+    attend_packed,
     attend_slots,
     attend_tower,
 )
+from tightrope.export.tracing.experts import EXPERTS, mix_experts
 from tightrope.interface.onnx import OWN_DOMAIN, OWN_OPSET
-from tightrope.plugins import select_tokens, slot_attention
+from tightrope.plugins import select_tokens, slot_attention, varlen_attention
 from tightrope.plugins.schema import OpSchema
 
 _ONNX = {"activation": "T", "float32": "tensor(float)"}
@@ -30,8 +34,11 @@ def register() -> None:
     """Make the seams and the own ops known to transformers and torch, once a process."""
     AttentionInterface.register(DECODER_ATTENTION, attend_slots)
     AttentionInterface.register(TOWER_ATTENTION, attend_tower)
+    AttentionInterface.register(PACKED_ATTENTION, attend_packed)
+    ExpertsInterface.register(EXPERTS, mix_experts)
     _define("slot_attention", slot_attention.SCHEMA, "float scale, float softcap, int window")
     _define("select_tokens", select_tokens.SCHEMA, "")
+    _define("varlen_attention", varlen_attention.SCHEMA, "float scale, int longest")
 
     @torch.library.register_fake("tightrope::slot_attention")  # type: ignore[untyped-decorator]
     def _(query: Any, key: Any, *rest: Any) -> Any:
@@ -45,11 +52,16 @@ def register() -> None:
         length = score.shape[1] - candidates.shape[1] + keep
         return candidates.new_empty(rows, length), candidates.new_empty(rows, keep)
 
+    @torch.library.register_fake("tightrope::varlen_attention")  # type: ignore[untyped-decorator]
+    def _(query: Any, *_: Any) -> Any:
+        return torch.empty_like(query)
+
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """What torch's exporter calls for each own op."""
     attend = _node(slot_attention.SCHEMA)
     select = _node(select_tokens.SCHEMA)
+    attend_varlen = _node(varlen_attention.SCHEMA)
 
     def translate_attention(*operands: Any) -> Any:
         count = len(slot_attention.SCHEMA.inputs)
@@ -59,9 +71,15 @@ def translations() -> dict[Any, Callable[..., Any]]:
     def translate_selection(*operands: Any) -> Any:
         return select(*operands)
 
+    def translate_packed(*operands: Any) -> Any:
+        count = len(varlen_attention.SCHEMA.inputs)
+        scale, longest = operands[count:]
+        return attend_varlen(*operands[:count], scale=scale, longest=longest)
+
     return {
         torch.ops.tightrope.slot_attention.default: translate_attention,
         torch.ops.tightrope.select_tokens.default: translate_selection,
+        torch.ops.tightrope.varlen_attention.default: translate_packed,
     }
 
 

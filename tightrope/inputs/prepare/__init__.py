@@ -9,12 +9,14 @@ from tightrope.inputs.prepare.anyres import AnyresTower
 from tightrope.inputs.prepare.clip import ClipTower
 from tightrope.inputs.prepare.idefics import IdeficsTower
 from tightrope.inputs.prepare.internvl import InternvlTower
+from tightrope.inputs.prepare.qwen_vl import QwenTower
 from tightrope.inputs.prepare.tower import Prepare, Tower
 from tightrope.inputs.vision import VisionInfo
 
 TOWERS: dict[str, Callable[[VisionInfo], Tower]] = {
     "clip": ClipTower,
     "siglip": partial(ClipTower, leading=0),
+    "qwen_vl": QwenTower,
     "anyres": AnyresTower,
     "idefics": IdeficsTower,
     "internvl": InternvlTower,

@@ -16,7 +16,7 @@ The pixels in `size` and `crop_size` are those of the checkpoint; another resolu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class SquarePixels:
         own = config["crop_size"] if self._crops else self._size
         self.own_side = None if own is None else max(own.values())
         """Pixels of the pictures that the checkpoint itself makes; None: as they come."""
-        self._levels = _levels(config)
+        self._levels = levels(config)
 
     def __call__(self, images: Sequence[PIL.Image.Image], resolution: int) -> Floats:
         """pixel_values float32 [I, 3, R, R] of RGB images, R being `resolution` in pixels.
@@ -175,16 +175,16 @@ def _center_crop(pixels: Pixels, edge: int) -> Pixels:
     return padded
 
 
-def _levels(config: Mapping[str, Any]) -> Floats:
-    """[3, 256]: what each 8-bit value becomes in each channel.
+def levels(config: Mapping[str, Any]) -> Floats:
+    """float32 [3, 256]: what each 8-bit value becomes in each channel.
 
     An 8-bit image has only 256 inputs per channel, so the arithmetic, and its rounding, is done
     once: float64 for the rescaling, float32 for the rest, as HF does.
     """
-    levels = np.arange(256, dtype=np.float64)
+    values = np.arange(256, dtype=np.float64)
     if config["do_rescale"]:
-        levels = levels * config["rescale_factor"]
-    channels = np.tile(levels.astype(np.float32), (3, 1))
+        values = values * config["rescale_factor"]
+    channels = np.tile(values.astype(np.float32), (3, 1))
     if config["do_normalize"]:
         mean = np.asarray(config["image_mean"], np.float32)[:, None]
         std = np.asarray(config["image_std"], np.float32)[:, None]
@@ -194,27 +194,51 @@ def _levels(config: Mapping[str, Any]) -> Floats:
 
 def _check(config: Mapping[str, Any]) -> None:
     """Raises BundleError for a configuration that this preprocessor cannot follow exactly."""
-    if unknown := sorted(map(str, set(config) - {*CONFIG_KEYS, *_OPTIONAL})):
-        raise _wrong(
-            f"has {', '.join(name[:40] for name in unknown[:5])}, which this version does not know"
-        )
-    for step, needs in _NEEDS.items():
-        if step in _OPTIONAL and step not in config:
-            continue
-        if not isinstance(config.get(step), bool):
-            raise _wrong(f"has {step} {shown(config.get(step))}; accepted: true, false")
-        if missing := [key for key in needs if config[step] and config.get(key) is None]:
-            raise _wrong(f"has {step} but no {', '.join(missing)}")
+    check_keys(config, (*CONFIG_KEYS, *_OPTIONAL))
+    _check_steps(config, _NEEDS)
     if config.get("do_pad"):
         _check_numbers("background", config["background"], _is_level)
     if config["do_resize"]:
         _check_resize(config)
     if config["do_center_crop"] and not _is_square(config["crop_size"]):
-        raise _wrong(
-            f"has crop_size {shown(config['crop_size'])}; accepted: equal height and width"
+        raise wrong(f"has crop_size {shown(config['crop_size'])}; accepted: equal height and width")
+    _check_values(config)
+
+
+def check_keys(config: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raises BundleError for a key that is not `known`."""
+    if unknown := sorted(map(str, set(config) - set(known))):
+        raise wrong(
+            f"has {', '.join(name[:40] for name in unknown[:5])}, which this version does not know"
         )
+
+
+def check_levels(config: Mapping[str, Any]) -> None:
+    """Raises BundleError where `levels` is not told all that it needs."""
+    _check_steps(config, ("do_rescale", "do_normalize"))
+    _check_values(config)
+
+
+def check_resample(config: Mapping[str, Any]) -> None:
+    """Raises BundleError for a filter that Pillow does not have."""
+    accepted = sorted(int(resample) for resample in PIL.Image.Resampling)
+    if type(config.get("resample")) is not int or config["resample"] not in accepted:
+        raise wrong(f"has resample {shown(config.get('resample'))}; accepted: {accepted}")
+
+
+def _check_steps(config: Mapping[str, Any], steps: Iterable[str]) -> None:
+    for step in steps:
+        if step in _OPTIONAL and step not in config:
+            continue
+        if not isinstance(config.get(step), bool):
+            raise wrong(f"has {step} {shown(config.get(step))}; accepted: true, false")
+        if missing := [key for key in _NEEDS[step] if config[step] and config.get(key) is None]:
+            raise wrong(f"has {step} but no {', '.join(missing)}")
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
     if config["do_rescale"] and not _is_number(config["rescale_factor"]):
-        raise _wrong(f"has rescale_factor {shown(config['rescale_factor'])}; accepted: a number")
+        raise wrong(f"has rescale_factor {shown(config['rescale_factor'])}; accepted: a number")
     if config["do_normalize"]:
         _check_numbers("image_mean", config["image_mean"], _is_number)
         _check_numbers("image_std", config["image_std"], _is_positive)
@@ -224,19 +248,17 @@ def _check_resize(config: Mapping[str, Any]) -> None:
     size = config["size"]
     if not any(_is_pixels(size, keys) for keys in _SIZES):
         accepted = "; ".join(", ".join(sorted(keys)) for keys in _SIZES)
-        raise _wrong(f"has size {shown(size)}; accepted: {accepted}")
+        raise wrong(f"has size {shown(size)}; accepted: {accepted}")
     fixed = _is_square(size)
     padded = config.get("do_pad") and set(size) == {"shortest_edge"}
     if not config["do_center_crop"] and not fixed and not padded:
-        raise _wrong(f"resizes to {size} without a crop, so images keep their shape")
-    accepted_filters = sorted(int(resample) for resample in PIL.Image.Resampling)
-    if type(config["resample"]) is not int or config["resample"] not in accepted_filters:
-        raise _wrong(f"has resample {shown(config['resample'])}; accepted: {accepted_filters}")
+        raise wrong(f"resizes to {size} without a crop, so images keep their shape")
+    check_resample(config)
 
 
 def _check_numbers(key: str, values: Any, good: Callable[[object], bool]) -> None:
     if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(map(good, values)):
-        raise _wrong(f"has {key} {shown(values)}; accepted: three numbers")
+        raise wrong(f"has {key} {shown(values)}; accepted: three numbers")
 
 
 def _is_number(value: object) -> bool:
@@ -264,5 +286,6 @@ def _is_square(value: Any) -> bool:
     return _is_pixels(value, {"height", "width"}) and value["height"] == value["width"]
 
 
-def _wrong(found: str) -> BundleError:
+def wrong(found: str) -> BundleError:
+    """What preprocessor.json has and should not have, as an error."""
     return BundleError(f"preprocessor.json {found}; export the bundle again")

@@ -18,6 +18,7 @@ from tightrope.profiles.frontier.domination import Candidate, Worth, dominators
 from tightrope.profiles.frontier.took import Took
 from tightrope.profiles.frontier.typical import Typical
 from tightrope.profiles.latency.goodput import Slos
+from tightrope.profiles.quality.agreement import RankCorrelation
 from tightrope.quality_file import MeasuredPoint, QualityKey
 from tightrope.schemas import versioned
 
@@ -109,6 +110,8 @@ class Frontier:
     """Promises that measured runs are counted by."""
     untimed: str | None = None
     """Why the time of points is not known; None where it is."""
+    agreement: RankCorrelation | None = None
+    """How far agreement with the unpruned answer tells accuracy; None where it cannot be told."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -140,6 +143,7 @@ class Frontier:
                 "request": self.request.to_dict(),
                 "slos": dict(self.slos),
                 "order": self.order,
+                "agreement": None if self.agreement is None else self.agreement.to_dict(),
                 "points": [row.to_dict() for row in self.rows],
                 "notes": list(self.notes),
             },

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tightrope.errors import InputError
-from tightrope.latency_file import LatencyRecord, latency_file, missing_latency, read_latency
+from tightrope.latency_file import (
+    LatencyKey,
+    LatencyRecord,
+    latency_file,
+    missing_latency,
+    read_latency,
+)
 from tightrope.point import OperatingPoint
 from tightrope.profiles.frontier.frontier import Frontier, Order, Row, marked
 from tightrope.profiles.frontier.took import measured, predicted
 from tightrope.profiles.frontier.typical import Typical
 from tightrope.profiles.latency.goodput import Slos
-from tightrope.profiles.latency.measured import PointRuns, find_points
-from tightrope.quality_file import MeasuredPoint, find_quality
+from tightrope.profiles.latency.measured import PointRuns, PointsRecord, find_points
+from tightrope.profiles.quality.agreement import rank_correlation
+from tightrope.profiles.quality.points import unpruned
+from tightrope.quality_file import MeasuredPoint, Quality, find_quality
 from tightrope.runtime.candidates import assumed_points
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.settings import resolve
@@ -33,25 +42,51 @@ def make_frontier(
     Raises ProfileError for measurements that are damaged, of another bundle or of another machine,
     and where it is open which task is meant.
     """
+    return joined(model, request, read_sources(model, task), slos)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What was measured of a bundle, and what of it on one machine."""
+
+    key: LatencyKey
+    quality: Quality | None
+    latency: LatencyRecord | None
+    points: PointsRecord | None
+    """Runs from end to end by the questions of the same task."""
+
+
+def read_sources(model: Model, task: str | None) -> Sources:
+    """All that there is for this machine; raises ProfileError as `make_frontier`."""
     bundle, key = model.bundle, latency_key(model.bundle, model.backend)
     quality = find_quality(bundle, task)
-    runs = find_points(bundle, key, None if quality is None else quality.key.task)
-    record = read_latency(bundle, key) if latency_file(bundle, key).exists() else None
-    join = _Join(model, request, record, () if runs is None else runs.points, slos or {})
+    return Sources(
+        key=key,
+        quality=quality,
+        latency=read_latency(bundle, key) if latency_file(bundle, key).exists() else None,
+        points=find_points(bundle, key, None if quality is None else quality.key.task),
+    )
+
+
+def joined(model: Model, request: Typical, sources: Sources, slos: Slos | None = None) -> Frontier:
+    """What was measured, point by point; arguments as of `make_frontier`."""
+    bundle, quality, runs = model.bundle, sources.quality, sources.points
+    join = _Join(model, request, sources.latency, () if runs is None else runs.points, slos or {})
     rows = join.rows(() if quality is None else quality.points)
     untimed = None
-    if record is None and any(row.took is None for row in rows):
-        untimed = missing_latency(bundle, key)
+    if sources.latency is None and any(row.took is None for row in rows):
+        untimed = missing_latency(bundle, sources.key)
     order: Order = "tokens" if all(row.took is None for row in rows) else "total_p95_ms"
     return Frontier(
         bundle=str(bundle.path),
-        key=key,
+        key=sources.key,
         task=None if quality is None else quality.key,
         request=request,
         order=order,
         rows=marked(rows, order),
         slos=slos or {},
         untimed=untimed,
+        agreement=None if quality is None else rank_correlation(quality, unpruned(bundle.manifest)),
     )
 
 

@@ -54,6 +54,18 @@ class Took:
     goodput: Goodput | None = None
     """None: not measured, or nothing was promised."""
 
+    @property
+    def first_token_stages(self) -> dict[str, float]:
+        """Mean milliseconds of what comes before the first token, for people."""
+        stages = self.stages
+        return {
+            "image": stages.image_decode_ms + stages.preprocess_ms,
+            "vision": stages.vision_ms,
+            "select": stages.select_ms,
+            "prefill": stages.prefill_ms,
+            "host": stages.host_ms,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
         return asdict(self)

@@ -92,6 +92,7 @@ def _check_asked(model: Model, request: Request, point: OperatingPoint) -> None:
         model.count(
             request.prompt,
             request.images,
+            frames=request.frames,
             max_tokens=request.max_tokens,
             thinking=request.thinking,
             point=point,
@@ -121,7 +122,8 @@ def _requests(
 
 def _held(request: Request) -> Request:
     """The request with its image files in memory, still encoded."""
-    return replace(request, images=[_encoded(image) for image in request.images])
+    frames = [(seconds, _encoded(image)) for seconds, image in request.frames]
+    return replace(request, images=[_encoded(image) for image in request.images], frames=frames)
 
 
 def _encoded(image: ImageSource) -> ImageSource:

@@ -66,6 +66,8 @@ class Costs:
 def work_of(model: Model, point: OperatingPoint, item: Item) -> Workload:
     """What reading a question takes; raises InputError naming one that cannot be asked."""
     try:
-        return model.count(item.messages, item.images, max_tokens=1, point=point).work
+        return model.count(
+            item.messages, item.stills, frames=item.frames, max_tokens=1, point=point
+        ).work
     except InputError as error:
         raise InputError(f"question {item.id!r} cannot be asked: {error}") from error

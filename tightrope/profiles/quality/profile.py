@@ -68,6 +68,7 @@ def profile_quality(
         max_tokens=config.max_tokens,
     )
     with opened(model.bundle, key) as store:
+        store.name_types({item.id: item.type for item in known})
         race = _Race(model, items, config, store, clock)
         complete = race.run(measured, progress)
         return Profiled(
@@ -202,7 +203,8 @@ class _Race:
         request = Request(
             name=item.id,
             prompt=item.messages,
-            images=self._loaded(item),
+            images=[] if item.seconds else self._loaded(item),
+            frames=list(zip(item.seconds, self._loaded(item), strict=False)),
             max_tokens=self._config.max_tokens,
             point=point,
         )

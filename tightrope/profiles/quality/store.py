@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class Store:
             if measured.beaten_by is not None:
                 self.beaten[measured.point] = measured.beaten_by
         self._ids: dict[str, int] = dict(database.execute("SELECT point, id FROM points"))
+        self._types = dict(quality.types)
         self.unpruned = token_ids(database, "unpruned")
         """Token ids of the answers at everything, by question."""
         self._prompts = dict(quality.prompts)
@@ -88,6 +89,14 @@ class Store:
         if unpruned is not None:
             self.unpruned[outcome.question] = unpruned
 
+    def name_types(self, types: Mapping[str, str]) -> None:
+        """Keep the type of each question, by id."""
+        new = {name: kind for name, kind in types.items() if self._types.get(name) != kind}
+        with self._writing():
+            add = "INSERT OR REPLACE INTO questions VALUES (?, ?)"
+            self._database.executemany(add, list(new.items()))
+        self._types |= new
+
     def leave(self, point: OperatingPoint, winner: OperatingPoint) -> None:
         """Keep that `point` left the race, and who was better and no slower."""
         with self._writing():
@@ -107,6 +116,7 @@ class Store:
                 )
                 for point, outcomes in self.outcomes.items()
             ),
+            types=dict(self._types),
             prompts=dict(self._prompts),
         )
 

@@ -46,9 +46,9 @@ Drawn pictures of {side} x {side} pixels with things of the size that they have 
 scaled down to that, they are too small to tell apart. A place such as `top left` is a ninth of the
 whole picture and may hold several things.""",
     "clips": """\
-Clips of 4 to 16 frames of {side} x {side} pixels, each frame a file, in the order of `images`.
-Objects move straight or stand still; one of them appears, disappears or changes colour. Questions
-count frames from 1.""",
+Clips of 4 to 16 frames of {side} x {side} pixels, each frame a file, in the order of `images`
+and taken at `seconds`. Objects move straight or stand still; one of them appears, disappears or
+changes colour. Questions count frames from 1.""",
     "views": """\
 Sets of two to four views of {side} x {side} pixels: flat objects at different depths before a wall,
 seen by pinhole cameras that stand beside each other and turn left or right. `info.views` holds for

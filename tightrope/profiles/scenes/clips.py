@@ -20,6 +20,8 @@ from tightrope.profiles.scenes.words import COLOURS
 Change = Literal["appears", "disappears", "recolours"]
 CHANGES: tuple[Change, ...] = ("appears", "disappears", "recolours")
 FEWEST_FRAMES, MOST_FRAMES = 4, 16
+SECONDS_APART = 1.0
+"""One frame from the next."""
 MOST_MOVERS = 5
 GAP = 2
 """Units that stay free between things, and at the picture's edge."""

@@ -18,7 +18,13 @@ from tightrope.profiles.scenes.board import (
     ask_board,
     sample_board,
 )
-from tightrope.profiles.scenes.clips import CLIP_TYPES, MOST_FRAMES, ask_clip, sample_clip
+from tightrope.profiles.scenes.clips import (
+    CLIP_TYPES,
+    MOST_FRAMES,
+    SECONDS_APART,
+    ask_clip,
+    sample_clip,
+)
 from tightrope.profiles.scenes.crowded import (
     CROWDED_TYPES,
     FEWEST,
@@ -148,9 +154,10 @@ def _make_clip(order: Order, rng: np.random.RandomState, most_frames: int = MOST
     clip = sample_clip(_stream(order), order.split, level, most_frames)
     names = numbered("images", order, clip.frames)
     asked = [ask_clip(rng, clip, type) for type in CLIP_TYPES]
+    seconds = [SECONDS_APART * frame for frame in range(clip.frames)]
     lines = lines_of(order, asked, names, SIDE, {"level": level})
     return Made(
-        lines=lines,
+        lines=tuple({**line, "seconds": seconds} for line in lines),
         draw=lambda: {
             name: draw(clip.scene(frame), order.split, order.pixels)
             for frame, name in enumerate(names, 1)

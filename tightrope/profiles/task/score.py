@@ -119,7 +119,8 @@ def _request(item: Item, config: ScoreConfig) -> Request:
     return Request(
         name=item.id,
         prompt=item.messages,
-        images=item.images,
+        images=item.stills,
+        frames=item.frames,
         max_tokens=config.max_tokens,
         seed=config.seed,
         point=config.point,

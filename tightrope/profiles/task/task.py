@@ -5,6 +5,7 @@
 
 id        a string that no other line has
 images    paths inside the folder; left out for a question about text alone
+seconds   of each image where they are the frames of a clip, earlier ones first
 question  a string; or `messages`, a list of {"role", "content"} that ends with the user's turn
 answer    a string, or a list of accepted ones; left out where no right answer is known
 type      what kind of question it is, "other" where left out
@@ -16,6 +17,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -30,7 +32,7 @@ from tightrope.errors import InputError
 from tightrope.folders import reaching
 
 FILE = "task.jsonl"
-KEYS = ("id", "images", "question", "messages", "answer", "type", "info")
+KEYS = ("id", "images", "seconds", "question", "messages", "answer", "type", "info")
 ROLES = ("system", "user", "assistant")
 SCORINGS = ("exact", "vqa")
 VQA_LEAST = 4
@@ -44,12 +46,24 @@ class Item:
     id: str
     images: tuple[Path, ...]
     """Absolute, in the order in which the messages show them."""
+    seconds: tuple[float, ...] = ()
+    """Of each of them where they are the frames of a clip, else none."""
     messages: tuple[dict[str, str], ...]
     """{"role", "content"}; the last one is the user's."""
     answers: tuple[str, ...]
     """Accepted ones, repeated as often as people gave them; empty: no reference."""
     type: str
     info: Mapping[str, Any]
+
+    @property
+    def stills(self) -> tuple[Path, ...]:
+        """Its images where they are no clip."""
+        return () if self.seconds else self.images
+
+    @property
+    def frames(self) -> tuple[tuple[float, Path], ...]:
+        """Its images where they are one."""
+        return tuple(zip(self.seconds, self.images, strict=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +133,7 @@ def task_digest(task: Task) -> str:
             "messages": item.messages,
             "answers": item.answers,
             "scoring": item.info.get("scoring", "exact"),
+            **({"seconds": item.seconds} if item.seconds else {}),
         }
         for item in sorted(task.items, key=lambda item: item.id)
     ]
@@ -192,6 +207,7 @@ def _item(value: dict[str, Any], root: Path) -> Item:
     item = Item(
         id=_text(value, "id"),
         images=_images(value.get("images", []), root),
+        seconds=_seconds(value),
         messages=_messages(value),
         answers=_answers(value),
         type=_text({"type": "other"} | value, "type"),
@@ -222,6 +238,16 @@ def _images(names: Any, root: Path) -> tuple[Path, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"images is {names!r}; accepted: a list of paths relative to the folder")
     return tuple(root / _inside(name) for name in names)
+
+
+def _seconds(value: Mapping[str, Any]) -> tuple[float, ...]:
+    seconds, images = value.get("seconds", []), value.get("images", [])
+    good = isinstance(seconds, list) and all(type(each) in (int, float) for each in seconds)
+    if not good or (seconds and len(seconds) != len(images)):
+        raise InputError(f"seconds is {seconds!r}; accepted: a number for each image")
+    if not all(one < other for one, other in itertools.pairwise([-1, *seconds])):
+        raise InputError(f"seconds is {seconds!r}; accepted: numbers from 0 on that grow")
+    return tuple(map(float, seconds))
 
 
 def _inside(name: str) -> str:

@@ -20,7 +20,7 @@ class VisualTokens:
     embeds: Floats
     """[I,V,E]"""
     signals: dict[str, Floats]
-    """By name, as the bundle's selectors ask for them."""
+    """By name what goes with each: levels of DeepStack, and what the bundle's selectors ask for."""
 
     @property
     def nbytes(self) -> int:

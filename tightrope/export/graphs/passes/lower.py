@@ -9,12 +9,13 @@ import onnx_ir as ir
 from tightrope.export.graphs.passes.attention import lower_attention
 from tightrope.export.graphs.passes.replace import inputs_of, put_in_place
 from tightrope.interface.onnx import OWN_DOMAIN
-from tightrope.plugins import int4_matmul, select_tokens, slot_attention
+from tightrope.plugins import int4_matmul, select_tokens, slot_attention, varlen_attention
 from tightrope.plugins.builder import OpBuilder
 from tightrope.plugins.int4_matmul import body as int4_body
 from tightrope.plugins.select_tokens import body as select_body
 from tightrope.plugins.slot_attention.body import Form
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE
+from tightrope.plugins.varlen_attention import body as varlen_body
 
 Body = Callable[[OpBuilder, ir.Node], Sequence[ir.Value]]
 
@@ -46,7 +47,16 @@ def _multiply(op: OpBuilder, node: ir.Node) -> Sequence[ir.Value]:
     return (int4_body.body(op, x, weight, scale, node.attributes["block_size"].as_int()),)
 
 
+def _attend_packed(op: OpBuilder, node: ir.Node) -> Sequence[ir.Value]:
+    query, key, value, cu_seqlens = inputs_of(node)
+    assert query.dtype is not None
+    scale, longest = node.attributes["scale"].as_float(), node.attributes["longest"].as_int()
+    activation = query.dtype.value
+    return (varlen_body.body(op, (query, key, value), cu_seqlens, scale, longest, activation),)
+
+
 _BODIES: dict[str, Body] = {
     select_tokens.SCHEMA.name: _select,
     int4_matmul.SCHEMA.name: _multiply,
+    varlen_attention.SCHEMA.name: _attend_packed,
 }

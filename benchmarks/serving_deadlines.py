@@ -1,0 +1,170 @@
+"""Are deadlines kept over HTTP while requests come as they please, and is it better than in turn?
+
+    tightrope profile mix.bundle --task mix
+    python benchmarks/serving_deadlines.py mix.bundle mix
+
+Requests arrive open-loop by a Poisson process, at shares of what the engine answers at its fastest
+point, one after another. Questions and deadlines are those of `deadlines.py`: short answers, and
+deadlines from 1.2 x the p95 of the fastest point up to the p50 of the slowest. Each rate is run
+with the earliest due first and, in the same run, first come first served: without admission by what
+others were promised, as one queue whose length counts. Held is a complete answer whose last byte
+came in time by the client's own watch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from deadlines import LONG, MAX_TOKENS, RUNS
+from measuring import record
+from serving import CHAT, Client, question, server
+
+import tightrope as tr
+from tightrope.profiles.task.task import read_task
+from tightrope.runtime.planner import planner_of
+
+LOADS = (0.5, 0.7, 0.9)
+ORDERS = {
+    "earliest due first": ("-m", "tightrope", "serve"),
+    "first come first served": (str(Path(__file__)), "--serve"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("task", type=Path)
+    parser.add_argument("--requests", type=int, default=300, help="at each rate and in each order")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    rng = np.random.default_rng(given.seed)
+    items = [item for item in read_task(given.task).items if item.type not in LONG]
+    low, high, busy_ms = measured(given.bundle, items, rng)
+    figures: dict[str, Any] = {
+        "requests": given.requests,
+        "deadlines_ms": [round(low, 1), round(high, 1)],
+        "capacity_per_second": round(1e3 / busy_ms, 2),
+    }
+    for load in LOADS:
+        gaps = rng.exponential(busy_ms / 1e3 / load, given.requests)
+        asked = [items[int(rng.integers(len(items)))] for _ in gaps]
+        limits = rng.uniform(low, high, given.requests)
+        bodies = [
+            question(
+                item.messages[-1]["content"],
+                list(item.images),
+                max_tokens=MAX_TOKENS,
+                deadline_ms=float(limit),
+            )
+            for item, limit in zip(asked, limits, strict=True)
+        ]
+        for order, program in ORDERS.items():
+            limited = ("--queue", "256", "--queue-per-client", "256")
+            with server(str(given.bundle), *limited, program=program) as port:
+                outcomes = played(port, bodies, gaps, limits)
+            figures[f"{load:.0%}, {order}"] = told(outcomes)
+            print(f"{load:.0%}", order, told(outcomes), flush=True)
+    record("serving_deadlines", figures)
+
+
+def measured(
+    bundle: Path, items: list[Any], rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Shortest and longest deadline, and how long the fastest point takes a request, in ms."""
+    model = tr.load(bundle)
+    model.warm_up()
+
+    def times(point: tr.OperatingPoint, runs: int) -> list[float]:
+        found = []
+        for _ in range(runs):
+            item = items[int(rng.integers(len(items)))]
+            model.forget_images()
+            answer = model.generate(
+                list(item.messages), images=item.images, max_tokens=MAX_TOKENS, point=point
+            )
+            found.append(answer.timings.total_ms)
+        return found
+
+    points = planner_of(model._loaded, None).points
+    order = np.argsort([np.median(times(point, 3)) for point in points])
+    fastest = times(points[int(order[0])], RUNS)
+    slowest = times(points[int(order[-1])], RUNS)
+    return (
+        1.2 * float(np.percentile(fastest, 95)),
+        float(np.percentile(slowest, 50)),
+        float(np.mean(fastest)),
+    )
+
+
+def played(port: int, bodies: list[bytes], gaps: Any, limits: Any) -> list[str]:
+    """What came of each request, sent when its time has come whatever became of the others."""
+    outcomes = [""] * len(bodies)
+
+    def ask(number: int) -> None:
+        client = Client(port)
+        began = time.perf_counter()
+        status, content = client.post(CHAT, bodies[number])
+        took = (time.perf_counter() - began) * 1e3
+        if status != 200:
+            outcomes[number] = "refused" if status in (422, 429) else f"status {status}"
+            return
+        met = json.loads(content)["tightrope"]["deadline_met"]
+        late = took > limits[number]
+        outcomes[number] = "late" if late else "held" if met else "cut"
+
+    threads = []
+    due = time.perf_counter()
+    for number, gap in enumerate(gaps):
+        due += float(gap)
+        time.sleep(max(0.0, due - time.perf_counter()))
+        threads.append(threading.Thread(target=ask, args=(number,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def told(outcomes: list[str]) -> dict[str, Any]:
+    counts = Counter(outcomes)
+    asked, admitted = len(outcomes), len(outcomes) - counts["refused"]
+    return {
+        **dict(counts),
+        "held_of_asked_percent": round(100 * counts["held"] / asked, 2),
+        "held_of_admitted_percent": round(100 * counts["held"] / max(1, admitted), 2),
+        "admitted_percent": round(100 * admitted / asked, 2),
+    }
+
+
+def first_come_first_served() -> None:
+    """The command, as if every request were due when it came."""
+    from dataclasses import replace
+
+    from tightrope.cli import main as command
+    from tightrope.runtime.engine import Engine
+    from tightrope.runtime.waiting import Load, Waiting
+
+    load, submit = Waiting.load, Engine.submit
+
+    def in_turn(self: Waiting, due: float, now: float) -> Load:
+        found = load(self, due, now)
+        return replace(found, waiting_ms=found.busy_ms, room_ms=float("inf"), others=0)
+
+    Waiting.load = in_turn  # type: ignore[method-assign]
+    Engine.submit = lambda self, work, due=0.0: submit(self, work)  # type: ignore[method-assign]
+    sys.argv = ["tightrope", "serve", *sys.argv[2:]]
+    command()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        first_come_first_served()
+    else:
+        main()

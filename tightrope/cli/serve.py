@@ -1,0 +1,89 @@
+"""`tightrope serve`: OpenAI's interface over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tightrope.cli.options import Backend, Threads, option
+from tightrope.configs import default_of
+from tightrope.runtime.server.config import ServeConfig
+
+
+def serve(
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE", help="A folder that `tightrope export` wrote; several may be given."
+        ),
+    ],
+    host: Annotated[str, option(ServeConfig, "host", metavar="ADDRESS")] = default_of(
+        ServeConfig, "host"
+    ),
+    port: Annotated[int, option(ServeConfig, "port", metavar="N")] = default_of(
+        ServeConfig, "port"
+    ),
+    api_keys: Annotated[Path | None, option(ServeConfig, "api_keys", metavar="FILE")] = None,
+    images: Annotated[Path | None, option(ServeConfig, "images", metavar="FOLDER")] = None,
+    tls_certificate: Annotated[
+        Path | None, option(ServeConfig, "tls_certificate", metavar="FILE")
+    ] = None,
+    tls_key: Annotated[Path | None, option(ServeConfig, "tls_key", metavar="FILE")] = None,
+    max_body_mb: Annotated[int, option(ServeConfig, "max_body_mb", metavar="N")] = default_of(
+        ServeConfig, "max_body_mb"
+    ),
+    max_image_mb: Annotated[int, option(ServeConfig, "max_image_mb", metavar="N")] = default_of(
+        ServeConfig, "max_image_mb"
+    ),
+    max_images: Annotated[int, option(ServeConfig, "max_images", metavar="N")] = default_of(
+        ServeConfig, "max_images"
+    ),
+    max_megapixels: Annotated[int, option(ServeConfig, "max_megapixels", metavar="N")] = default_of(
+        ServeConfig, "max_megapixels"
+    ),
+    max_tokens: Annotated[int, option(ServeConfig, "max_tokens", metavar="N")] = default_of(
+        ServeConfig, "max_tokens"
+    ),
+    max_answers: Annotated[int, option(ServeConfig, "max_answers", metavar="N")] = default_of(
+        ServeConfig, "max_answers"
+    ),
+    queue: Annotated[int, option(ServeConfig, "queue", metavar="N")] = default_of(
+        ServeConfig, "queue"
+    ),
+    queue_per_client: Annotated[
+        int, option(ServeConfig, "queue_per_client", metavar="N")
+    ] = default_of(ServeConfig, "queue_per_client"),
+    backend: Backend = "auto",
+    threads: Threads = None,
+) -> None:
+    """Answer over HTTP as OpenAI's interface does, with deadlines, until it is told to stop."""
+    config = ServeConfig(
+        host=host,
+        port=port,
+        api_keys=api_keys,
+        images=images,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        max_body_mb=max_body_mb,
+        max_image_mb=max_image_mb,
+        max_images=max_images,
+        max_megapixels=max_megapixels,
+        max_tokens=max_tokens,
+        max_answers=max_answers,
+        queue=queue,
+        queue_per_client=queue_per_client,
+    )
+    from tightrope.runtime.server.serve import Server
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    server = Server(bundles, config, backend=backend, threads=threads)
+    _say(f"listening on {server.address}, loading")
+    server.run(ready=lambda: _say("ready"))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,184 @@
+"""The routes that answer: a body becomes a request, its pieces become a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from tightrope.errors import BundleError, InputError
+from tightrope.runtime.count import count
+from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.server.ask import Asked, Form, asked_by
+from tightrope.runtime.server.body import parsed, read_body
+from tightrope.runtime.server.gate import CLIENT, Places
+from tightrope.runtime.server.messages import MB, ImageLimits
+from tightrope.runtime.server.metrics import Metrics
+from tightrope.runtime.server.refusal import Refused, refusal
+from tightrope.runtime.server.replies import Kind, Reply, event
+from tightrope.runtime.server.running import Gone, Running, watched
+from tightrope.runtime.stream import Stream, start
+
+_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the answering routes of a server have in common."""
+
+    bundles: Callable[[], Mapping[str, Loaded]]
+    """Those that answer; raises Refused until all are loaded."""
+    limits: ImageLimits
+    places: Places
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A request that was understood, and the way to whoever sent it."""
+
+    asked: Asked
+    complete: float
+    """When its body had come, in seconds of `perf_counter`."""
+    receive: Receive
+    client: Client
+    metrics: Metrics
+
+
+class Client:
+    """Where a response goes, and whether it has begun."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._begun = False
+
+    async def json(
+        self, value: object, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """The whole response."""
+        self._begun = True
+        await JSONResponse(value, status, headers)(self._scope, self._receive, self._send)
+
+    async def events(self, content: bytes, *, more: bool = True) -> None:
+        """More of a response in events."""
+        if not self._begun:
+            self._begun = True
+            head = {"type": "http.response.start", "status": 200, "headers": _EVENTS}
+            await self._send(head)
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})
+
+    async def refuse(self, refused: Refused) -> None:
+        """Say why not, in the response's head or, where that is gone, in a last event."""
+        if self._begun:
+            await self.events(event(refused.to_dict()), more=False)
+        else:
+            await self.json(refused.to_dict(), refused.status, refused.headers)
+
+
+Respond = Callable[[Exchange], Awaitable[None]]
+
+
+class Endpoint:
+    """Reads what is asked, within limits, and has it answered; no error leaves it."""
+
+    def __init__(self, shared: Shared, form: Form, respond: Respond) -> None:
+        self._shared, self._form, self._respond = shared, form, respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shared, client = self._shared, Client(scope, receive, send)
+        asked: Asked | None = None
+        try:
+            with shared.places.taking(scope[CLIENT]):
+                bundles = shared.bundles()
+                most = shared.limits.config.max_body_mb * MB
+                body = await read_body(Request(scope, receive), most)
+                complete = time.perf_counter()
+                asked = await run_in_threadpool(self._asked, body, bundles)
+                del body  # an answer may take long, and bodies are large
+                exchange = Exchange(
+                    asked=asked,
+                    complete=complete,
+                    receive=receive,
+                    client=client,
+                    metrics=shared.metrics,
+                )
+                await self._respond(exchange)
+        except Gone:
+            if asked is not None:
+                shared.metrics.left(asked.model)
+        except asyncio.CancelledError:
+            stopping = "the server is being stopped; ask again when it is back"
+            await client.refuse(Refused(503, stopping, code="stopping", retry_s=5.0))
+        # The outermost place: whatever it was, the client is told, and nothing else ends by it.
+        except Exception as error:
+            refused = refusal(error, self._form.fields)
+            shared.metrics.refused(refused, None if asked is None else asked.model)
+            await client.refuse(refused)
+
+    def _asked(self, body: bytes, bundles: Mapping[str, Loaded]) -> Asked:
+        with _blaming_the_request():
+            return asked_by(parsed(body), self._form, bundles, self._shared.limits)
+
+
+def answering(kind: Kind) -> Respond:
+    """Answers, whole or in events."""
+
+    async def respond(exchange: Exchange) -> None:
+        reply = Reply(kind=kind, asked=exchange.asked)
+        async with watched(Running(lambda: _begin(exchange)), exchange.receive) as running:
+            if exchange.asked.stream:
+                await _streamed(exchange, reply, running)
+            else:
+                answer = await running.answer()
+                exchange.metrics.answered(exchange.asked.model, answer)
+                await exchange.client.json(reply.whole(answer))
+
+    return respond
+
+
+async def _streamed(exchange: Exchange, reply: Reply, running: Running) -> None:
+    """Nothing is sent before the first piece: until then it may still be refused."""
+    begin, said = reply.begin(), 0
+    async for piece in running:
+        if piece.answer is not None:
+            exchange.metrics.answered(exchange.asked.model, piece.answer)
+            await exchange.client.events(begin + reply.end(piece, piece.answer, said), more=False)
+            return
+        await exchange.client.events(begin + reply.piece(piece, said))
+        begin, said = b"", said + len(piece.text)
+
+
+async def counting(exchange: Exchange) -> None:
+    """Tells what an answer would take."""
+    asked = exchange.asked
+
+    def counted() -> dict[str, Any]:
+        with _blaming_the_request():
+            return count(asked.loaded, asked.prompt, asked.images, asked.options).to_dict()
+
+    told = await run_in_threadpool(counted)
+    await exchange.client.json({"object": "chat.completion.count", "model": asked.model, **told})
+
+
+def _begin(exchange: Exchange) -> Stream:
+    asked = exchange.asked
+    with _blaming_the_request():
+        waited = time.perf_counter() - exchange.complete
+        return start(asked.loaded, asked.prompt, asked.images, asked.options, waited_s=waited)
+
+
+@contextlib.contextmanager
+def _blaming_the_request() -> Iterator[None]:
+    """Inside, a template that fails does so on these messages: the bundle answered others."""
+    try:
+        yield
+    except BundleError as error:
+        raise InputError(str(error)) from error

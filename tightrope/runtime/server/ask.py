@@ -1,0 +1,166 @@
+"""From the fields of a body to a prompt, its images, and options of the runtime."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tightrope.budget import Budget
+from tightrope.checks import check_whole, shown
+from tightrope.errors import InputError
+from tightrope.point import OperatingPoint
+from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.options import MOST_LOGPROBS, Options, Prompt
+from tightrope.runtime.server import fields
+from tightrope.runtime.server.fields import Field, Neutral, read_fields
+from tightrope.runtime.server.messages import ImageLimits, read_messages
+from tightrope.runtime.server.refusal import Refused
+
+MOST_SEED = 2**63 - 1
+_LONGEST = ("max_tokens", "max_completion_tokens")
+_PLAIN = (
+    *("temperature", "top_p", "top_k", "min_p", "n", "thinking"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request as the runtime takes it, and how its reply is sent."""
+
+    model: str
+    loaded: Loaded
+    prompt: Prompt
+    images: list[bytes]
+    options: Options
+    stream: bool
+    include_usage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What requests to one address look like."""
+
+    fields: Mapping[str, Field]
+    neutral: Mapping[str, Neutral]
+    prompt: Callable[[dict[str, Any], Loaded, ImageLimits], tuple[Prompt, list[bytes]]]
+
+
+def asked_by(body: Any, form: Form, bundles: Mapping[str, Loaded], limits: ImageLimits) -> Asked:
+    """What a body asks for; raises InputError and Refused naming what is wrong with it."""
+    given = read_fields(body, form.fields, form.neutral)
+    model = _model(given, bundles)
+    options = _options(given, limits)
+    prompt, images = form.prompt(given, bundles[model], limits)
+    streaming = given.get("stream_options", {})
+    if unknown := [key for key in streaming if key != "include_usage"]:
+        raise InputError(f"stream_options has {shown(unknown[0])}; accepted: include_usage")
+    usage = streaming.get("include_usage")
+    if not isinstance(usage, (bool, type(None))):
+        raise InputError(f"stream_options.include_usage is {shown(usage)}; accepted: true or false")
+    return Asked(
+        model=model,
+        loaded=bundles[model],
+        prompt=prompt,
+        images=images,
+        options=options,
+        stream=given.get("stream", False),
+        include_usage=bool(usage),
+    )
+
+
+def _model(given: Mapping[str, Any], bundles: Mapping[str, Loaded]) -> str:
+    if "model" not in given and len(bundles) == 1:
+        return next(iter(bundles))
+    known = ", ".join(bundles)
+    if "model" not in given:
+        raise InputError(f"model is missing; accepted: {known}")
+    model: str = given["model"]
+    if model not in bundles:
+        raise Refused(
+            404,
+            f"model is {shown(model)}; this server has {known}",
+            code="model_not_found",
+            param="model",
+        )
+    return model
+
+
+def _options(given: Mapping[str, Any], limits: ImageLimits) -> Options:
+    config = limits.config
+    longest = [name for name in _LONGEST if name in given]
+    if len(longest) > 1:
+        raise InputError("max_tokens and max_completion_tokens say the same; give one")
+    for name in longest:
+        check_whole(name, given[name], least=1, most=config.max_tokens)
+    if "n" in given:
+        check_whole("n", given["n"], least=1, most=config.max_answers)
+    if "seed" in given:
+        check_whole("seed", given["seed"], least=0, most=MOST_SEED)
+    stop = given.get("stop")
+    values = {name: given[name] for name in _PLAIN if name in given}
+    if longest:
+        values["max_tokens"] = given[longest[0]]
+    return Options(
+        **values,
+        seed=given.get("seed", secrets.randbelow(2**31)),
+        logit_bias=_bias(given.get("logit_bias", {})),
+        logprobs=_logprobs(given),
+        stop=[stop] if isinstance(stop, str) else stop,
+        budget=_budget(given),
+        point=_point(given),
+    )
+
+
+def _bias(given: Mapping[str, float]) -> dict[int, float] | None:
+    if bad := [token for token in given if not token.isdecimal() or len(token) > 10]:
+        raise InputError(f"logit_bias has {shown(bad[0])}; accepted: numbers by token id")
+    return {int(token): bias for token, bias in given.items()} or None
+
+
+def _logprobs(given: Mapping[str, Any]) -> int | None:
+    """How many of the likeliest tokens are told; None where nothing is."""
+    asked = given.get("logprobs", False)
+    if not isinstance(asked, bool):  # as completions say it
+        return int(asked)
+    if "top_logprobs" in given:
+        check_whole("top_logprobs", given["top_logprobs"], least=0, most=MOST_LOGPROBS)
+        if not asked:
+            raise InputError("top_logprobs needs logprobs to be true; set it, or leave both out")
+    return given.get("top_logprobs", 0) if asked else None
+
+
+def _budget(given: Mapping[str, Any]) -> Budget | None:
+    values = {name: given[name] for name in fields.BUDGET if name in given}
+    return Budget(**values) if values else None
+
+
+def _point(given: Mapping[str, Any]) -> OperatingPoint | None:
+    values = {name: given[name] for name in fields.POINT if name in given}
+    for name, value in values.items():
+        if isinstance(value, list):
+            if not value:
+                raise InputError(f"{name} is an empty list; leave it out")
+            values[name] = tuple(value)
+    return OperatingPoint(**values) if values else None
+
+
+def _chat(given: dict[str, Any], loaded: Loaded, limits: ImageLimits) -> tuple[Prompt, list[bytes]]:
+    if not loaded.language.chats:
+        raise InputError(
+            "messages need a chat template, and this model has none: ask /v1/completions"
+        )
+    return read_messages(given["messages"], limits)
+
+
+def _completion(
+    given: dict[str, Any], loaded: Loaded, limits: ImageLimits
+) -> tuple[Prompt, list[bytes]]:
+    prompt = given["prompt"]
+    return loaded.language.text_ids(prompt) if isinstance(prompt, str) else prompt, []
+
+
+CHAT = Form(fields.CHAT, fields.NEUTRAL_CHAT, _chat)
+COMPLETION = Form(fields.COMPLETION, fields.NEUTRAL_COMPLETION, _completion)

@@ -1,0 +1,76 @@
+"""How a server is set up: where it listens, who may ask, and how much of what."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tightrope.checks import check_type, check_whole, shown
+from tightrope.configs import setting
+from tightrope.errors import InputError
+from tightrope.folders import reaching
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """A server's address, keys and limits; raises InputError for what cannot be."""
+
+    host: str = setting("127.0.0.1", "Address to listen on; any but this machine's own needs keys.")
+    port: int = setting(8000, "Port to listen on; 0 takes a free one.")
+    api_keys: Path | None = setting(
+        None, "File of who may ask: the SHA-256 of a key and a name on each line."
+    )
+    images: Path | None = setting(
+        None, "Folder whose files requests may name as file: addresses; none may if left out."
+    )
+    tls_certificate: Path | None = setting(None, "Certificate chain in PEM, for HTTPS.")
+    tls_key: Path | None = setting(None, "Its private key in PEM.")
+    max_body_mb: int = setting(16, "Longest body of a request, in MB.")
+    max_image_mb: int = setting(12, "Longest encoded image, in MB.")
+    max_images: int = setting(16, "Images of a request at most.")
+    max_megapixels: int = setting(64, "Pixels of all images of a request, in millions.")
+    max_tokens: int = setting(4096, "Longest answer that may be asked for.")
+    max_answers: int = setting(8, "Answers to one prompt at most.")
+    queue: int = setting(32, "Requests in work and waiting at most.")
+    queue_per_client: int = setting(8, "Of these, from one key or one address.")
+
+    def __post_init__(self) -> None:
+        check_type("host", self.host, str, "an address or a name")
+        check_whole("port", self.port, least=0, most=65535)
+        for name in _COUNTS:
+            check_whole(name.replace("_", "-"), getattr(self, name), least=1)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InputError("tls-certificate and tls-key belong together; give both or neither")
+        if not self.is_local and self.api_keys is None:
+            raise InputError(
+                f"host is {shown(self.host)}, which other machines may reach; give --api-keys FILE "
+                "with who may ask, or keep 127.0.0.1"
+            )
+        if self.images is not None:
+            with reaching("images", self.images):
+                is_folder = self.images.is_dir()
+            if not is_folder:
+                raise InputError(f"images is {shown(str(self.images))}, which is no folder")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+_COUNTS = (
+    "max_body_mb",
+    "max_image_mb",
+    "max_images",
+    "max_megapixels",
+    "max_tokens",
+    "max_answers",
+    "queue",
+    "queue_per_client",
+)

@@ -1,0 +1,91 @@
+"""A request between the event loop and the engine's thread.
+
+Everything that may take long, from decoding images to waiting for a token, is done on a thread of
+the request's own; what comes of it arrives in order on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+
+from starlette.types import Receive
+
+from tightrope.runtime.answer import Answer, Piece
+from tightrope.runtime.stream import Stream
+
+
+class Gone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Running:
+    """One request at work; iterate it for pieces."""
+
+    def __init__(self, begin: Callable[[], Stream]) -> None:
+        """begin: makes the request and hands it to the engine."""
+        self._begin, self._loop = begin, asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self._closed = False
+        threading.Thread(target=self._run, name="tightrope request", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            stream = self._begin()
+            with self._lock:
+                self._stream = stream
+                if self._closed:
+                    stream.close()
+            for piece in stream:
+                self._put(piece)
+        except BaseException as error:  # raised where it is waited for
+            self._put(error)
+
+    def _put(self, item: Piece | BaseException) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, item)
+
+    def close(self) -> None:
+        """End it within a token; whoever iterates it is told that it is gone."""
+        with self._lock:
+            self._closed = True
+            if self._stream is not None:
+                self._stream.close()
+        self._pieces.put_nowait(Gone())
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        while True:
+            item = await self._pieces.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            if item.answer is not None:
+                return
+
+    async def answer(self) -> Answer:
+        """The finished answer."""
+        async for piece in self:
+            if piece.answer is not None:
+                return piece.answer
+        raise AssertionError("the last piece carries the answer")
+
+
+@contextlib.asynccontextmanager
+async def watched(running: Running, receive: Receive) -> AsyncIterator[Running]:
+    """Inside, the request ends as soon as its client is gone, and outside in any case."""
+
+    async def until_gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        running.close()
+
+    watch = asyncio.ensure_future(until_gone())
+    try:
+        yield running
+    finally:
+        watch.cancel()
+        running.close()
