@@ -239,9 +239,7 @@ class Planner:
 
     def _times(self, asked: Asked) -> tuple[Times, Floats, Floats]:
         """Tabled times, and fitted milliseconds to the first token and in all, [P] each."""
-        times = self._table.times(
-            asked.token_ids, asked.images, asked.max_tokens, asked.beginnings
-        )
+        times = self._table.times(asked.token_ids, asked.images, asked.max_tokens, asked.beginnings)
         ttft = times.ttft + self._table.sources_ms(asked.images)
         return times, ttft, ttft + times.decode * asked.rows
 
