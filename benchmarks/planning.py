@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from measuring import record
-from mix import apart, frontier
+from points import apart, frontier
 from table import MAX_TOKENS, Row, Table, in_order, read_table
 
 import tightrope as tr

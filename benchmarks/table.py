@@ -2,7 +2,7 @@
 
 python benchmarks/table.py mix.bundle mix mix.table.jsonl
 
-Others replay it: `mix.py` reads accuracies, `planning.py` plays planners against each other. It
+Others replay it: `points.py` reads accuracies, `planning.py` plays planners against each other. It
 goes on where it was interrupted. Times are of one request after another; what the tower makes of
 an image is used again by the points that share a resolution, and its time is added to each of them
 as it was measured for the first.
