@@ -69,7 +69,7 @@ def main() -> None:
     settings = Settings(
         point=OperatingPoint(),
         kv_budget=np.full((DIMS.num_hidden_layers, DIMS.num_key_value_heads), 2048),
-        evicts=False,
+        gives_up=np.zeros(DIMS.num_hidden_layers, bool),
         policy=unbudgeted(DIMS.num_hidden_layers),
         resolution=None,
     )

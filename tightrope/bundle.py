@@ -133,12 +133,22 @@ class Manifest:
     source: Source
     vision: VisionInfo | None = None
     selectors: dict[str, SelectorInfo] = field(default_factory=dict)
+    windows: tuple[int, ...] = ()
+    """[L]: the newest tokens that each layer sees, 0 where it sees all; empty where all do."""
+    max_positions: int | None = None
+    """Tokens of a conversation that the rotary frequencies hold for; None where they never end."""
     schedules: dict[str, tuple[Stage, ...]] = field(default_factory=dict)
     standard_ops: dict[str, dict[str, str]] = field(default_factory=dict)
     """Per standard graph: operator -> one node of that type."""
     exporter: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
     files: dict[str, FileEntry] = field(default_factory=dict)
+
+    @property
+    def slots_by_layer(self) -> tuple[int, ...]:
+        """[L]: slots that each layer holds at most between calls."""
+        windows = self.windows or (0,) * self.dims.num_hidden_layers
+        return tuple(min(self.slots, window or self.slots) for window in windows)
 
     @property
     def tower(self) -> Tower | None:
@@ -211,6 +221,10 @@ def _check_values(manifest: Manifest) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or path.as_posix() != name or {"..", "."} & {*path.parts, name}:
             raise ValueError(f"the file name {name!r} leads out of the bundle")
+    if manifest.windows and (len(manifest.windows) != layers or min(manifest.windows) < 0):
+        raise ValueError(f"windows is {shown(manifest.windows)}, there are {layers} layers")
+    if manifest.max_positions is not None and manifest.max_positions < 1:
+        raise ValueError(f"max_positions is {manifest.max_positions}")
     table = manifest.files.get(EMBEDDINGS)
     wanted = manifest.dims.vocab_size * manifest.dims.hidden_size * ITEM_BYTES[manifest.embeddings]
     if table is not None and table.bytes != wanted:

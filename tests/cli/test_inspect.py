@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tightrope.bundle import FORMAT, MANIFEST, FileEntry, Manifest, Source
+from tightrope.bundle import FORMAT, MANIFEST, Bundle, FileEntry, Manifest, Source
 from tightrope.cli.inspect import resident_memory
 from tightrope.interface.onnx import OWN_OPSET
 from tightrope.interface.tensors import Dims
@@ -88,3 +88,14 @@ def test_slots_take_keys_and_values_of_every_layer_and_head() -> None:
     memory = resident_memory(manifest({}))
     assert memory["slots at capacity, host graphs"] == 2 * 2 * 2 * 64 * 8 * 4
     assert memory["slots at capacity, standard graphs"] == 2 * 2 * 2 * 64 * 8 * 2
+
+
+def test_layers_that_see_a_window_hold_no_more_and_say_so(command: Command, bundle: Path) -> None:
+    values = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    values |= {"windows": [0, 16], "max_positions": 50}
+    (bundle / MANIFEST).write_text(json.dumps(values), encoding="utf-8")
+    memory = resident_memory(Bundle.open(bundle).manifest)
+    assert memory["slots at capacity, host graphs"] == 2 * (64 + 16) * 2 * 8 * 4
+    shown = command("inspect", str(bundle)).stdout
+    assert "1 of 2 layers see and hold the newest 16 tokens" in shown
+    assert "50 tokens at most" in shown

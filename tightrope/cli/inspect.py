@@ -84,9 +84,7 @@ def resident_memory(manifest: Manifest) -> dict[str, int]:
     weights = sum(
         entry.bytes for name, entry in manifest.files.items() if name.endswith("weights.data")
     )
-    slot_values = (
-        2 * dims.num_hidden_layers * dims.num_key_value_heads * dims.head_dim * manifest.slots
-    )
+    slot_values = 2 * sum(manifest.slots_by_layer) * dims.num_key_value_heads * dims.head_dim
     host_weights = weights if manifest.precision == "fp32" else 2 * weights
     return {
         "weights, host graphs": host_weights,
@@ -114,6 +112,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("family", manifest.family),
         ("precision", manifest.precision),
         ("slots", f"{manifest.slots}, prefill in chunks of {manifest.prefill_chunk}"),
+        *_limits(manifest),
         ("resolutions", _resolutions(manifest)),
         ("selectors", _listed(manifest.selectors)),
         ("schedules", _listed(manifest.schedules)),
@@ -122,6 +121,19 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         *parity_rows(manifest.parity),
         *((f"exported with {name}", value) for name, value in manifest.exporter.items()),
     ]
+
+
+def _limits(manifest: Manifest) -> list[tuple[str, str]]:
+    """What few models have: layers that see a window, positions that end."""
+    found = []
+    windows = [window for window in manifest.windows if window]
+    if windows:
+        layers = f"{len(windows)} of {len(manifest.windows)} layers"
+        seen = _listed(str(window) for window in sorted(set(windows)))
+        found.append(("windows", f"{layers} see and hold the newest {seen} tokens"))
+    if manifest.max_positions is not None:
+        found.append(("conversations", f"{manifest.max_positions} tokens at most"))
+    return found
 
 
 def _resolutions(manifest: Manifest) -> str:

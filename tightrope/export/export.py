@@ -14,7 +14,7 @@ from tightrope.export import parity, selftest
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.config import ExportConfig, ExportSummary
 from tightrope.export.foreign import exporting
-from tightrope.export.graphs.traces import trace_all
+from tightrope.export.graphs.traces import trace_all, windows_of
 from tightrope.export.graphs.write import write_graphs
 from tightrope.export.host_files import write_host_files, write_json
 from tightrope.export.manifest import describe
@@ -88,7 +88,7 @@ def _write(
     progress("checking parity", 0.85)
     figures = parity.measure(recipe, model, weights, folder)
     progress("hashing", 0.97)
-    manifest = describe(recipe, operators, figures, folder)
+    manifest = describe(recipe, windows_of(traces), operators, figures, folder)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("opening what was written", 0.98)
     manifest = selftest.record(folder, manifest)

@@ -15,9 +15,16 @@ MINIMUM_ONNXRUNTIME = "1.23"
 
 
 def describe(
-    recipe: Recipe, operators: dict[str, dict[str, str]], parity: Parity, folder: Path
+    recipe: Recipe,
+    windows: tuple[int, ...],
+    operators: dict[str, dict[str, str]],
+    parity: Parity,
+    folder: Path,
 ) -> Manifest:
-    """Everything in bundle.json; operators: of each standard graph, with one node's name."""
+    """Everything in bundle.json.
+
+    windows: of the layers. operators: of each standard graph, with one node's name.
+    """
     checkpoint, config, precision = recipe.checkpoint, recipe.config, recipe.precision
     files = {
         file.relative_to(folder).as_posix(): FileEntry(
@@ -43,6 +50,8 @@ def describe(
             licence=checkpoint.licence(),
         ),
         vision=None if recipe.vision is None else recipe.vision.info,
+        windows=windows if any(windows) else (),
+        max_positions=recipe.max_positions,
         selectors={
             name: SelectorInfo(
                 signals=SELECTORS[name].signals, text_guided=SELECTORS[name].text_guided

@@ -50,6 +50,8 @@ class Recipe:
     """preprocessor.json; empty for a text model."""
     chat_template: str | None
     prefill_chunk: int
+    max_positions: int | None
+    """Tokens that the rotary frequencies hold for; None where they never end."""
 
     def notes(self, model: Any) -> list[str]:
         """Sentences for the summary: what the recipe costs, and what has no effect."""
@@ -82,6 +84,7 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         preprocessor=_preprocessor(checkpoint),
         chat_template=_chat_template(checkpoint, tokenizer, config.template),
         prefill_chunk=config.prefill_chunk or _prefill_chunk(vision),
+        max_positions=_max_positions(checkpoint.config),
     )
 
 
@@ -202,3 +205,14 @@ def _prefill_chunk(vision: Vision | None) -> int:
     layouts = (vision.host.layout(side) for side in vision.info.resolutions)
     most = max(map(visual_tokens, layouts)) + _QUESTION_TOKENS
     return max(512, -(-most // 64) * 64)
+
+
+def _max_positions(config: Any) -> int | None:
+    """Longrope has frequencies for short conversations and others for long ones, beyond this.
+
+    transformers changes between them in the middle, when the keys of before are already stored.
+    """
+    rule = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if rule.get("rope_type") != "longrope":
+        return None
+    return int(rule["original_max_position_embeddings"])

@@ -128,11 +128,17 @@ class Conversation:
                 "no schedule"
             )
         seen = new_tokens(manifest.dims.num_hidden_layers, length, selection)
-        needed = int((self.slots.occupied.max((1, 2)) + seen).max())
-        if needed > manifest.slots and not settings.evicts:
+        needed = (self.slots.occupied.max((1, 2)) + seen)[~settings.gives_up].max(initial=0)
+        if needed > manifest.slots:
             raise InputError(
                 f"the prompt needs {needed} slots, the bundle has {manifest.slots}; shorten "
                 "it, keep fewer visual tokens, set kv_budget, or export with more --slots"
+            )
+        if self.next_ordinal + length > settings.positions:
+            raise InputError(
+                f"the conversation would have {self.next_ordinal + length} tokens; this model's "
+                f"rotary positions hold for {settings.positions}, beyond them all of its "
+                "frequencies change; shorten it, or begin another"
             )
         return seen
 

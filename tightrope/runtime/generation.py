@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ class Generation:
         self._one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
         self._most = settings.kv_budget.max(1)
         # Both are counted down, not looked up a token.
-        self._room = sys.maxsize if settings.evicts else slots.room(settings.kv_budget)
+        self._room = settings.room(slots, start.ordinal)
         self._allocated = 0
 
     @property
@@ -169,7 +168,7 @@ class Generation:
     def _drafted(self, newest: int, wish: Draft) -> tuple[Sequence[int], Sequence[int]]:
         """The likeliest tokens behind those of `wish`; nothing else knows of them afterwards."""
         before = self._logits, self._ordinal, self._room, self._slots
-        if self._settings.evicts:  # what is given up cannot be had back
+        if self._settings.gives_up.any():  # what is given up cannot be had back
             self._slots, mark = self._slots.fork(1), None
         else:
             mark = self._slots.mark()

@@ -247,12 +247,15 @@ class Request:
 
     def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
         options, conversation = self._options, self._conversation
-        controls = [stop_strings(), most_tokens(options.max_tokens), cancelled(self.cancel)]
+        controls = [
+            stop_strings(),
+            most_tokens(options.max_tokens),
+            cancelled(self.cancel),
+            slots_full(),
+        ]
         marks, cap = self._loaded.language.thought, settings.point.thinking_tokens
         if not options.ignore_eos:
             controls.insert(0, end_tokens(self._loaded.language.ends))
-        if not settings.evicts:
-            controls.append(slots_full())
         # Behind those that end: what is forced needs a slot.
         if marks is not None and cap is not None:
             controls.append(thinking_cap(cap, marks.close))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tightrope.arrays import Floats, Indices
+from tightrope.arrays import Flags, Floats, Indices
 from tightrope.bundle import Manifest
 from tightrope.checks import check_type, shown
 from tightrope.errors import InputError
 from tightrope.inputs.layout import visual_tokens
-from tightrope.plugins.slot_attention.policies import DEFAULT_POLICY, find_policy, unbudgeted
+from tightrope.plugins.slot_attention.policies import (
+    DEFAULT_POLICY,
+    NEWEST,
+    find_policy,
+    unbudgeted,
+)
 from tightrope.point import Link, OperatingPoint, Place, keep_count
 from tightrope.runtime.baselines import BASELINES, Baselines
+from tightrope.runtime.slots import Slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +32,25 @@ class Settings:
     """The request's point with its defaults filled in."""
     kv_budget: Indices
     """[L,Hkv]"""
-    evicts: bool
-    """Whether slots are given up when the budget is full; else generation ends there."""
+    gives_up: Flags
+    """[L]: whether a layer gives slots up when its budget is full; else generation ends there."""
     policy: Floats
     """[L,8]"""
     resolution: int | None
+    positions: int = sys.maxsize
+    """Tokens of a conversation that the model can tell apart by their places."""
     links: tuple[Link, ...] = ()
     """The selector's chain, in the order in which it acts."""
+
+    @property
+    def evicts(self) -> bool:
+        """Whether slots are given up wherever a budget is full, so that nothing ends there."""
+        return bool(self.gives_up.all())
+
+    def room(self, slots: Slots, ordinal: int) -> int:
+        """Tokens from `ordinal` on for which each layer has a slot or gives one up."""
+        most = np.where(self.gives_up[:, None], sys.maxsize, self.kv_budget)
+        return min(slots.room(most), self.positions - ordinal)
 
     def link(self, place: Place) -> Link | None:
         """What selects at `place`, if anything does."""
@@ -66,12 +85,19 @@ def resolve(
         sinks, recent = chooses.protected(int(kv_budget.min()), point.sinks, point.recent)
         policy = np.tile(chooses.vector(sinks, recent), (len(kv_budget), 1))
         chosen = replace(chosen, policy=chooses.name, sinks=sinks, recent=recent)
+    gives_up = np.full(len(kv_budget), point.kv_budget is not None)
+    for layer, window in enumerate(manifest.windows):
+        if window:  # what has left it is never seen again
+            gives_up[layer] |= window <= manifest.slots
+            kv_budget[layer] = np.minimum(kv_budget[layer], window)
+            policy[layer] = NEWEST
     return Settings(
         point=chosen,
         kv_budget=kv_budget,
-        evicts=point.kv_budget is not None,
+        gives_up=gives_up,
         policy=policy,
         resolution=resolution,
+        positions=manifest.max_positions or sys.maxsize,
         links=links,
     )
 

@@ -47,7 +47,9 @@ def work_of(
     slots = _empty_slots(loaded)
     calls = _prefill(slots, seen, demand.length, loaded.manifest, settings)
     context = float(slots.occupied.mean())
-    steps = _decode(slots, completion_tokens - 1, settings)
+    room = settings.room(slots, demand.unpruned)
+    steps = min(completion_tokens - 1, room)
+    _fill(slots, steps, settings)
     tower, inside = settings.link("tower"), settings.link("inside")
     small = conversation.slots
     return Counted(
@@ -103,11 +105,9 @@ def _prefill(
     return tuple(calls)
 
 
-def _decode(slots: Slots, steps: int, settings: Settings) -> int:
-    """Fill `slots` by `steps` tokens; returns how many there is room for."""
+def _fill(slots: Slots, steps: int, settings: Settings) -> None:
+    """Fill `slots` by the tokens of `steps` steps."""
     budget = settings.kv_budget
-    if not settings.evicts:
-        steps = min(steps, slots.room(budget))
     left, most, one_each = steps, budget.max(1), np.ones(len(budget), np.int64)
     while left > 0 and (slots.occupied.max((1, 2)) < most).any():
         slots.make_room(one_each, most)
@@ -115,4 +115,3 @@ def _decode(slots: Slots, steps: int, settings: Settings) -> int:
         new = min(left, max(1, free))
         slots.occupied[:] = np.minimum(slots.occupied + new, budget[:, None])
         left -= new
-    return steps

@@ -13,6 +13,7 @@ from tightrope.export.tracing.decoder import trace_decoder
 from tightrope.export.tracing.tower import trace_projector, trace_tower
 from tightrope.export.tracing.trace import fake_model, fake_tensors
 from tightrope.interface.names import Role
+from tightrope.plugins.slot_attention import SCHEMA as SLOT_ATTENTION
 from tightrope.progress import Progress
 
 Traces = dict[tuple[Role, str], ir.Model]
@@ -48,16 +49,36 @@ def trace_all(recipe: Recipe, progress: Progress) -> tuple[Traces, list[str]]:
     return traces, _quantize(traces, recipe) if recipe.precision.quantized else []
 
 
+def windows_of(traces: Traces) -> tuple[int, ...]:
+    """[L]: the newest tokens that each layer of the decoder sees, 0 where it sees all."""
+    trace = traces.get(("decoder", ""))
+    nodes = () if trace is None else trace.graph
+    return tuple(
+        node.attributes.get_int("window", 0)
+        for node in nodes
+        if node.op_type == SLOT_ATTENTION.name
+    )
+
+
 def _quantize(traces: Traces, recipe: Recipe) -> list[str]:
     """The decoders' matrices as int4; returns notes on what stays float16."""
     block_size = recipe.config.block_size
     left: set[str] = set()
+    experts: set[str] = set()
     for (role, _), graph in traces.items():
         if role == "decoder":
             left.update(to_int4(graph, block_size))
-    if not left:
-        return []
-    return [
-        f"{len(left)} matrices stay float16: their inputs are no whole number of "
-        f"{block_size}-blocks"
-    ]
+            experts.update(
+                str(value.name)
+                for value in graph.graph.initializers.values()
+                if value.shape is not None and len(value.shape) == 3
+            )
+    notes = []
+    if left:
+        notes.append(
+            f"{len(left)} matrices stay float16: their inputs are no whole number of "
+            f"{block_size}-blocks"
+        )
+    if experts:
+        notes.append(f"{len(experts)} parameters stay float16: they are of experts")
+    return notes

@@ -99,6 +99,9 @@ POLICIES = {
     )
 }
 
+NEWEST = POLICIES["streaming"].vector(sinks=0, recent=1)
+"""The policy [8] of a layer that sees a window: whoever is youngest stays."""
+
 
 def find_policy(name: str) -> Policy:
     """The policy called `name`; raises InputError with the names there are."""
