@@ -142,6 +142,22 @@ def llava(folder: Path) -> None:
     (folder / "processor_config.json").write_text(json.dumps(text), encoding="utf-8")
 
 
+def text_family(folder: Path, model_type: str, fields: dict[str, Any]) -> None:
+    """A model of `text_families.py`; neither its biases are zeros nor its norms ones."""
+    torch.manual_seed(17)
+    config = transformers.AutoConfig.for_model(model_type, **fields)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+        elif "norm" in parameter_name:
+            # Around what its class begins with: ones, or zeros that ones are added to.
+            parameter.data += torch.empty_like(parameter).uniform_(-0.3, 0.3)
+    if config.tie_word_embeddings:
+        model.get_input_embeddings().weight.data[: len(SPECIALS)] = 0  # no likely answer either
+    _save(model, by_character(), folder)
+
+
 def _save(model: Any, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
     head = model.get_output_embeddings()
     if head.weight is not model.get_input_embeddings().weight:

@@ -52,6 +52,10 @@ def load_module(file: Path) -> ModuleType:
     return sys.modules[name]
 
 
+FAMILIES = load_module(HERE / "text_families.py")
+EXPORTS |= {name: (name, {"precision": "fp32", **TEXT}) for name in FAMILIES.TEXT_FAMILIES}
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
     """`checkpoint("llama")`: a folder in Hugging Face's layout, or a GGUF file."""
@@ -65,7 +69,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
                 pytest.skip("the SmolLM2 file is not here: run `make fetch-smollm2`")
             return SMOLLM2
         folder = tmp_path_factory.mktemp("checkpoints") / name
-        load_module(HERE / "checkpoints.py").CHECKPOINTS[name](folder)
+        checkpoints = load_module(HERE / "checkpoints.py")
+        if name in FAMILIES.TEXT_FAMILIES:
+            checkpoints.text_family(folder, *FAMILIES.fields_of(name))
+        else:
+            checkpoints.CHECKPOINTS[name](folder)
         return folder
 
     return find
@@ -115,6 +123,7 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
             transformers.AutoModelForImageTextToText if see else transformers.AutoModelForCausalLM
         )
         model = auto.from_pretrained(folder, dtype="float32", attn_implementation="eager", **gguf)
+        model.set_experts_implementation("eager")
         return model.eval().requires_grad_(False)
 
     return load_checkpoint
@@ -187,6 +196,12 @@ def recorded(loaded: Callable[[str], Model], oracle: ModuleType) -> Callable[[st
         return Model(real.bundle, oracle.Recorder(real.backend))
 
     return wrap
+
+
+@pytest.fixture(params=FAMILIES.TEXT_FAMILIES)
+def text_family(request: pytest.FixtureRequest) -> str:
+    """Each checkpoint of `text_families.py` in its turn."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

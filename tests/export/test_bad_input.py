@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -101,7 +102,45 @@ def assert_refused(
 
 
 CONFIGS: dict[str, tuple[str, Edit, str]] = {
-    "another family": ("llama", lambda c: c.update(model_type="gemma3"), "'gemma3' has no exp"),
+    **{
+        f"a hybrid decoder, {name}": (
+            "llama",
+            functools.partial(dict.update, model_type=name),
+            f"'{name}' has layers of type {layer}.*state of constant size",
+        )
+        for name, layer in (
+            ("qwen3_next", "linear_attention"),
+            ("qwen3_5", "linear_attention"),
+            ("qwen3_5_text", "linear_attention"),
+            ("lfm2", "conv"),
+            ("lfm2_vl", "conv"),
+            ("jamba", "mamba"),
+            ("granitemoehybrid", "mamba"),
+            ("recurrent_gemma", "recurrent"),
+        )
+    },
+    "a hybrid decoder behind a tower": (
+        "llava",
+        lambda c: c["text_config"].update(model_type="qwen3_5_text"),
+        "'qwen3_5_text' has layers of type linear_attention",
+    ),
+    "a kind of layer unheard of": (
+        "llama",
+        lambda c: c.update(layer_types=["full_attention", "chunked_attention", "conv"]),
+        "layers of type 'chunked_attention'; accepted: full_attention, sliding_attention",
+    ),
+    "tokens that see later ones": (
+        "gemma3",
+        lambda c: c.update(use_bidirectional_attention=True),
+        "tokens attend to later ones",
+    ),
+    "an encoder": ("llama", lambda c: c.update(is_causal=False), "tokens attend to later ones"),
+    "code that is to be trusted": (
+        "llama",
+        lambda c: c.update(trust_remote_code=True),
+        r"config\.json has trust_remote_code: the checkpoint needs code of its own",
+    ),
+    "another family": ("llama", lambda c: c.update(model_type="gpt2"), "'gpt2' has no exporter"),
     "a name unheard of": ("llama", lambda c: c.update(model_type="x"), "'x' has no exporter; th"),
     "a rope that follows the length": (
         "llama",

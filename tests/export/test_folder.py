@@ -159,6 +159,54 @@ def test_a_plain_folder_has_nothing_left(checkpoint: Find) -> None:
         assert opened.without_effect == []
 
 
+def test_a_folder_of_any_text_family_has_nothing_left(text_family: str, checkpoint: Find) -> None:
+    opened = open_checkpoint(checkpoint(text_family))
+    opened.load_model()
+    assert opened.without_effect == []
+
+
+def gemma3_of_2025(config: dict[str, Any]) -> None:
+    del config["rope_parameters"], config["layer_types"]
+    config |= {
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window_pattern": 2,
+    }
+
+
+def phi3_of_2024(config: dict[str, Any]) -> None:
+    rope = config.pop("rope_parameters")
+    factors = {name: rope[name] for name in ("short_factor", "long_factor")}
+    config |= {
+        "rope_theta": 1e4,
+        "partial_rotary_factor": 0.75,
+        "rope_scaling": {"type": "longrope", **factors},
+    }
+
+
+PUBLISHED: dict[str, Edit] = {
+    "qwen3": lambda c: (c.pop("rope_parameters"), c.update(rope_theta=1e4)),
+    "gemma3": gemma3_of_2025,
+    "phi3": phi3_of_2024,
+}
+"""As the families' checkpoints were published before transformers 5."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_older_words_for_rotary_positions_mean_the_same(
+    copy: Copy, checkpoint: Find, name: str
+) -> None:
+    folder = copy(name)
+    edit_config(folder, PUBLISHED[name])
+    read, wanted = (open_checkpoint(source).load_model() for source in (folder, checkpoint(name)))
+    assert getattr(read.config, "layer_types", None) == getattr(wanted.config, "layer_types", None)
+    for (buffer, value), other in zip(
+        read.named_buffers(), (value for _, value in wanted.named_buffers()), strict=True
+    ):
+        assert torch.equal(value, other), buffer
+
+
 def test_a_head_of_its_own_in_a_tied_model_is_told(copy: Copy) -> None:
     folder = copy("qwen2")
     edit_tensors(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] + 1}))
@@ -225,6 +273,22 @@ ROPE: dict[str, tuple[dict[str, Any], str | None]] = {
         {"rope_type": "linear", "factor": 2.0, "attention_factor": 3.0},
         "attention_factor",
     ),
+    "a key that another family reads": (
+        {"rope_type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.1},
+        "llama_4_scaling_beta",
+    ),
+    "a rule for each type of layer": (
+        {"full_attention": {"rope_type": "default", "rope_theta": 1e4}},
+        "keys of rope_.* that.*full_attention",
+    ),
+    "factors for two lengths": (
+        {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8},
+        None,
+    ),
+    "a longrope key that transformers passes over": (
+        {"rope_type": "longrope", "short_mscale": 1.2},
+        "short_mscale",
+    ),
     "another name of a yarn key": (
         {"rope_type": "yarn", "factor": 2.0, "attn_factor": 3.0},
         "attn_factor",
@@ -244,6 +308,42 @@ def test_every_key_of_rotary_positions_is_read_or_named(copy: Copy, what: str, k
     with pytest.raises(UnsupportedModel, match=said) as raised:
         open_checkpoint(folder)
     assert "\n" not in str(raised.value)
+
+
+RULES: dict[str, tuple[str, Edit, str | None]] = {
+    "a part of a head, where the code knows it": (
+        "phi3",
+        lambda c: c["rope_parameters"].update(partial_rotary_factor=0.75),
+        None,
+    ),
+    "a part of a head beside the rules": (
+        "qwen3",
+        lambda c: c.update(partial_rotary_factor=0.5),
+        "partial_rotary_factor is 0.5",
+    ),
+    "local layers that follow the length": (
+        "gemma3",
+        lambda c: c["rope_parameters"]["sliding_attention"].update(rope_type="dynamic"),
+        "rope_type is 'dynamic'",
+    ),
+    "a key beside the rules of both": (
+        "gemma3",
+        lambda c: c["rope_parameters"].update(factor=2.0),
+        "keys of rope_parameters that.*factor",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RULES)
+def test_rules_of_a_family_are_read_where_its_code_reads_them(copy: Copy, what: str) -> None:
+    name, edit, said = RULES[what]
+    folder = copy(name)
+    edit_config(folder, edit)
+    if said is None:
+        open_checkpoint(folder)
+        return
+    with pytest.raises(UnsupportedModel, match=said):
+        open_checkpoint(folder)
 
 
 def header(entries: dict[str, Any], data: int = 64, length: int | None = None) -> bytes:

@@ -67,3 +67,17 @@ def test_only_a_model_that_sees_has_files_for_pictures(opened: tuple[str, Bundle
             "84": (1, 37, 32),
             "28": (1, 5, 32),
         }
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 45**0.5), ("bfloat16", 6.71875)])
+def test_a_table_that_scales_its_rows_says_by_how_much(
+    checkpoint: Find, dtype: str, scale: float
+) -> None:
+    torch = pytest.importorskip("torch", reason="exporting needs torch")
+    from tightrope.export.checkpoint import embedding_scale, open_checkpoint
+
+    model = open_checkpoint(checkpoint("gemma2")).load_model().to(getattr(torch, dtype))
+    assert embedding_scale(model) == pytest.approx(scale, rel=1e-7)
+    table = model.get_input_embeddings()
+    ids = torch.arange(5, 50)
+    assert torch.equal(table(ids), table.weight[ids] * embedding_scale(model))

@@ -18,6 +18,7 @@ from tightrope.bundle import Bundle
 from tightrope.export.selectors import SELECTORS
 from tightrope.interface.names import GraphName
 from tightrope.interface.tensors import Rows, decoder_inputs, decoder_outputs
+from tightrope.plugins.parsers import load_parser, parser_versions
 from tightrope.plugins.slot_attention.policies import POLICIES
 
 Array = npt.NDArray[Any]
@@ -252,3 +253,25 @@ def test_every_standard_graph_is_built_by_a_real_tensorrt_parser(bundle: Find) -
     results = check_bundle(bundle("llava-fp16"))
     assert {result.graph: result.message for result in results if not result.ok} == {}
     assert len(results) == 4 + len(SELECTORS)
+
+
+def test_every_text_family_has_operators_that_every_parser_reads(
+    text_family: str, bundle: Find
+) -> None:
+    recorded = Bundle.open(bundle(text_family)).manifest.standard_ops
+    assert {str(name) for name in recorded} == {"standard.prefill", "standard.decode"}
+    for operators in recorded.values():
+        for version in parser_versions():
+            assert load_parser(version).refuse(operators) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma3", "qwen3_moe"])
+def test_text_families_are_built_by_a_real_tensorrt_parser(name: str, bundle: Find) -> None:
+    """Those whose operators no other family has: caps, two rotary rules, experts."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    from tightrope.export.check.rtx import check_bundle
+
+    results = check_bundle(bundle(name))
+    assert {result.graph: result.message for result in results if not result.ok} == {}
+    assert len(results) == 2

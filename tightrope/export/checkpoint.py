@@ -62,6 +62,8 @@ class Checkpoint:
             self.without_effect.extend(without_effect)
         else:
             model = self._load_folder()
+        # The plainest code: fused products of experts take rows of whole 16 bytes alone.
+        model.set_experts_implementation("eager")
         return model.eval().requires_grad_(False)
 
     def _load_folder(self) -> Any:
@@ -278,3 +280,8 @@ def parameters_of(model: Any) -> dict[str, torch.Tensor]:
     """Parameters and buffers of a model by Hugging Face's names."""
     named = dict(model.named_parameters(remove_duplicate=False))
     return named | dict(model.named_buffers(remove_duplicate=False))
+
+
+def embedding_scale(model: Any) -> float:
+    """By what a model's own table multiplies the rows that it gathers, in its storage type."""
+    return float(getattr(model.get_input_embeddings(), "embed_scale", 1.0))

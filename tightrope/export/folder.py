@@ -8,6 +8,8 @@ from typing import Any
 from tightrope.checks import shown
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account, Harmless, WithoutEffect, listed
+from tightrope.export.families import FAMILIES
+from tightrope.export.families.hybrids import refuse_layers
 from tightrope.export.weight_files import is_plain
 
 HARMLESS_TENSORS = (
@@ -26,6 +28,10 @@ _TAKEN = {
         "rope_theta", "factor", "original_max_position_embeddings", "attention_factor",
         "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate",
     ),
+    "longrope": (
+        "rope_theta", "factor", "original_max_position_embeddings", "attention_factor",
+        "short_factor", "long_factor",
+    ),
 }  # fmt: skip
 """What transformers reads of each kind of rotary positions."""
 _MOST = {
@@ -34,13 +40,15 @@ _MOST = {
         (
             "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
             "head_dim", "patch_size", "image_size", "num_channels", "projection_dim",
+            "num_experts", "num_experts_per_tok", "moe_intermediate_size",
         ),
         1 << 20,
     ),
     "vocab_size": 1 << 26,
 }  # fmt: skip
 """Of what a model's size follows from; far beyond any that fits a board."""
-LENGTH_DEPENDENT = ("dynamic", "longrope")
+LENGTH_DEPENDENT = ("dynamic",)
+"""Kinds whose frequencies follow the longest prompt so far."""
 _HARMLESS_ROPE = (Harmless("finetuned", "finetuned is a remark"),)
 
 
@@ -48,7 +56,8 @@ def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
     """Entries of config.json that are without effect.
 
     Raises UnsupportedModel for sizes that no model has, quantised weights, code of the checkpoint's
-    own, and rotary positions that transformers would not compute as the file says.
+    own, layers that do more than attend backwards, and rotary positions that transformers would
+    not compute as the file says.
     """
     found = []
     for part in (config, config.get("text_config") or {}, config.get("vision_config") or {}):
@@ -56,6 +65,8 @@ def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
             _check_sizes(part)
             _refuse_quantised(part)
             refuse_code("config.json", part)
+            refuse_layers(part.get("layer_types"))
+            _refuse_both_ways(part)
             found += _check_rope(part)
     return found
 
@@ -83,40 +94,62 @@ def _refuse_quantised(config: dict[str, Any]) -> None:
 
 def refuse_code(file: str, content: dict[str, Any]) -> None:
     """Raises UnsupportedModel where a JSON file names classes of the checkpoint's own."""
-    if content.get("auto_map"):
+    for key, what in (("auto_map", "an auto_map"), ("trust_remote_code", "trust_remote_code")):
+        if content.get(key):
+            raise UnsupportedModel(
+                f"{file} has {what}: the checkpoint needs code of its own, which is never run; "
+                "take a version that transformers knows by itself"
+            )
+
+
+def _refuse_both_ways(config: dict[str, Any]) -> None:
+    if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
         raise UnsupportedModel(
-            f"{file} has an auto_map: the checkpoint needs code of its own, which is never run; "
-            "take a version that transformers knows by itself"
+            "config.json says that tokens attend to later ones: such a model writes no answers; "
+            "take one that does"
         )
 
 
 def _check_rope(config: dict[str, Any]) -> list[WithoutEffect]:
     found = []
+    family = FAMILIES.get(str(config.get("model_type")))
+    own = () if family is None else family.rope_keys
     for key in ("rope_scaling", "rope_parameters"):
         values = config.get(key)
         if not isinstance(values, dict):
             continue
-        account = Account(f"keys of {key}", values, _HARMLESS_ROPE)
-        kinds = [account.take(name) for name in ("rope_type", "type")]
-        kind = next((kind for kind in kinds if kind is not None), "default")
-        if None not in kinds and kinds[0] != kinds[1]:
-            raise UnsupportedModel(f"{key} has rope_type {kinds[0]!r} and type {kinds[1]!r}")
-        if kind in LENGTH_DEPENDENT:
-            raise UnsupportedModel(
-                f"rope_type is {kind!r}: its frequencies change with the prompt's length, which a "
-                f"graph cannot follow; accepted: {', '.join(_TAKEN)}"
-            )
-        if kind not in _TAKEN:
-            raise UnsupportedModel(f"rope_type is {kind!r}; accepted: {', '.join(_TAKEN)}")
-        if values.get("partial_rotary_factor") in (None, 1.0):
-            account.take("partial_rotary_factor")
-        account.take_all(_TAKEN[kind])
-        found += account.close()
-    if config.get("partial_rotary_factor") not in (None, 1.0):
-        raise UnsupportedModel(
-            f"partial_rotary_factor is {config['partial_rotary_factor']!r}; accepted: 1.0"
-        )
+        # Layers of each type may have a rule of their own.
+        apart = [name for name in own if isinstance(values.get(name), dict)]
+        if apart:
+            rest = Account(f"keys of {key}", values)
+            rest.take_all(apart)
+            found += rest.close()
+        for rule in [values[name] for name in apart] or [values]:
+            found += _check_rule(key, rule, own)
+    partial = config.get("partial_rotary_factor")
+    if partial not in (None, 1.0) and "partial_rotary_factor" not in own:
+        raise UnsupportedModel(f"partial_rotary_factor is {partial!r}; accepted: 1.0")
     return found
+
+
+def _check_rule(key: str, values: dict[str, Any], own: tuple[str, ...]) -> list[WithoutEffect]:
+    """own: what the family's code reads beside the keys of the kind."""
+    account = Account(f"keys of {key}", values, _HARMLESS_ROPE)
+    kinds = [account.take(name) for name in ("rope_type", "type")]
+    kind = next((kind for kind in kinds if kind is not None), "default")
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise UnsupportedModel(f"{key} has rope_type {kinds[0]!r} and type {kinds[1]!r}")
+    if kind in LENGTH_DEPENDENT:
+        raise UnsupportedModel(
+            f"rope_type is {kind!r}: its frequencies change with the prompt's length, which a "
+            f"graph cannot follow; accepted: {', '.join(_TAKEN)}"
+        )
+    if kind not in _TAKEN:
+        raise UnsupportedModel(f"rope_type is {kind!r}; accepted: {', '.join(_TAKEN)}")
+    if values.get("partial_rotary_factor") in (None, 1.0):
+        account.take("partial_rotary_factor")
+    account.take_all((*_TAKEN[kind], *own))
+    return account.close()
 
 
 def account_tensors(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tightrope.bundle import EMBEDDINGS
-from tightrope.export.checkpoint import parameters_of
+from tightrope.export.checkpoint import embedding_scale, parameters_of
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 
@@ -42,7 +42,7 @@ def _generation(recipe: Recipe, model: Any) -> dict[str, Any]:
         # llama.cpp adds it to every prompt.
         "add_special_tokens": family.tower is not None or recipe.checkpoint.gguf is not None,
         "special_tokens": special,
-        "embedding_scale": family.embedding_scale,
+        "embedding_scale": embedding_scale(model),
     }
 
 

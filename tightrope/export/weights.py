@@ -133,8 +133,9 @@ class WeightFile:
             raise UnsupportedModel(
                 f"{parameter} holds NaN or infinity: the checkpoint is damaged; get it again"
             )
-        # Rotary frequencies and the like are buffers that models keep in float32.
-        if not self._half or (value.dtype == torch.float32 and "inv_freq" in parameter):
+        # Scales and rotary frequencies are buffers that models keep in float32.
+        kept = value.dim() == 0 or "inv_freq" in parameter
+        if not self._half or (kept and value.dtype == torch.float32):
             return value.float()
         half = value.to(torch.float16)
         if not bool(torch.isfinite(half).all()):

@@ -10,6 +10,7 @@ from typing import Any
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.families import llava
+from tightrope.export.families.hybrids import refuse_hybrid
 from tightrope.export.families.tower import TowerModel
 
 
@@ -21,8 +22,8 @@ class Family:
     """As in the checkpoint's config.json."""
     positions: str = "ordinal"
     """How rotary positions follow from ordinals: a rule of `inputs.positions`."""
-    embedding_scale: float = 1.0
-    """By which token embeddings are multiplied before the first layer."""
+    rope_keys: tuple[str, ...] = ()
+    """What its code reads of rotary positions beside the keys of their kind."""
     tower: TowerModel | None = None
 
 
@@ -31,6 +32,18 @@ FAMILIES = {
     for family in (
         Family(model_type="llama"),
         Family(model_type="qwen2"),
+        Family(model_type="qwen3"),
+        Family(model_type="qwen3_moe"),
+        Family(model_type="mistral"),
+        Family(model_type="ministral"),
+        Family(
+            model_type="ministral3", rope_keys=("llama_4_scaling_beta", "max_position_embeddings")
+        ),
+        Family(model_type="smollm3"),
+        Family(model_type="gemma2"),
+        Family(model_type="gemma3_text", rope_keys=("full_attention", "sliding_attention")),
+        Family(model_type="phi3", rope_keys=("partial_rotary_factor",)),
+        Family(model_type="granite"),
         Family(model_type="llava", tower=llava.MODEL),
     )
 }
@@ -39,6 +52,7 @@ FAMILIES = {
 def family_called(model_type: object) -> Family:
     """The family of this model type; raises UnsupportedModel with those there are."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
+        refuse_hybrid(model_type)
         raise UnsupportedModel(
             f"model type {model_type!r} has no exporter; there are: {', '.join(FAMILIES)}"
         )
@@ -52,6 +66,7 @@ def find_family(config: Any) -> Family:
     if family.tower is not None:
         inner = FAMILIES.get(text.model_type)
         if inner is None or inner.tower is not None:
+            refuse_hybrid(text.model_type)
             known = ", ".join(name for name, entry in FAMILIES.items() if entry.tower is None)
             raise UnsupportedModel(
                 f"the {family.model_type} model has a language model of type "

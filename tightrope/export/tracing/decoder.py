@@ -17,6 +17,7 @@ from tightrope.export.tracing.attention import (
     LayerAttention,
     attending,
 )
+from tightrope.export.tracing.experts import EXPERTS
 from tightrope.export.tracing.trace import trace
 from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
 
@@ -26,12 +27,21 @@ def trace_decoder(model: Any, dims: Dims, schedule: Schedule | None = None) -> i
 
     Call inside `fake_tensors`. The graph is in float16 with named, unbound initializers.
     """
-    model.config.get_text_config()._attn_implementation_internal = DECODER_ATTENTION
-    model.get_decoder().config._attn_implementation_internal = DECODER_ATTENTION
+    for config in (model.config.get_text_config(), model.get_decoder().config):
+        config._attn_implementation_internal = DECODER_ATTENTION
+        config._experts_implementation_internal = EXPERTS
+    _hold_frequencies(model)
     stages = 0 if schedule is None else len(schedule.layers)
     return trace(
         _Decoder(model, schedule), decoder_inputs(dims, stages), decoder_outputs(dims, stages)
     )
+
+
+def _hold_frequencies(model: Any) -> None:
+    """Longrope keeps the frequencies of short prompts; the bundle says how far they hold."""
+    for module in model.modules():
+        if getattr(module, "rope_type", None) == "longrope":
+            module.rope_type = "default"
 
 
 class _Decoder(torch.nn.Module):

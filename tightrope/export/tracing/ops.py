@@ -10,6 +10,7 @@ import onnx
 import torch
 from onnxscript import values as onnxscript_values
 from transformers import AttentionInterface
+from transformers.integrations.moe import ExpertsInterface
 
 from tightrope.export.tracing.attention import (
     DECODER_ATTENTION,
@@ -17,6 +18,7 @@ from tightrope.export.tracing.attention import (
     attend_slots,
     attend_tower,
 )
+from tightrope.export.tracing.experts import EXPERTS, mix_experts
 from tightrope.interface.onnx import OWN_DOMAIN, OWN_OPSET
 from tightrope.plugins import select_tokens, slot_attention
 from tightrope.plugins.schema import OpSchema
@@ -30,6 +32,7 @@ def register() -> None:
     """Make the seams and the own ops known to transformers and torch, once a process."""
     AttentionInterface.register(DECODER_ATTENTION, attend_slots)
     AttentionInterface.register(TOWER_ATTENTION, attend_tower)
+    ExpertsInterface.register(EXPERTS, mix_experts)
     _define("slot_attention", slot_attention.SCHEMA, "float scale, float softcap, int window")
     _define("select_tokens", select_tokens.SCHEMA, "")
 
