@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,14 @@ def sentencepiece(pieces: Iterable[str], user_defined: Iterable[str] = ()) -> di
     }
 
 
+MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe"}
+"""transformers' name of an architecture, where it is another."""
+AS_LLAMA = ("llama", "granite", "smollm3")
+"""Whose converters derive from Llama's: queries and keys are stored in pairs."""
+ONE_MORE = ("gemma2", "gemma3")
+"""Whose norms are stored with the 1 that is added to them."""
+
+
 def config_of(architecture: str, **changes: Any) -> Any:
     """A small config with odd changes."""
     values: dict[str, Any] = {
@@ -128,14 +137,17 @@ def config_of(architecture: str, **changes: Any) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": 512,
         "initializer_range": 0.2,
+        "pad_token_id": None,
     }
-    return transformers.AutoConfig.for_model(architecture, **(values | changes))
+    model_type = MODEL_TYPES.get(architecture, architecture)
+    return transformers.AutoConfig.for_model(model_type, **(values | changes))
 
 
 def model_of(config: Any, seed: int = 0) -> Any:
     """A random model whose biases and norms are no zeros and ones either."""
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.set_experts_implementation("eager")
     model = model.eval().requires_grad_(False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -149,7 +161,7 @@ def model_of(config: Any, seed: int = 0) -> Any:
 def keys_of(model: Any, architecture: str) -> dict[str, Any]:
     """Metadata that the converter writes for a model."""
     config = model.config
-    rope = config.rope_parameters
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     head_dim = getattr(config, "head_dim", None) or (
         config.hidden_size // config.num_attention_heads
     )
@@ -163,9 +175,10 @@ def keys_of(model: Any, architecture: str) -> dict[str, Any]:
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
         "rope.freq_base": float(rope["rope_theta"]),
     }
-    if head_dim != config.hidden_size // config.num_attention_heads:
+    own_length = head_dim != config.hidden_size // config.num_attention_heads
+    if own_length and architecture not in ("phi3", "granite"):  # whose converters know none
         keys |= {"attention.key_length": head_dim, "attention.value_length": head_dim}
-    if architecture == "llama":
+    if architecture in AS_LLAMA:
         keys |= {"rope.dimension_count": head_dim, "vocab_size": config.vocab_size}
     if rope["rope_type"] in ("linear", "yarn"):
         keys["rope.scaling.type"] = rope["rope_type"]
@@ -177,40 +190,127 @@ def keys_of(model: Any, architecture: str) -> dict[str, Any]:
                 keys[f"rope.scaling.yarn_{name}"] = float(rope[name])
         if "attention_factor" in rope:
             keys["rope.scaling.yarn_attn_factor"] = float(rope["attention_factor"])
+    keys |= OWN_KEYS.get(architecture, lambda _: {})(config)
     return {f"{architecture}.{name}": value for name, value in keys.items()}
 
 
+def gemma2_keys(config: Any) -> dict[str, Any]:
+    return {
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attn_logit_softcapping": float(config.attn_logit_softcapping),
+        "final_logit_softcapping": float(config.final_logit_softcapping),
+        "attention.sliding_window": config.sliding_window,
+    }
+
+
+def gemma3_keys(config: Any) -> dict[str, Any]:
+    keys = {
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attention.sliding_window": config.sliding_window,
+        "rope.freq_base_swa": float(config.rope_parameters["sliding_attention"]["rope_theta"]),
+    }
+    if config.final_logit_softcapping:
+        keys["final_logit_softcapping"] = float(config.final_logit_softcapping)
+    return keys
+
+
+def phi3_keys(config: Any) -> dict[str, Any]:
+    rope, heads = config.rope_parameters, config.num_attention_heads
+    original = config.original_max_position_embeddings
+    keys = {
+        "rope.scaling.original_context_length": original,
+        "rope.dimension_count": int(rope["partial_rotary_factor"] * config.hidden_size) // heads,
+        "attention.sliding_window": config.sliding_window or 0,
+    }
+    if rope["rope_type"] == "longrope":
+        scale = config.max_position_embeddings / original
+        keys["rope.scaling.attn_factor"] = math.sqrt(1 + math.log(scale) / math.log(original))
+    return keys
+
+
+def granite_keys(config: Any) -> dict[str, Any]:
+    return {
+        "attention.scale": float(config.attention_multiplier),
+        "embedding_scale": float(config.embedding_multiplier),
+        "residual_scale": float(config.residual_multiplier),
+        "logit_scale": float(config.logits_scaling),
+    }
+
+
+def qwen3moe_keys(config: Any) -> dict[str, Any]:
+    return {
+        "expert_count": config.num_experts,
+        "expert_used_count": config.num_experts_per_tok,
+        "expert_feed_forward_length": config.moe_intermediate_size,
+    }
+
+
+OWN_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "gemma2": gemma2_keys,
+    "gemma3": gemma3_keys,
+    "phi3": phi3_keys,
+    "granite": granite_keys,
+    "qwen3moe": qwen3moe_keys,
+}
+"""What a converter writes beside what all of them do."""
+
+
 def tensors_of(model: Any, architecture: str) -> dict[str, np.ndarray]:
-    """The file's tensors, float32: q and k of llama with rows in pairs, as it is rotated there."""
+    """The file's tensors, float32: q and k with rows in pairs where they are rotated so there."""
     config = model.config
-    kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[architecture]
-    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    names = gguf.get_tensor_name_map(
+        gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers
+    )
     tensors = {}
     for name, parameter in model.named_parameters():
         value = parameter.detach().float().numpy()
-        if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
+        if architecture in AS_LLAMA and ("q_proj" in name or "k_proj" in name):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
-            half = value.shape[0] // heads // 2
-            order = [
-                head * 2 * half + side * half + pair
-                for head in range(heads)
-                for pair in range(half)
-                for side in range(2)
-            ]
-            value = value[order]
-        tensors[names.get_name(name, (".weight", ".bias"))] = value
-    rope = config.rope_parameters
-    if rope["rope_type"] == "llama3":
-        plain = 1 / rope["rope_theta"] ** (
-            np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
-        )
-        scaled = model.model.rotary_emb.inv_freq.numpy()
-        tensors["rope_freqs.weight"] = (plain / scaled).astype(np.float32)
+            value = value[in_pairs(value.shape[0], heads)]
+        if architecture in ONE_MORE and name.endswith("norm.weight"):
+            value = value + 1
+        parts = {name: value}
+        if "experts.gate_up_proj" in name:
+            halves = zip(("gate", "up"), np.split(value, 2, 1), strict=True)
+            parts = {name.replace("gate_up", part): half for part, half in halves}
+        for part, half in parts.items():
+            tensors[names.get_name(part, (".weight", ".bias"))] = half
+    tensors |= rotary_tensors(model)
     renamed = {}
     for name, value in tensors.items():
         suffix = "" if name.endswith((".weight", ".bias")) else ".weight"
         renamed[name + suffix] = value
     return renamed
+
+
+def in_pairs(rows: int, heads: int) -> list[int]:
+    """The order in which a head's halves lie side by side."""
+    half = rows // heads // 2
+    return [
+        head * 2 * half + side * half + pair
+        for head in range(heads)
+        for pair in range(half)
+        for side in range(2)
+    ]
+
+
+def rotary_tensors(model: Any) -> dict[str, np.ndarray]:
+    config = model.config
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "llama3":
+        plain = 1 / rope["rope_theta"] ** (
+            np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
+        )
+        scaled = model.model.rotary_emb.inv_freq.numpy()
+        return {"rope_freqs.weight": (plain / scaled).astype(np.float32)}
+    if rope.get("rope_type") == "longrope":
+        return {
+            f"rope_factors_{length}.weight": np.array(rope[f"{length}_factor"], np.float32)
+            for length in ("long", "short")
+        }
+    return {}
 
 
 def write(

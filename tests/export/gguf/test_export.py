@@ -22,7 +22,7 @@ from tightrope.runtime.model import Model, load  # noqa: E402
 Make = Callable[..., tuple[Any, Path]]
 FP32 = ExportConfig(precision="fp32", slots=256, prefill_chunk=64)
 
-WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
+WHOLE: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama with everything odd": (
         "llama",
         {
@@ -37,10 +37,14 @@ WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
                 "original_max_position_embeddings": 64,
             },
         },
+        {},
     ),
-    "qwen2, tied, with yarn": (
+    "qwen2, tied, with yarn and a window": (
         "qwen2",
         {
+            "use_sliding_window": True,
+            "sliding_window": 21,
+            "layer_types": ["full_attention", "sliding_attention"],
             "tie_word_embeddings": True,
             "rope_parameters": {
                 "rope_type": "yarn",
@@ -48,6 +52,10 @@ WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
                 "factor": 4.0,
                 "original_max_position_embeddings": 64,
             },
+        },
+        {
+            "qwen2.attention.sliding_window": 21,
+            "qwen2.attention.sliding_window_pattern": [False, True],
         },
     ),
 }
@@ -57,8 +65,9 @@ WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
 def test_a_bundle_of_a_file_is_the_model_that_the_file_was_made_of(
     make: Make, oracle: ModuleType, tmp_path: Path, what: str
 ) -> None:
-    architecture, changes = WHOLE[what]
+    architecture, changes, keys = WHOLE[what]
     metadata = {
+        **keys,
         "general.name": "small",
         "tokenizer.ggml.bos_token_id": 0,
         "tokenizer.ggml.add_bos_token": True,

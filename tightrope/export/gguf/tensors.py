@@ -14,11 +14,14 @@ from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account, WithoutEffect, listed
 from tightrope.export.foreign import reading
 from tightrope.export.gguf.architectures import Architecture
-from tightrope.export.gguf.config import WAY_OUT
 from tightrope.export.gguf.file import GgufFile
+from tightrope.export.gguf.keys import WAY_OUT
 
 ROPE_FREQS = "rope_freqs.weight"
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
 _LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_ROWS = -2
+"""The axis along which parts of a parameter are joined."""
 
 
 def fill(model: Any, file: GgufFile, architecture: Architecture) -> list[WithoutEffect]:
@@ -33,46 +36,79 @@ def fill(model: Any, file: GgufFile, architecture: Architecture) -> list[Without
     heads = model.config.num_attention_heads, model.config.num_key_value_heads
     with torch.no_grad():
         for name, parameter in parameters.items():
-            source = places.get(name)
-            if source is None:
+            sources = places.get(name)
+            if sources is None:
                 parameter.zero_()  # a bias that the file leaves out
                 continue
-            value = dequantise(account.take(source))
-            if _LAYER.fullmatch(source) and source.split(".")[2] in architecture.permuted:
-                value = interleaved_to_halves(value, heads[".attn_k." in source])
+            parts = [dequantise(account.take(source)) for source in sources]
+            value = parts[0] if len(parts) == 1 else np.concatenate(parts, _ROWS)
+            if _LAYER.fullmatch(sources[0]) and sources[0].split(".")[2] in architecture.permuted:
+                value = interleaved_to_halves(value, heads[".attn_k." in sources[0]])
+            if architecture.norms_with_one and name.endswith("norm.weight"):
+                value = value - np.float32(1)
             parameter.copy_(torch.from_numpy(value))
     if ROPE_FREQS in file.tensors:
         _scale_rotary(model, dequantise(account.take(ROPE_FREQS)), file)
+    account.take_all(_factors(architecture))
     return account.close()
 
 
 def check(
     parameters: dict[str, torch.Tensor], file: GgufFile, architecture: Architecture
-) -> dict[str, str]:
-    """Parameter -> its tensor in the file; the parameters may be on the meta device.
+) -> dict[str, list[str]]:
+    """Parameter -> its tensors in the file, parts of it in their order; on any device.
 
     Raises UnsupportedModel as `fill` does, before anything is dequantised.
     """
-    places, missing, misshapen = {}, [], []
-    sources = {place_of(name, architecture): name for name in file.tensors}
+    missing, misshapen = [], []
+    places = _places(file, architecture)
     for name, parameter in parameters.items():
-        source = sources.get(name)
-        if source is None:
+        if name not in places:
             if not name.endswith(".bias"):
                 missing.append(name)
             continue
-        found = [int(length) for length in reversed(file.tensors[source].shape)]
+        shapes = [_shape(file.tensors[part]) for part in places[name]]
+        found = shapes[0]
+        if len(shapes) > 1:
+            found[_ROWS] = sum(shape[_ROWS] for shape in shapes)
         if found != list(parameter.shape):
+            source = " and ".join(places[name])
             misshapen.append(f"{source} {found} instead of {list(parameter.shape)}")
-        places[name] = source
     for problem, names in (("no tensors for", missing), ("misshapen tensors:", misshapen)):
         if names:
             raise UnsupportedModel(f"{file.path} has {problem} {listed(names)}; {WAY_OUT}")
     left = Account("tensors of the file", file.tensors, way_out=WAY_OUT)
-    left.take_all([*places.values(), ROPE_FREQS])
+    for name in parameters:
+        left.take_all(places.get(name, ()))
+    left.take_all([ROPE_FREQS, *_factors(architecture)])
     left.close()
     _check_quantisations(file)
     return places
+
+
+def _places(file: GgufFile, architecture: Architecture) -> dict[str, list[str]]:
+    """Parameter -> its tensors, in the order of the architecture's table."""
+    found = {
+        place: [name]
+        for name in file.tensors
+        if (place := place_of(name, architecture)) is not None
+    }
+    for part, parameter in architecture.experts.items():
+        for name in file.tensors:
+            layer = _LAYER.fullmatch(name)
+            if layer is not None and (layer[2], layer[3]) == (part, "weight"):
+                found.setdefault(f"model.layers.{int(layer[1])}.{parameter}", []).append(name)
+    return found
+
+
+def _factors(architecture: Architecture) -> tuple[str, ...]:
+    """Tensors that the config has already taken."""
+    return (SHORT_FACTORS, LONG_FACTORS) if architecture.partial_rope else ()
+
+
+def _shape(tensor: Any) -> list[int]:
+    """In numpy's order of axes."""
+    return [int(length) for length in reversed(tensor.shape)]
 
 
 def place_of(name: str, architecture: Architecture) -> str | None:
@@ -105,7 +141,7 @@ def dequantise(tensor: Any) -> Floats:
     """A `gguf.ReaderTensor` as float32, in numpy's order of axes."""
     with reading(f"{tensor.name} cannot be dequantised"):
         value: Floats = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
-        value = value.reshape([int(length) for length in reversed(tensor.shape)])
+        value = value.reshape(_shape(tensor))
         # Plain floats are still the file's own, mapped for reading.
         return np.ascontiguousarray(value) if value.flags.writeable else value.copy()
 

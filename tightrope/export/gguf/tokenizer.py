@@ -20,8 +20,8 @@ from tokenizers import (
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account
 from tightrope.export.foreign import reading
-from tightrope.export.gguf.config import WAY_OUT
 from tightrope.export.gguf.file import GgufFile
+from tightrope.export.gguf.keys import WAY_OUT
 from tightrope.export.gguf.pretokenizers import find_pretokenizer
 from tightrope.export.gguf.vocabulary import (
     CONTROL,

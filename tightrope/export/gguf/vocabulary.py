@@ -7,8 +7,8 @@ from typing import Any
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account, listed
-from tightrope.export.gguf.config import WAY_OUT
 from tightrope.export.gguf.file import GgufFile
+from tightrope.export.gguf.keys import WAY_OUT
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Kinds of tokens, as `tokenizer.ggml.token_type` numbers them."""
