@@ -50,7 +50,7 @@ def fields_of(file: GgufFile, architecture: Architecture, account: Account) -> d
     for name, accepted in architecture.only.items():
         if (found := keys.take(name, accepted)) != accepted:
             raise keys.wrong(name, found, f"{accepted}")
-    fields = {
+    fields: dict[str, Any] = {
         "hidden_size": hidden,
         "intermediate_size": keys.whole("feed_forward_length"),
         "num_hidden_layers": keys.whole("block_count"),

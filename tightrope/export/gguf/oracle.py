@@ -91,7 +91,7 @@ class _File:
         pattern = self.key(_PATTERN, self.conventions.pattern)
         if isinstance(pattern, list):
             return bool(pattern[layer])
-        return pattern == 0 or layer % pattern < pattern - 1
+        return bool(pattern == 0 or layer % pattern < pattern - 1)
 
 
 def logits(file: GgufFile, token_ids: Array, positions: Array) -> Floats:
@@ -221,7 +221,8 @@ def _projected(
         return tuple(source.linear(hidden, f"{block}.attn_{part}") for part in "qkv")
     fused = source.linear(hidden, f"{block}.attn_qkv")
     width = fused.shape[-1] // (heads + 2 * kv_heads)
-    return fused.split([heads * width, kv_heads * width, kv_heads * width], -1)
+    ends = np.cumsum([heads, kv_heads]) * width
+    return fused.tensor_split(ends.tolist(), -1)
 
 
 def _feed_forward(source: _File, block: str, hidden: torch.Tensor) -> torch.Tensor:
@@ -258,7 +259,7 @@ def _experts(source: _File, block: str, hidden: torch.Tensor) -> torch.Tensor:
 def _rotated(source: _File, part: torch.Tensor, turns: torch.Tensor, length: float) -> torch.Tensor:
     """Queries or keys [S,H,D], each pair of rows turned by its angle; further rows stay."""
     cos, sin = turns.cos()[:, None] * length, turns.sin()[:, None] * length
-    part, rest = part.split([2 * turns.shape[1], part.shape[-1] - 2 * turns.shape[1]], -1)
+    part, rest = part.tensor_split([2 * turns.shape[1]], -1)
     if source.conventions.neighbours:
         first, second = part[..., 0::2], part[..., 1::2]
         pairs = first * cos - second * sin, first * sin + second * cos
@@ -273,4 +274,4 @@ def _visible(source: _File, layer: int, count: int) -> torch.Tensor:
     window = source.key("attention.sliding_window", 0)
     if not source.slides(layer) or window >= source.key("context_length", 0):
         return behind >= 0
-    return (behind >= 0) & (behind < window)
+    return torch.logical_and(behind >= 0, behind < window)

@@ -25,9 +25,10 @@ def mix_experts(
     tokens, experts = hidden.shape[0], module.num_experts
     share = weight.new_zeros(tokens, experts).scatter(1, chosen, weight)
     # At most K experts a token: the rest of the order has no share in any.
-    most = torch.sym_min(tokens * chosen.shape[1], experts)
+    most: Any = torch.sym_min(tokens * chosen.shape[1], experts)  # type: ignore[no-untyped-call]
     used = share.sum(0).sort(descending=True).indices[:most]
     columns = hidden.T  # as columns, so that the weights are read the way that they are stored
     gate, up = (module.gate_up_proj[used] @ columns).chunk(2, dim=1)  # [U,I,T] each
     inner = module.act_fn(gate) * up * share.T[used][:, None]
-    return (module.down_proj[used] @ inner).sum(0).T
+    mixed: torch.Tensor = (module.down_proj[used] @ inner).sum(0).T
+    return mixed
