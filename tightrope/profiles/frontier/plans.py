@@ -102,7 +102,7 @@ class Deadlines:
             max_tokens=self._max_tokens,
             point=point,
         )
-        return self._planner.choose(asked, waited_ms=0.0).plan
+        return self._planner.choose(asked).plan
 
 
 def grid(changes: Sequence[float], steps: int = STEPS) -> list[float]:
