@@ -111,6 +111,7 @@ def test_a_bundle_keeps_the_files_numbers_and_says_how(mixed: tuple[Any, Any]) -
         "int8 by 32 with minima, float16 for TensorRT (Q5_K)": 2,
     }
     assert summary.weights["head"].stored == {"float16": 1}
+    assert any("int8 are fast from ONNX Runtime 1.25" in note for note in summary.notes)
     # The codes are the file's numbers: what is rounded are floats.
     assert summary.weights["attention"].logit_error < 1e-5
     assert summary.weights["mlp"].logit_error < 1e-5
