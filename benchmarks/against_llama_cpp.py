@@ -4,8 +4,8 @@
     python benchmarks/against_llama_cpp.py BUNDLE models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 Decode speed at greedy, both on the same number of threads, each in a process of its own and in
-turn, so that neither's waiting threads take the other's cores. Precisions differ and are named: the
-file is Q4_1 (asymmetric int4), the bundle symmetric int4 made from it. The logit error of each is
+turn, so that neither's waiting threads take the other's cores. Both compute with the file's own
+codes: export the bundle with `--precision int4`. The logit error of each, of one prompt, is
 taken against the file's weights in float32 (Hugging Face's model), if torch is installed.
 """
 

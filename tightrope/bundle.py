@@ -114,6 +114,17 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightGroup:
+    """What one part of the model takes, such as attention or the head, and what that costs."""
+
+    stored: dict[str, int]
+    """How tensors are stored -> how many are: int4 by 32 with minima (Q4_1)."""
+    bytes: int
+    logit_error: float | None = None
+    """int4: relative difference of logits when this part alone is as it was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything in bundle.json."""
 
@@ -143,6 +154,8 @@ class Manifest:
     """Per standard graph: operator -> one node of that type."""
     exporter: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
+    weights: dict[str, WeightGroup] = field(default_factory=dict)
+    """By part of the model: attention, mlp, head, embeddings, norms, tower, projector."""
     files: dict[str, FileEntry] = field(default_factory=dict)
 
     @property

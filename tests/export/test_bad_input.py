@@ -55,7 +55,7 @@ def no_tracing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports without graphs and parity, in a moment: for what happens around them."""
-    monkeypatch.setattr(exporting, "trace_all", lambda *_: ({}, []))
+    monkeypatch.setattr(exporting, "trace_all", lambda *_: {})
     monkeypatch.setattr(exporting, "write_graphs", lambda *_: {})
     monkeypatch.setattr(parity, "measure", lambda *_: None)
     monkeypatch.setattr(selftest, "record", lambda _, manifest: manifest)
@@ -386,8 +386,17 @@ def graph_of(weight: Any, layout: str) -> ir.Model:
     return ir.Model(graph, ir_version=10)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int4"])
-@pytest.mark.parametrize("layout", ["plain", "transposed", "codes", "scale"])
+@pytest.mark.parametrize(
+    ("precision", "layout"),
+    [
+        ("fp16", "plain"),
+        ("fp16", "transposed"),
+        ("int4", "plain"),
+        ("int4", "transposed"),
+        ("int4", "codes"),
+        ("int4", "scale"),
+    ],
+)
 def test_a_value_beyond_float16_names_its_tensor(
     tmp_path: Path, precision: str, layout: str
 ) -> None:
@@ -476,7 +485,7 @@ KILLED = """
 import os, signal, sys
 from tightrope.export import export as exporting
 from tightrope.export.config import ExportConfig
-exporting.trace_all = lambda *_: ({}, [])
+exporting.trace_all = lambda *_: {}
 exporting.write_graphs = lambda *_: {}
 exporting.parity.measure = lambda *_: None
 exporting.selftest.record = lambda _, manifest: manifest

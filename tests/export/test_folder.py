@@ -231,11 +231,15 @@ def test_weights_that_are_codes_are_refused(copy: Copy, dtype: str) -> None:
         open_checkpoint(folder).load_model()
 
 
-METHODS = ["awq", "gptq", "bitsandbytes", "fp8", "compressed-tensors", "mxfp4", "unheard-of"]
+UNREAD = ("bitsandbytes", "fp8", "mxfp4", "unheard-of")
+INSIDE = ("awq", "gptq", "compressed-tensors", *UNREAD)
+"""A language model that is quantised by itself: published so are models as a whole."""
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["llama", "llava"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [*(("llama", method) for method in UNREAD), *(("llava", method) for method in INSIDE)],
+)
 def test_a_quantised_checkpoint_is_refused_by_its_method(
     copy: Copy, name: str, method: str
 ) -> None:

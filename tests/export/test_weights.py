@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="exporting needs torch")
 
+from tightrope.export.coded import Coded, Form, Published, coded  # noqa: E402
 from tightrope.export.config import PRECISIONS  # noqa: E402
 from tightrope.export.weights import FILE, WeightFile  # noqa: E402
 from tightrope.plugins.int4_matmul.reference import dequantize, quantize  # noqa: E402
@@ -132,3 +133,60 @@ def test_weights_of_a_branch_are_bound_and_cast_there(tmp_path: Path, weight: An
     # Names that are made up on writing would be the same in both branches.
     names = {cast.outputs[0].name for cast in casts}
     assert len(casts) == 2 and len(names) == 2 and None not in names
+
+
+def test_matrices_of_no_whole_blocks_stay_floats_and_are_counted(
+    tmp_path: Path, weight: Any
+) -> None:
+    with WeightFile(tmp_path, {NAME: weight, "w": weight[:, :48]}, PRECISIONS["int4"], 32) as file:
+        assert file.form(f"model.{NAME}") == Form(4, 32) and file.form("model.w") is None
+        assert file.notes() == [
+            "1 matrices stay float16: their inputs are no whole number of 32-blocks"
+        ]
+
+
+def test_a_checkpoints_own_codes_are_written_and_nothing_else_is_quantised(
+    tmp_path: Path, weight: Any
+) -> None:
+    rng = np.random.default_rng(4)
+    levels = rng.integers(0, 16, (96, 64))
+    scale = rng.uniform(0.01, 0.02, (96, 2)).astype(np.float32)
+    read = coded("w", levels, 4, scale, -(8 + rng.integers(0, 2, scale.shape)) * scale)
+    parameters = {NAME: torch.from_numpy(read.weight()), "plain": weight, "other": weight}
+    published = {NAME: Published("Q4", lambda: read), "other": Published("IQ4_XS", None)}
+    asked = graph("codes", "scale", "zero", "shift")
+    with WeightFile(tmp_path, parameters, PRECISIONS["int4"], 32, published) as file:
+        assert file.form(NAME) == Form(4, 32, zero=True)
+        assert file.form("plain") is None and file.form("other") is None
+        file.bind(asked)
+        np.testing.assert_array_equal(file.in_graphs(NAME).numpy(), read.weight())
+        assert file.notes() == []
+    stored = file.stored()
+    assert stored[NAME].how == "int4 by 32 with zero points (Q4)"
+    parts = {name: tensor.numpy() for name, tensor in bound(asked).items()}
+    # What graphs without zeros read of it.
+    shift = -parts["zero"].astype(np.float32) * parts["scale"].astype(np.float32)
+    np.testing.assert_allclose(parts["shift"].astype(np.float32), shift, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_without_int4_a_checkpoints_codes_are_floats(
+    tmp_path: Path, weight: Any, precision: str
+) -> None:
+    def never() -> Coded:
+        raise AssertionError
+
+    published = {NAME: Published("Q4", never)}
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS[precision], 32, published) as file:
+        assert file.form(NAME) is None and file.notes() == []
+
+
+def test_codes_that_no_product_has_are_quantised_again_and_that_is_said(
+    tmp_path: Path, weight: Any
+) -> None:
+    published = {NAME: Published("IQ2_XXS", None), "norm": Published("F32", None)}
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], 32, published) as file:
+        assert file.form(NAME) == Form(4, 32)
+        (note,) = file.notes()
+        assert file.stored()[NAME].how == "int4 by 32"
+    assert "(IQ2_XXS) have no product here" in note and "quantised again" in note

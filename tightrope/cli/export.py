@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tightrope.bundle import Parity
+from tightrope.bundle import Parity, WeightGroup
 from tightrope.cli.options import Json, option
-from tightrope.cli.output import figure, print_json, print_pairs, progress_on_terminal
+from tightrope.cli.output import (
+    bytes_text,
+    figure,
+    print_json,
+    print_pairs,
+    progress_on_terminal,
+)
 from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.export.config import ExportConfig, ExportSummary
@@ -91,10 +98,21 @@ def summary_rows(summary: ExportSummary) -> list[tuple[str, str]]:
         ("slots", f"{summary.slots}, prefill in chunks of {summary.prefill_chunk}"),
         ("selectors", ", ".join(summary.selectors) or "none: a text model"),
         ("schedules", ", ".join(summary.schedules) or "none"),
+        *weight_rows(summary.weights),
         *parity_rows(summary.parity),
         *(("note", note) for note in summary.notes),
         ("took", f"{summary.seconds:.1f} s"),
     ]
+
+
+def weight_rows(groups: Mapping[str, WeightGroup]) -> list[tuple[str, str]]:
+    """How each part of the model is stored, what it takes, and its logit error by itself."""
+    rows = []
+    for name, group in groups.items():
+        kinds = ", ".join(f"{count} of {how}" for how, count in group.stored.items())
+        error = "" if group.logit_error is None else f"; logit error {figure(group.logit_error)}"
+        rows.append((f"weights: {name}", f"{bytes_text(group.bytes)}: {kinds}{error}"))
+    return rows
 
 
 def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:

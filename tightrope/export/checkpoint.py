@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import re
@@ -19,11 +20,14 @@ from huggingface_hub import constants as hub_constants
 from tightrope.checks import check_one_of, check_path, shown
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import WithoutEffect, listed
+from tightrope.export.coded import Published
 from tightrope.export.families import Family, family_called, find_family
 from tightrope.export.folder import account_tensors, check_config, check_tied, refuse_code
 from tightrope.export.foreign import reading, silence
 from tightrope.export.gguf.file import is_gguf
 from tightrope.export.gguf.model import GgufModel, open_model
+from tightrope.export.quantised import find_method
+from tightrope.export.quantised.folder import QuantisedFolder, open_folder
 from tightrope.export.weight_files import stored_tensors
 from tightrope.foreign import words
 
@@ -42,6 +46,8 @@ class Checkpoint:
     family: Family
     gguf: GgufModel | None = None
     """The file that all of it comes from, if the weights are GGUF: nothing beside it is read."""
+    quantised: QuantisedFolder | None = None
+    """Its matrices in codes, if the folder says that it is quantised."""
     without_effect: list[WithoutEffect] = field(default_factory=list)
     """What was found and is known to change nothing; grows while the checkpoint is read."""
 
@@ -51,6 +57,13 @@ class Checkpoint:
         if self.family.tower is None:
             return transformers.AutoModelForCausalLM
         return transformers.AutoModelForImageTextToText
+
+    @property
+    def codes(self) -> str | None:
+        """What its weights may have to be dequantised from, None for plain floats."""
+        if self.quantised:
+            return self.quantised.method.name.upper()
+        return "GGUF" if self.gguf else None
 
     def load_model(self) -> Any:
         """The model with its weights, in the type they are stored in; of a GGUF file, float32.
@@ -66,14 +79,38 @@ class Checkpoint:
         model.set_experts_implementation("eager")
         return model.eval().requires_grad_(False)
 
+    def published(self, model: Any) -> dict[str, Published]:
+        """Matrices of `model`, which `load_model` gave, as they are stored; by every name."""
+        named = parameters_of(model)
+        if self.quantised:
+            found = self.quantised.published(named)
+        elif self.gguf:
+            found = self.gguf.published(model)
+        else:
+            return {}
+        entries = {id(named[name]): entry for name, entry in found.items()}
+        return {name: entries[id(value)] for name, value in named.items() if id(value) in entries}
+
     def _load_folder(self) -> Any:
         self.json("generation_config.json")  # transformers passes over a damaged one in silence
         stored = stored_tensors(self.folder)
+        loader = self.auto_class
+        source: dict[str, Any] = {"pretrained_model_name_or_path": self.folder, "dtype": "auto"}
+        if self.quantised:
+            stored = self.quantised.stored(stored)
+            with torch.device("meta"):
+                loader = type(loader.from_config(copy.deepcopy(self.config)))
+            source = {
+                "pretrained_model_name_or_path": None,
+                "config": copy.deepcopy(self.config),
+                "state_dict": self.quantised.tensors(),
+                "dtype": torch.float32,
+            }
         with silence(), reading(f"{self.name} cannot be loaded"):
             # Mismatched tensors are refused below, by name: the error without this option
             # names none.
-            model, report = self.auto_class.from_pretrained(
-                self.folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype="auto"
+            model, report = loader.from_pretrained(
+                **source, output_loading_info=True, ignore_mismatched_sizes=True
             )
         missing = [str(name) for name in report.get("missing_keys") or ()]
         misshapen = [
@@ -88,6 +125,8 @@ class Checkpoint:
                 )
         unexpected = set(map(str, report.get("unexpected_keys") or ()))
         self.without_effect.extend(account_tensors(model, stored, unexpected))
+        if self.quantised and (self.folder / "generation_config.json").is_file():
+            model.generation_config = transformers.GenerationConfig.from_pretrained(self.folder)
         check_tied(model)
         return model
 
@@ -225,13 +264,18 @@ def _open(path: Path, text: str) -> Checkpoint:
     content = _read_json(folder / "config.json")
     family_called(content.get("model_type"))
     without_effect = check_config(content)
+    codes = content.get("quantization_config") or content.get("compression_config")
+    quantised = open_folder(folder, *find_method(codes)) if codes else None
     with silence(), reading(f"{text} has no config that can be read"):
         config = transformers.AutoConfig.from_pretrained(folder)
+    for key in ("quantization_config", "compression_config"):
+        vars(config).pop(key, None)  # transformers would want the method's own package
     return Checkpoint(
         name=text,
         folder=folder,
         config=config,
         family=find_family(config),
+        quantised=quantised,
         without_effect=without_effect,
     )
 

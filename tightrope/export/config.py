@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tightrope.bundle import Parity
+from tightrope.bundle import Parity, WeightGroup
 from tightrope.checks import check_one_of, check_type, check_whole
 from tightrope.configs import setting
 from tightrope.errors import InputError
@@ -88,6 +88,7 @@ class ExportSummary:
     total_bytes: int
     seconds: float
     parity: Parity | None
+    weights: dict[str, WeightGroup] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tightrope import bundle as bundles
 from tightrope.bundle import Manifest
 from tightrope.checks import check_path, check_type
 from tightrope.errors import BundleError, InputError
-from tightrope.export import parity, selftest
+from tightrope.export import groups, parity, selftest
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.config import ExportConfig, ExportSummary
 from tightrope.export.foreign import exporting
@@ -65,6 +66,7 @@ def export(
         total_bytes=sum(sizes),
         seconds=time.perf_counter() - started,
         parity=manifest.parity,
+        weights=manifest.weights,
         notes=tuple(notes),
     )
 
@@ -78,20 +80,24 @@ def _write(
     # Before tracing, which takes longer: a damaged checkpoint is told at once.
     progress("loading weights", 0.02)
     model = checkpoint.load_model()
-    traces, left = trace_all(recipe, part(progress, 0.1, 0.55))
+    traces = trace_all(recipe, part(progress, 0.1, 0.55))
     graphs = folder / "graphs"
     graphs.mkdir()
-    with WeightFile(graphs, parameters_of(model), recipe.precision, config.block_size) as weights:
+    parameters, published = parameters_of(model), checkpoint.published(model)
+    with WeightFile(graphs, parameters, recipe.precision, config.block_size, published) as weights:
         operators = write_graphs(recipe, traces, graphs, weights, part(progress, 0.55, 0.8))
     progress("writing embeddings and texts", 0.8)
     write_host_files(recipe, model, weights, folder)
+    progress("measuring what each part costs", 0.82)
+    parts = groups.measure(recipe, model, weights, folder)
     progress("checking parity", 0.85)
     figures = parity.measure(recipe, model, weights, folder)
     progress("hashing", 0.97)
-    manifest = describe(recipe, windows_of(traces), operators, figures, folder)
+    described = describe(recipe, windows_of(traces), operators, figures, folder)
+    manifest = replace(described, weights=parts)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("opening what was written", 0.98)
     manifest = selftest.record(folder, manifest)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
-    return manifest, recipe.notes(model) + left
+    return manifest, recipe.notes(model) + weights.notes()

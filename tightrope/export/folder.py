@@ -59,8 +59,8 @@ _HARMLESS_ROPE = (Harmless("finetuned", "finetuned is a remark"),)
 def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
     """Entries of config.json that are without effect.
 
-    Raises UnsupportedModel for sizes that no model has, quantised weights, code of the checkpoint's
-    own, layers that do more than attend backwards, and rotary positions that transformers would
+    Raises UnsupportedModel for sizes that no model has, parts that are quantised apart, code of
+    its own, layers that do more than attend backwards, and rotary positions that transformers would
     not compute as the file says.
     """
     found = []
@@ -68,7 +68,8 @@ def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
     for part in (config, config.get("text_config") or {}, config.get("vision_config") or {}):
         if isinstance(part, dict):
             _check_sizes(part)
-            _refuse_quantised(part)
+            if part is not config:
+                _refuse_quantised(part)
             refuse_code("config.json", part)
             refuse_layers(part.get("layer_types"))
             _refuse_both_ways(part)

@@ -27,6 +27,7 @@ from tightrope.arrays import Array, Floats, Ordinals
 from tightrope.bundle import EMBEDDINGS, Parity
 from tightrope.errors import UnsupportedModel
 from tightrope.export.checkpoint import embedding_scale, parameters_of
+from tightrope.export.distance import relative, text_logits
 from tightrope.export.gguf import oracle
 from tightrope.export.gguf.model import GgufModel
 from tightrope.export.recipe import Recipe, Vision
@@ -64,13 +65,13 @@ def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Pa
     rng = np.random.default_rng(recipe.config.seed)
     token_ids = rng.integers(0, recipe.dims.vocab_size, PROMPT_TOKENS)
     rounded = recipe.precision.storage != "float32"
-    original = _logits(model, token_ids)
+    original = text_logits(model, token_ids)
     read = held_against_file(recipe.checkpoint.gguf, model, token_ids)
     _replace_weights(model, weights)
     ours, theirs = _prompts(recipe, model, folder, token_ids.tolist(), rng)
     figures = _compare(recipe, model, ours, theirs, folder)
     if rounded:
-        distance = _relative(original, _logits(model, token_ids))
+        distance = relative(original, text_logits(model, token_ids))
         figures = replace(figures, stored_weights=distance)
     return replace(figures, read_weights=read)
 
@@ -92,7 +93,7 @@ def held_against_file(opened: GgufModel | None, model: Any, token_ids: Array) ->
             attention_mask=torch.ones(1, len(token_ids), dtype=torch.int64),
             use_cache=False,
         ).logits[0]
-    distance = _relative(oracle.logits(opened.file, token_ids, positions), values.numpy())
+    distance = relative(oracle.logits(opened.file, token_ids, positions), values.numpy())
     if not distance < _READ_ALIKE:
         raise UnsupportedModel(
             f"{opened.file.path} was not read as it stands: the logits differ by {distance:.1e} of "
@@ -186,19 +187,6 @@ def _seen(
     return inputs, tokens, ImageTokens(layout, index, wanted[VISUAL_EMBEDS])
 
 
-def _logits(model: Any, token_ids: Array) -> Floats:
-    """Logits of a text, float32 [S,vocab]: compared, they say what rounding does to the model."""
-    with torch.no_grad():
-        ids = torch.from_numpy(token_ids)[None]
-        logits: Floats = model.float()(input_ids=ids, use_cache=False).logits[0].numpy()
-    return logits
-
-
-def _relative(expected: Floats, measured: Floats) -> float:
-    """Root mean square of the difference, as a share of that of the logits."""
-    return float(np.sqrt(((measured - expected) ** 2).mean() / (expected**2).mean()))
-
-
 def _replace_weights(model: Any, weights: WeightFile) -> None:
     """Give `model` the values that were written."""
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
@@ -248,7 +236,7 @@ def _compare(recipe: Recipe, model: Any, prompt: _Prompt, read: Read, folder: Pa
         allowed=tolerance,
         equal_tokens=agreeing,
         tokens=len(expected),
-        int8_activations=None if fast is None else _relative(measured.logits, fast.logits),
+        int8_activations=None if fast is None else relative(measured.logits, fast.logits),
         tolerance=max(_LEAST_TOLERANCE, 2 * moved),
     )
 

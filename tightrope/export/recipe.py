@@ -58,11 +58,8 @@ class Recipe:
         said = notes(self.checkpoint.without_effect)
         if not self.checkpoint.end_ids(model):
             said.append("the checkpoint names no end of an answer: answers end at max_tokens")
-        if self.checkpoint.gguf:
-            text = "GGUF weights were dequantised"
-            if self.precision.quantized:
-                text += " and quantised again: symmetric int4 is not the file's own code"
-            said.insert(0, text)
+        if (kind := self.checkpoint.codes) and not self.precision.quantized:
+            said.insert(0, f"{kind} weights were dequantised")
         return said
 
 

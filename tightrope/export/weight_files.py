@@ -48,6 +48,16 @@ def stored_tensors(folder: Path) -> dict[str, str]:
     )
 
 
+def safetensors_files(folder: Path) -> list[Path]:
+    """The `.safetensors` files of `folder`; raises UnsupportedModel where there are none."""
+    files = _files(folder, _SAFETENSORS)
+    if not files:
+        raise UnsupportedModel(
+            f"{folder} has no {_SAFETENSORS}: quantised weights are read of no other files; {AGAIN}"
+        )
+    return files
+
+
 def _files(folder: Path, name: str) -> list[Path]:
     """The files that are called `name`, or that its index names; transformers' order."""
     if (folder / name).is_file():

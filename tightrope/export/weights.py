@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -10,15 +11,25 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from tightrope.arrays import Codes, Halves
+from tightrope.arrays import Array, Codes
 from tightrope.errors import UnsupportedModel
+from tightrope.export.coded import FLOATS, Coded, Form, Published
 from tightrope.export.config import Precision
-from tightrope.export.graphs.passes.linear import INT4_LAYOUTS, LAYOUT, PARAMETER
+from tightrope.export.graphs.passes.linear import LAYOUT, OF_CODES, PARAMETER
 from tightrope.export.tracing.trace import parameter_name
-from tightrope.plugins.int4_matmul.reference import dequantize, pack, quantize
+from tightrope.plugins.int4_matmul.reference import pack, quantize
 
 FILE = "weights.data"
 _ALIGN = 4096  # so that a tensor can be mapped on its own
+_FUSES_INT8 = "1.25"  # tried: 1.24.4 fuses int4 alone
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One parameter as it lies in the file."""
+
+    how: str
+    bytes: int
 
 
 class WeightFile:
@@ -30,14 +41,25 @@ class WeightFile:
         parameters: Mapping[str, torch.Tensor],
         precision: Precision,
         block_size: int,
+        published: Mapping[str, Published] | None = None,
     ) -> None:
-        """block_size: weights that share one int4 scale."""
+        """block_size: weights that share one int4 scale, where the checkpoint has none.
+
+        published: matrices as the checkpoint has them; where it has one in codes, no other matrix
+        is quantised.
+        """
         self._stream: IO[bytes] = (folder / FILE).open("wb")
         self._parameters = parameters
         self._half = precision.storage == "float16"
+        self._quantized = precision.quantized
         self._block_size = block_size
+        published = published or {}
+        origins = {entry.origin for entry in published.values()} - FLOATS
+        self._unread = sorted(origins) if precision.quantized else []
+        has_codes = any(entry.read is not None for entry in published.values())
+        self._published = published if has_codes and precision.quantized else {}
         self._stored: dict[tuple[str, str], ir.ExternalTensor] = {}
-        self._quantized: set[str] = set()
+        self._forms: dict[str, Form | None] = {}
 
     def __enter__(self) -> WeightFile:
         return self
@@ -45,10 +67,23 @@ class WeightFile:
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
+    def form(self, initializer: str) -> Form | None:
+        """The codes that the matrix of a traced graph is stored in, None where it stays floats.
+
+        Asked for each matrix that may have codes; they are written at once.
+        """
+        return self._form(parameter_name(initializer))
+
+    def _form(self, parameter: str) -> Form | None:
+        if parameter not in self._forms:
+            read = self._coded(parameter)
+            self._forms[parameter] = None if read is None else self._write_codes(parameter, read)
+        return self._forms[parameter]
+
     def bind(self, model: ir.Model) -> None:
         """Give every initializer of a traced graph its place in the file.
 
-        Where a graph computes in a wider type than the weight is stored in, a cast is added.
+        Where a graph computes in another type than the weight is stored in, a cast is added.
         """
         for graph in (model.graph, *model.graph.subgraphs()):
             for value in list(graph.initializers.values()):
@@ -66,64 +101,131 @@ class WeightFile:
             _cast(graph, value, wanted)
 
     def is_quantized(self, parameter: str) -> bool:
-        """Whether the graphs hold a parameter as int4."""
-        return parameter in self._quantized
+        """Whether the graphs hold a parameter in codes."""
+        return self._forms.get(parameter) is not None
 
     def in_graphs(self, parameter: str) -> torch.Tensor:
-        """A parameter as the graphs compute with it, float32: rounded, or read back from int4."""
-        if parameter not in self._quantized:
+        """A parameter as the host graphs compute with it, float32: rounded, or read from codes."""
+        form = self._forms.get(parameter)
+        if form is None:
             return self.rounded(parameter)
-        codes = self._stored[parameter, "codes"].numpy().astype(np.int8)
-        scale = self._stored[parameter, "scale"].numpy()
-        return torch.from_numpy(np.ascontiguousarray(dequantize(codes, scale).T))
+        codes = self._read(parameter, "codes").astype(np.int8)
+        read = Coded(
+            codes=codes,
+            bits=form.bits,
+            scale=self._read(parameter, "scale"),
+            zero=self._read(parameter, "zero").astype(np.int8) if form.zero else None,
+            shift=self._read(parameter, "shift") if form.shift else None,
+            order=self._read(parameter, "order") if form.order else None,
+        )
+        return torch.from_numpy(read.weight())
 
     def rounded(self, parameter: str) -> torch.Tensor:
         """A parameter rounded to the storage type and never quantised, float32."""
         return self._rounded(parameter, self._parameters[parameter]).float()
 
+    def stored(self) -> dict[str, Stored]:
+        """Every parameter that is in the file so far."""
+        sizes: dict[str, int] = {}
+        for (parameter, _), tensor in self._stored.items():
+            sizes[parameter] = sizes.get(parameter, 0) + tensor.nbytes
+        return {name: Stored(self._how(name), size) for name, size in sizes.items()}
+
+    def notes(self) -> list[str]:
+        """Sentences for the summary: what could not be stored as it was wished."""
+        said = []
+        if self._unread and not self._published:
+            said.append(
+                f"the checkpoint's codes ({', '.join(self._unread)}) have no product here: its "
+                "weights were dequantised and quantised again"
+            )
+        if any(form is not None and form.bits == 8 for form in self._forms.values()):
+            said.append(
+                f"matrices in int8 are fast from ONNX Runtime {_FUSES_INT8} on: older releases "
+                "dequantise them in every call"
+            )
+        left = sum(form is None for form in self._forms.values())
+        if left and self._quantized and not self._published:
+            said.append(
+                f"{left} matrices stay float16: their inputs are no whole number of "
+                f"{self._block_size}-blocks"
+            )
+        experts = sum(len(tensor.shape) == 3 for tensor in self._stored.values())
+        if experts and self._quantized:
+            said.append(f"{experts} parameters stay float16: they are of experts")
+        return said
+
+    def _how(self, parameter: str) -> str:
+        form, entry = self._forms.get(parameter), self._published.get(parameter)
+        if form is not None:
+            how = form.words()
+        else:
+            tensors = (tensor for (name, _), tensor in self._stored.items() if name == parameter)
+            how = next(tensors).dtype.numpy().name
+        named = entry is not None and (form is not None or entry.origin not in FLOATS)
+        return f"{how} ({entry.origin})" if entry is not None and named else how
+
+    def _coded(self, parameter: str) -> Coded | None:
+        if not self._quantized:
+            return None
+        if self._published:
+            entry = self._published.get(parameter)
+            return None if entry is None or entry.read is None else entry.read()
+        value = self._parameters[parameter]
+        if value.shape[1] % self._block_size:
+            return None
+        self._rounded(parameter, value)  # scales are float16: what that cannot hold, int4 cannot
+        weight = value.float().T.contiguous().numpy()
+        codes, scale = quantize(weight, self._block_size)
+        return Coded(codes=codes, bits=4, scale=scale)
+
+    def _write_codes(self, parameter: str, read: Coded) -> Form:
+        self._write_array(parameter, "codes", read.codes, four_bits=read.bits == 4)
+        self._write_array(parameter, "scale", read.scale)
+        if read.zero is not None:
+            self._write_array(parameter, "zero", read.zero, four_bits=True)
+            # What graphs read that have no zeros; they compute in float16.
+            minimum = -read.zero * read.scale.astype(np.float32)
+            self._write_array(parameter, "shift", minimum.astype(np.float16))
+        if read.shift is not None:
+            self._write_array(parameter, "shift", read.shift)
+        if read.order is not None:
+            self._write_array(parameter, "order", read.order)
+        return read.form
+
     def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
         key = (parameter, layout)
-        if key not in self._stored:
-            if layout in INT4_LAYOUTS:
-                self._write_int4(parameter)
-            else:
-                value = self._rounded(parameter, self._parameters[parameter])
-                value = value.T if layout == "transposed" else value
-                array = value.contiguous().numpy()
-                kind = ir.DataType.from_numpy(array.dtype)
-                self._write(parameter, layout, array.tobytes(), kind, array.shape)
+        if key not in self._stored and layout in OF_CODES:
+            assert self._form(parameter) is not None, "graphs ask for codes that there are"
+        elif key not in self._stored:
+            value = self._rounded(parameter, self._parameters[parameter])
+            value = value.T if layout == "transposed" else value
+            self._write_array(parameter, layout, value.contiguous().numpy())
         return self._stored[key]
 
-    def _write_int4(self, parameter: str) -> None:
-        codes, scale = self._quantize(parameter)
-        self._quantized.add(parameter)
-        self._write(parameter, "codes", pack(codes).tobytes(), ir.DataType.INT4, codes.shape)
-        self._write(parameter, "scale", scale.tobytes(), ir.DataType.FLOAT16, scale.shape)
-
-    def _write(
-        self, parameter: str, layout: str, data: bytes, kind: ir.DataType, shape: tuple[int, ...]
+    def _write_array(
+        self, parameter: str, layout: str, array: Array | Codes, four_bits: bool = False
     ) -> None:
         offset = self._stream.tell()
         if offset % _ALIGN:
             self._stream.write(bytes(_ALIGN - offset % _ALIGN))
             offset = self._stream.tell()
+        data = pack(array).tobytes() if four_bits else array.tobytes()
         self._stream.write(data)
         self._stream.flush()
         self._stored[parameter, layout] = ir.ExternalTensor(
             FILE,
             offset,
             len(data),
-            kind,
-            shape=ir.Shape(shape),
+            ir.DataType.INT4 if four_bits else ir.DataType.from_numpy(array.dtype),
+            shape=ir.Shape(array.shape),
             name=f"{parameter}.{layout}",
             base_dir=str(Path(self._stream.name).parent),
         )
 
-    def _quantize(self, parameter: str) -> tuple[Codes, Halves]:
-        value = self._parameters[parameter]
-        self._rounded(parameter, value)  # scales are float16: what that cannot hold, int4 cannot
-        weight = value.float().T.contiguous().numpy()
-        return quantize(weight, self._block_size)
+    def _read(self, parameter: str, layout: str) -> Array:
+        array: Array = self._stored[parameter, layout].numpy()
+        return array
 
     def _rounded(self, parameter: str, value: torch.Tensor) -> torch.Tensor:
         """`value` in the storage type; raises UnsupportedModel where that cannot hold it."""

@@ -10,7 +10,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from tightrope.export.graphs.passes.linear import store_transposed, to_int4
+from tightrope.export.coded import Form
+from tightrope.export.graphs.passes.linear import store_transposed, to_codes
 from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.replace import put_in_place, replace_value
 from tightrope.export.graphs.passes.rotary import fuse_rotary
@@ -219,7 +220,7 @@ def test_a_linear_layers_weight_is_stored_as_the_product_reads_it() -> None:
 def test_a_stored_weight_becomes_int4_codes_and_scales() -> None:
     graph, numbers = linear()
     store_transposed(graph)
-    assert to_int4(graph, 32) == []
+    to_codes(graph, lambda name: Form(4, 32), host=True)
     tidy(graph)
     lower(graph, "general")
     codes, scale = quantize(np.ascontiguousarray(numbers.T), 32)
@@ -235,9 +236,37 @@ def test_a_stored_weight_becomes_int4_codes_and_scales() -> None:
     np.testing.assert_allclose(got, x @ dequantize(codes, scale), rtol=0.05, atol=0.3)
 
 
-def test_a_weight_of_no_whole_blocks_is_named_and_left() -> None:
+@pytest.mark.parametrize(
+    ("form", "host", "parts"),
+    [
+        (Form(4, 32), True, ["codes", "scale"]),
+        (Form(4, 32), False, ["codes", "scale"]),
+        (Form(4, 32, zero=True), True, ["codes", "scale", "zero"]),
+        (Form(4, 32, zero=True), False, ["codes", "scale", "shift"]),
+        (Form(4, 32, shift=True), True, ["codes", "scale", "shift"]),
+        (Form(4, 32, shift=True), False, ["codes", "scale", "shift"]),
+        (Form(8, 16, shift=True), True, ["codes", "scale", "shift"]),
+        (Form(8, 16), False, ["transposed"]),
+        (None, True, ["transposed"]),
+    ],
+)
+def test_a_graph_asks_for_the_parts_that_its_runtime_multiplies(
+    form: Form | None, host: bool, parts: list[str]
+) -> None:
     graph, _ = linear()
     store_transposed(graph)
-    before = kinds(graph)
-    assert to_int4(graph, 48) == ["model.w"]
-    assert kinds(graph) == before
+    asked = []
+
+    def form_of(name: str) -> Form | None:
+        asked.append(name)
+        return form
+
+    to_codes(graph, form_of, host)
+    tidy(graph)
+    assert asked == ["model.w"]
+    stored = {value.metadata_props["layout"]: value for value in graph.graph.initializers.values()}
+    assert list(stored) == parts
+    if form is not None and "codes" in stored:
+        wanted = ir.DataType.INT4 if form.bits == 4 else ir.DataType.INT8
+        assert stored["codes"].dtype == wanted
+        assert stored["scale"].shape == ir.Shape([64 // form.block_size, 6])

@@ -137,3 +137,66 @@ def test_onnx_runtime_fuses_the_body_into_one_node(tmp_path: Path, block_size: i
 
 def test_the_default_block_is_32() -> None:
     assert SCHEMA.attributes["block_size"] == 32
+
+
+def with_parts(parts: dict[str, Any], block_size: int) -> bytes:
+    """A product of x [1,S,K] with a weight in codes; parts: weight, scale, and zero or shift."""
+    rows = len(parts["weight"])
+    axes = ir.Shape([1, "S", rows])
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=axes)
+    constants = {}
+    for name, array in parts.items():
+        if name in ("weight", "zero"):
+            kind, shape = ir.DataType.INT4, ir.Shape(array.shape)
+            tensor: Any = ir.PackedTensor(pack(array), kind, shape=shape)
+        else:
+            tensor = ir.Tensor(array)
+        constants[name] = ir.Value(name=name, const_value=tensor, shape=tensor.shape)
+        constants[name].type = ir.TensorType(tensor.dtype)
+    op = OpBuilder()
+    y = body.body(op, x, block_size=block_size, **constants)
+    y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(
+        [x],
+        [y],
+        nodes=op.nodes,
+        initializers=list(constants.values()),
+        opset_imports={"": 21},
+        name="body",
+    )
+    return ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 128])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_minima_equal_zeros_at_accuracy_level_1(tmp_path: Path, rows: int, block_size: int) -> None:
+    """Both mean the same weight: zeros are for ONNX Runtime, minima for what has no zeros."""
+    rng = np.random.default_rng(rows)
+    codes = rng.integers(-8, 8, (3 * block_size, 25)).astype(np.int8)
+    scale = rng.uniform(1e-3, 2e-2, (3, 25)).astype(np.float16).astype(np.float32)
+    zero = rng.integers(-8, 8, (3, 25)).astype(np.int8)
+    x = rng.normal(size=(1, rows, len(codes))).astype(np.float32)
+    results, kinds = [], []
+    for part in ({"zero": zero}, {"shift": -zero * scale}):
+        chosen = options(1)
+        chosen.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        model = with_parts({"weight": codes, "scale": scale, **part}, block_size)
+        session = ort.InferenceSession(model, chosen, providers=["CPUExecutionProvider"])
+        results.append(session.run(None, {"x": x})[0])
+        kinds.append([n.op_type for n in onnx.load(chosen.optimized_model_filepath).graph.node])
+    want = int4_matmul(x, codes, scale, zero)
+    for result in results:
+        np.testing.assert_allclose(result, want, rtol=0, atol=1e-6 * np.abs(want).max() * 4)
+    assert kinds[0] == ["MatMulNBits"], "zeros cost no node"
+    assert kinds[1].count("MatMulNBits") == 1 and "DequantizeLinear" not in kinds[1]
+
+
+def test_the_reference_takes_zeros_and_minima_together() -> None:
+    codes = np.array([[-8], [7]], np.int8)
+    scale, zero = np.array([[0.5]], np.float16), np.array([[3]], np.int8)
+    weight = dequantize(codes, scale, zero, np.array([[10]], np.float32))
+    np.testing.assert_array_equal(weight, [[-11 * 0.5 + 10], [4 * 0.5 + 10]])
+
+
+def test_an_odd_code_is_packed_alone() -> None:
+    assert pack(np.array([[1, -1, 7]], np.int8)).tolist() == [0xF1, 0x07]

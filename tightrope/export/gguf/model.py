@@ -12,6 +12,7 @@ from transformers.initialization import no_init_weights
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account, WithoutEffect
+from tightrope.export.coded import Published
 from tightrope.export.foreign import reading
 from tightrope.export.gguf import tensors
 from tightrope.export.gguf.architectures import Architecture, find_architecture
@@ -45,6 +46,10 @@ class GgufModel:
             tensors.check(dict(empty.named_parameters()), self.file, self.architecture)
             model = self._build()
             return model, tensors.fill(model, self.file, self.architecture)
+
+    def published(self, model: Any) -> dict[str, Published]:
+        """The matrices of `model`, which `load` gave, as the file has them."""
+        return tensors.published(model, self.file, self.architecture)
 
     def _build(self) -> Any:
         with no_init_weights():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -9,11 +10,13 @@ import gguf
 import numpy as np
 import torch
 
-from tightrope.arrays import Floats
+from tightrope.arrays import Array, Floats
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account, WithoutEffect, listed
+from tightrope.export.coded import Coded, Published
 from tightrope.export.foreign import reading
 from tightrope.export.gguf.architectures import Architecture
+from tightrope.export.gguf.codes import KINDS, coded_of
 from tightrope.export.gguf.file import GgufFile
 from tightrope.export.gguf.keys import WAY_OUT
 
@@ -33,7 +36,7 @@ def fill(model: Any, file: GgufFile, architecture: Architecture) -> list[Without
     account = Account("tensors of the file", file.tensors, way_out=WAY_OUT)
     parameters = dict(model.named_parameters())
     places = check(parameters, file, architecture)
-    heads = model.config.num_attention_heads, model.config.num_key_value_heads
+    heads = _heads(model.config)
     with torch.no_grad():
         for name, parameter in parameters.items():
             sources = places.get(name)
@@ -42,8 +45,8 @@ def fill(model: Any, file: GgufFile, architecture: Architecture) -> list[Without
                 continue
             parts = [dequantise(account.take(source)) for source in sources]
             value = parts[0] if len(parts) == 1 else np.concatenate(parts, _ROWS)
-            if _LAYER.fullmatch(sources[0]) and sources[0].split(".")[2] in architecture.permuted:
-                value = interleaved_to_halves(value, heads[".attn_k." in sources[0]])
+            if permuted := _permuted_heads(sources[0], architecture, heads):
+                value = interleaved_to_halves(value, permuted)
             if architecture.norms_with_one and name.endswith("norm.weight"):
                 value = value - np.float32(1)
             parameter.copy_(torch.from_numpy(value))
@@ -137,6 +140,42 @@ def _check_quantisations(file: GgufFile) -> None:
         known.add(kind)
 
 
+def published(model: Any, file: GgufFile, architecture: Architecture) -> dict[str, Published]:
+    """The matrices of `model`, which `fill` filled, as the file has them."""
+    parameters = dict(model.named_parameters())
+    heads, found = _heads(model.config), {}
+    for name, sources in check(parameters, file, architecture).items():
+        if name not in parameters or parameters[name].dim() != 2 or len(sources) > 1:
+            continue
+        tensor = file.tensors[sources[0]]
+        permuted = _permuted_heads(sources[0], architecture, heads)
+        kind = tensor.tensor_type.name
+        read = functools.partial(_codes, tensor, permuted) if kind in KINDS else None
+        found[name] = Published(kind, read)
+    return found
+
+
+def _codes(tensor: Any, permuted: int) -> Coded:
+    """permuted: heads whose rows are put back, 0 for none."""
+    with reading(f"{tensor.name} cannot be read"):
+        rows = np.asarray(tensor.data)
+        if permuted:
+            rows = interleaved_to_halves(rows, permuted)
+        return coded_of(tensor.name, rows, tensor.tensor_type.name)
+
+
+def _heads(config: Any) -> tuple[int, int]:
+    """Of queries, and of keys and values."""
+    return config.num_attention_heads, config.num_key_value_heads
+
+
+def _permuted_heads(source: str, architecture: Architecture, heads: tuple[int, int]) -> int:
+    """How many heads of a tensor have interleaved rows, 0 where none."""
+    if not _LAYER.fullmatch(source) or source.split(".")[2] not in architecture.permuted:
+        return 0
+    return heads[".attn_k." in source]
+
+
 def dequantise(tensor: Any) -> Floats:
     """A `gguf.ReaderTensor` as float32, in numpy's order of axes."""
     with reading(f"{tensor.name} cannot be dequantised"):
@@ -146,7 +185,7 @@ def dequantise(tensor: Any) -> Floats:
         return np.ascontiguousarray(value) if value.flags.writeable else value.copy()
 
 
-def interleaved_to_halves(value: Floats, heads: int) -> Floats:
+def interleaved_to_halves(value: Array, heads: int) -> Array:
     """Rows of each head from (0, 0', 1, 1', ...), pairs side by side, to (0, 1, ..., 0', 1', ...).
 
     llama.cpp rotates neighbours, Hugging Face the two halves of a head.

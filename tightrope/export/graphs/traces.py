@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from tightrope.export.graphs.passes.linear import store_transposed, to_int4
+from tightrope.export.graphs.passes.linear import store_transposed
 from tightrope.export.graphs.select import build_select
 from tightrope.export.recipe import Recipe
 from tightrope.export.schedules import SCHEDULES
@@ -20,8 +20,8 @@ Traces = dict[tuple[Role, str], ir.Model]
 """By role (decoder, vision, select) and method."""
 
 
-def trace_all(recipe: Recipe, progress: Progress) -> tuple[Traces, list[str]]:
-    """Graphs, and notes on what stays unquantised; the decoders' matrices are int4 if wished.
+def trace_all(recipe: Recipe, progress: Progress) -> Traces:
+    """The graphs; matrices of linear layers are read as products read them.
 
     progress: told what is traced and its share of the tracing.
     """
@@ -46,7 +46,7 @@ def trace_all(recipe: Recipe, progress: Progress) -> tuple[Traces, list[str]]:
         visual = recipe.vision.host.output_rows(embed)
         for name in recipe.selectors:
             traces["select", name] = build_select(SELECTORS[name], visual, projector)
-    return traces, _quantize(traces, recipe) if recipe.precision.quantized else []
+    return traces
 
 
 def windows_of(traces: Traces) -> tuple[int, ...]:
@@ -58,27 +58,3 @@ def windows_of(traces: Traces) -> tuple[int, ...]:
         for node in nodes
         if node.op_type == SLOT_ATTENTION.name
     )
-
-
-def _quantize(traces: Traces, recipe: Recipe) -> list[str]:
-    """The decoders' matrices as int4; returns notes on what stays float16."""
-    block_size = recipe.config.block_size
-    left: set[str] = set()
-    experts: set[str] = set()
-    for (role, _), graph in traces.items():
-        if role == "decoder":
-            left.update(to_int4(graph, block_size))
-            experts.update(
-                str(value.name)
-                for value in graph.graph.initializers.values()
-                if value.shape is not None and len(value.shape) == 3
-            )
-    notes = []
-    if left:
-        notes.append(
-            f"{len(left)} matrices stay float16: their inputs are no whole number of "
-            f"{block_size}-blocks"
-        )
-    if experts:
-        notes.append(f"{len(experts)} parameters stay float16: they are of experts")
-    return notes

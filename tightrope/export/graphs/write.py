@@ -9,6 +9,7 @@ import onnx_ir as ir
 from tightrope.export.check.operators import check_operators, operators_of
 from tightrope.export.graphs.derive import derive, simplified
 from tightrope.export.graphs.files import graph_files
+from tightrope.export.graphs.passes.linear import to_codes
 from tightrope.export.graphs.traces import Traces
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
@@ -32,7 +33,10 @@ def write_graphs(
         host = file.name.variant == "host"
         if (file.trace, host) not in short:
             wide = host or recipe.precision.activations == "float32"
-            short[file.trace, host] = simplified(traces[file.trace], wide=wide, host=host)
+            model = simplified(traces[file.trace], wide=wide, host=host)
+            if file.trace[0] == "decoder":
+                to_codes(model, weights.form, host)
+            short[file.trace, host] = model
         graph = derive(short[file.trace, host], file)
         if file.name.variant == "standard":
             check_operators(name, graph)

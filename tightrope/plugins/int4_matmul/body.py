@@ -10,6 +10,25 @@ if TYPE_CHECKING:
     from tightrope.plugins.builder import OpBuilder
 
 
-def body(op: OpBuilder, x: ir.Value, weight: ir.Value, scale: ir.Value, block_size: int) -> Any:
-    """y [...,N]; x, scale and y in one float type."""
-    return op.MatMul(x, op.DequantizeLinear(weight, scale, axis=0, block_size=block_size))
+def body(
+    op: OpBuilder,
+    x: ir.Value,
+    weight: ir.Value,
+    scale: ir.Value,
+    block_size: int,
+    zero: ir.Value | None = None,
+    shift: ir.Value | None = None,
+    order: ir.Value | None = None,
+) -> Any:
+    """y [...,N]; x, scale, shift and y in one float type.
+
+    zero is for ONNX Runtime alone, TensorRT's int4 has none. With a shift x is [N,S,K].
+    """
+    if order is not None:
+        x = op.Gather(x, order, axis=-1)
+    parts = (weight, scale) if zero is None else (weight, scale, zero)
+    y = op.MatMul(x, op.DequantizeLinear(*parts, axis=0, block_size=block_size))
+    if shift is None:
+        return y
+    sums = op.ReduceSum(op.Reshape(x, [0, 0, -1, block_size]), [3], keepdims=0)
+    return op.Add(y, op.MatMul(sums, shift))

@@ -1,16 +1,16 @@
-"""Symmetric int4 by blocks: quantise, dequantise and multiply in numpy."""
+"""Weights in int4 codes by blocks: quantise, dequantise and multiply in numpy."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tightrope.arrays import Bytes, Codes, Floats, Halves
+from tightrope.arrays import Array, Bytes, Codes, Floats, Halves
 
 _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8)
 
 
 def quantize(weight: Floats, block_size: int) -> tuple[Codes, Halves]:
-    """Codes int8 [K,N] in -8..7 and scale float16 [K/block_size,N] of weight [K,N].
+    """Symmetric: codes int8 [K,N] in -8..7 and scale float16 [K/block_size,N] of weight [K,N].
 
     Of a few scales, from the one that clips nothing downwards, each block takes the one with the
     least squared error. Scales are positive, also of a block of zeros: TensorRT 10.3 refuses
@@ -33,21 +33,39 @@ def quantize(weight: Floats, block_size: int) -> tuple[Codes, Halves]:
     return codes.reshape(weight.shape), scale
 
 
-def dequantize(codes: Codes, scale: Halves) -> Floats:
-    """float32 [K,N] of codes [K,N] and scale [K/block,N]."""
+def dequantize(
+    codes: Codes, scale: Array, zero: Codes | None = None, shift: Array | None = None
+) -> Floats:
+    """float32 [K,N]: scale * (codes - zero) + shift.
+
+    codes [K,N]; scale, zero and shift [K/block,N].
+    """
     block_size = codes.shape[0] // scale.shape[0]
-    weight: Floats = codes.astype(np.float32) * np.repeat(scale.astype(np.float32), block_size, 0)
-    return weight
+
+    def spread(part: Array) -> Floats:
+        return np.repeat(part.astype(np.float32), block_size, 0)
+
+    levels = codes.astype(np.float32) if zero is None else codes.astype(np.float32) - spread(zero)
+    weight: Floats = levels * spread(scale)
+    return weight if shift is None else weight + spread(shift)
 
 
-def int4_matmul(x: Floats, codes: Codes, scale: Halves) -> Floats:
+def int4_matmul(
+    x: Floats,
+    codes: Codes,
+    scale: Array,
+    zero: Codes | None = None,
+    shift: Array | None = None,
+) -> Floats:
     """x [...,K] times the dequantised weight, float32 [...,N]."""
-    product: Floats = x @ dequantize(codes, scale)
+    product: Floats = x @ dequantize(codes, scale, zero, shift)
     return product
 
 
 def pack(codes: Codes) -> Bytes:
-    """Two codes a byte, the first in the low half, as ONNX stores int4."""
+    """Two codes a byte, the first in the low half, as ONNX stores int4; an odd last one alone."""
     flat: Bytes = codes.ravel().view(np.uint8) & np.uint8(15)
+    if flat.size % 2:
+        flat = np.append(flat, np.uint8(0))
     packed: Bytes = flat[0::2] | (flat[1::2] << np.uint8(4))
     return packed

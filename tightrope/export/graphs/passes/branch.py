@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from tightrope.export.graphs.passes.linear import INT4_LAYOUTS, LAYOUT
+from tightrope.export.graphs.passes.linear import FUSED, LAYOUT
 from tightrope.interface.tensors import QUERY_POSITION
 from tightrope.plugins.builder import OpBuilder
 
@@ -14,15 +14,15 @@ def by_length(step: ir.Model, general: ir.Model) -> ir.Model:
     """A model that runs `step` where S is 1 and `general` otherwise; both are used up.
 
     They have the same inputs, outputs and initializers. The latter stand outside the branches, so
-    that they are held once, but for int4 weights, which ONNX Runtime fuses with products of their
-    own graph alone.
+    that they are held once, but for weights in codes, which ONNX Runtime fuses with products of
+    their own graph alone.
     """
     inputs = [_like(value) for value in general.graph.inputs]
     stored = {
         value.name: _like(value)
         for model in (step, general)
         for value in model.graph.initializers.values()
-        if value.metadata_props.get(LAYOUT) not in INT4_LAYOUTS
+        if value.metadata_props.get(LAYOUT) not in FUSED
     }
     outer = stored | {value.name: value for value in inputs}
     outputs = [(value.name, value.type) for value in general.graph.outputs]

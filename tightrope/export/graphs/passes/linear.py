@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 
+from tightrope.export.coded import Form
 from tightrope.export.graphs.passes.replace import replace_value
 from tightrope.interface.onnx import OWN_DOMAIN
 from tightrope.plugins import int4_matmul
 
 PARAMETER, LAYOUT = "parameter", "layout"
-INT4_LAYOUTS = ("codes", "scale")
+OF_CODES = ("codes", "scale", "zero", "shift", "order")
+"""Layouts of a matrix in codes."""
+FUSED = OF_CODES[:3]
+"""Those that ONNX Runtime fuses with a product."""
 
 
 def store_transposed(model: ir.Model) -> None:
@@ -28,38 +34,43 @@ def store_transposed(model: ir.Model) -> None:
         model.graph.remove(node, safe=True)
 
 
-def to_int4(model: ir.Model, block_size: int) -> list[str]:
-    """Products with a weight become Int4MatMul; returns the parameters left as they were.
+def to_codes(model: ir.Model, form_of: Callable[[str], Form | None], host: bool) -> None:
+    """Products with a weight that is stored in codes become Int4MatMul.
 
-    A weight stays as it is where its inputs are no whole number of blocks.
+    form_of: how an initializer's parameter is stored, None for floats. host: ONNX Runtime, whose
+    products take zeros and eight bits; TensorRT 10.3 has no product for eight bits by blocks.
     """
-    left = []
     for node in list(model.graph):
         weight = node.inputs[1] if node.op_type == "MatMul" else None
         if weight is None or weight.metadata_props.get(LAYOUT) != "transposed":
             continue
         parameter = weight.metadata_props[PARAMETER]
+        form = form_of(parameter)
+        if form is None or (form.bits == 8 and not host):
+            continue
         assert weight.shape is not None
         rows, columns = int(weight.shape[0]), int(weight.shape[1])
-        if rows % block_size:
-            left.append(parameter)
-            continue
-        parts = []
-        for layout, dtype, shape in (
-            ("codes", ir.DataType.INT4, [rows, columns]),
-            ("scale", weight.dtype, [rows // block_size, columns]),
-        ):
-            parts.append(_stored(model, parameter, layout, dtype, shape))
+        codes = ir.DataType.INT4 if form.bits == 4 else ir.DataType.INT8
+        blocks, zero = rows // form.block_size, form.zero and host
+        parts = [
+            _stored(model, parameter, layout, dtype, shape) if wanted else None
+            for layout, dtype, shape, wanted in (
+                ("codes", codes, [rows, columns], True),
+                ("scale", weight.dtype, [blocks, columns], True),
+                ("zero", codes, [blocks, columns], zero),
+                ("shift", weight.dtype, [blocks, columns], form.shift or form.zero != zero),
+                ("order", ir.DataType.INT64, [rows], form.order),
+            )
+        ]
         product = ir.Node(
             OWN_DOMAIN,
             int4_matmul.SCHEMA.name,
             [node.inputs[0], *parts],
-            attributes=[ir.AttrInt64("block_size", block_size)],
+            attributes=[ir.AttrInt64("block_size", form.block_size)],
         )
         model.graph.insert_before(node, product)
         replace_value(node.outputs[0], product.outputs[0])
         model.graph.remove(node, safe=True)
-    return left
 
 
 def _stored(

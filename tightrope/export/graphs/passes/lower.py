@@ -43,8 +43,10 @@ def _select(op: OpBuilder, node: ir.Node) -> Sequence[ir.Value]:
 
 
 def _multiply(op: OpBuilder, node: ir.Node) -> Sequence[ir.Value]:
-    x, weight, scale = inputs_of(node)
-    return (int4_body.body(op, x, weight, scale, node.attributes["block_size"].as_int()),)
+    x, weight, scale, *optional = node.inputs
+    block_size = node.attributes["block_size"].as_int()
+    assert x is not None and weight is not None and scale is not None
+    return (int4_body.body(op, x, weight, scale, block_size, *optional),)
 
 
 def _attend_packed(op: OpBuilder, node: ir.Node) -> Sequence[ir.Value]:
