@@ -93,7 +93,7 @@ def profile(
     from tightrope.state import held
 
     found = None if task is None else read_task(task)
-    model = tightrope.load(bundle, backend=backend, threads=threads)
+    model = tightrope.load(bundle, backend=backend, threads=threads, live=False)
     record = profiled = points_record = None
     with held(bundle), progress_on_terminal() as progress:
         started = time.monotonic()

@@ -24,9 +24,9 @@ from tightrope.profiles.quality import profile as profile_module
 from tightrope.profiles.quality.config import QualityConfig
 from tightrope.profiles.quality.profile import profile_quality
 from tightrope.profiles.quality.report import Profiled
-from tightrope.profiles.quality.worth import same_answer, token_agreement
 from tightrope.profiles.task.task import Task, read_task, task_digest, write_task
 from tightrope.quality_file import find_quality
+from tightrope.runtime.agreement import same_answer, token_agreement
 from tightrope.runtime.model import Model
 
 Find = Callable[[str], Path]

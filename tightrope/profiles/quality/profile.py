@@ -20,15 +20,16 @@ from tightrope.profiles.measure import Request, measure
 from tightrope.profiles.quality.config import QualityConfig
 from tightrope.profiles.quality.costs import Costs, work_of
 from tightrope.profiles.quality.implied import implied
-from tightrope.profiles.quality.points import Thoughts, choose_points, unpruned
+from tightrope.profiles.quality.points import Thoughts, choose_points
 from tightrope.profiles.quality.race import FIRST_ROUND, leavers, round_ends
 from tightrope.profiles.quality.report import Profiled
 from tightrope.profiles.quality.store import Store, opened
-from tightrope.profiles.quality.worth import same_answer, token_agreement
 from tightrope.profiles.task.score import rightness
 from tightrope.profiles.task.task import Item, Task, task_digest
 from tightrope.progress import Progress, silent
 from tightrope.quality_file import Measure, Outcome, QualityKey
+from tightrope.runtime.agreement import same_answer, token_agreement
+from tightrope.runtime.candidates import unpruned
 from tightrope.runtime.images import load_image
 from tightrope.runtime.settings import resolve
 
