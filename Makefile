@@ -33,13 +33,13 @@ venv: .venv/.stamp
 	@$(PYTHON) -m venv .venv || { \
 		echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,profile,serve]"
+	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,profile,serve,boards]"
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt
 	@$(PYTHON_OLDEST) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --upgrade "pip>=25.1"
-	$(QUIETLY) .venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt "pytest>=8" "hypothesis>=6" --editable ".[cpu]"
+	$(QUIETLY) .venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt "pytest>=8" "hypothesis>=6" --editable ".[cpu,boards]"
 	@touch $@
 
 fetch-smollm2: venv
@@ -72,7 +72,7 @@ browser:
 		echo "no browser: to test pages as well, apt-get install chromium"
 
 test: lint fetch-smollm2 fetch-tensorrt-bindings browser test-oldest
-	$(BIN)/pytest
+	TIGHTROPE_OTHER_PYTHON=$(CURDIR)/.venv-oldest/bin/python $(BIN)/pytest
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.
 clean:

@@ -88,7 +88,7 @@ def _serve(pipe: Any, side: str, file: str, threads: int, prompt_tokens: int, to
     """One side in its own process: answers "go" with speeds and "logits" with logits."""
     prompt = np.random.default_rng(0).integers(100, 49000, prompt_tokens).tolist()
     if side == "tightrope":
-        model = tr.load(file, threads=threads)
+        model = tr.load(file, threads=threads, live=False)
     else:
         import llama_cpp
 

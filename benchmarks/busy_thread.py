@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    model = tr.load(given.bundle, threads=given.threads)
+    model = tr.load(given.bundle, threads=given.threads, live=False)
     times: dict[str, list[float]] = {name: [] for name in BESIDE}
     for repetition in range(given.repetitions + 1):
         for name, beside in BESIDE.items():

@@ -71,7 +71,7 @@ def bundle(rng: Random, bases: Path, folder: Path) -> Attempt:
 def _use(folder: Path) -> None:
     """Everything that a bundle is for."""
     Bundle.open(folder, verify=True)
-    model = tr.load(folder, "onnxruntime", threads=1)
+    model = tr.load(folder, "onnxruntime", threads=1, live=False)
     model.generate("What is it?", [PICTURE], max_tokens=3)
     model.generate("and?", max_tokens=2, point=tr.OperatingPoint(kv_budget=40))
     if selectors := list(model.bundle.manifest.selectors):
@@ -266,7 +266,7 @@ def _show(bases: Path, source: Any) -> None:
 
 
 def _whole(bases: Path) -> tr.Model:
-    return tr.load(bases / "llava.bundle", "onnxruntime", threads=1)
+    return tr.load(bases / "llava.bundle", "onnxruntime", threads=1, live=False)
 
 
 TALK: list[dict[str, Any]] = [

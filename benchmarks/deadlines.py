@@ -63,13 +63,13 @@ def main() -> None:
     figures: dict[str, Any] = {"requests": given.requests}
     for load in given.loads:
         # A process of its own would begin at the pace of the file; so does a model that is loaded.
-        model = tr.load(given.bundle)
+        model = tr.load(given.bundle, live=False)
         asker = Asker(model, task, np.random.default_rng([given.seed, len(load)]))
         with LOADS[load](given.seed):
             figures[load] = asker.under_load(given.requests)
         print(load, figures[load], flush=True)
     if given.steps:
-        asker = Asker(tr.load(given.bundle), task, np.random.default_rng(given.seed))
+        asker = Asker(tr.load(given.bundle, live=False), task, np.random.default_rng(given.seed))
         figures["after a step"] = asker.after_steps(given.steps)
     record(given.name, figures)
 

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=520)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    model = tr.load(given.bundle)
+    model = tr.load(given.bundle, live=False)
     model.warm_up()
     rng = np.random.default_rng(given.seed)
     items = list(read_task(given.task).items)

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=LatencyConfig().minutes)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    model = tr.load(arguments.bundle)
+    model = tr.load(arguments.bundle, live=False)
     fitted = profile_latency(model, LatencyConfig(minutes=arguments.minutes))
     rng = np.random.default_rng(arguments.seed)
     drawn = [drawn_request(model, rng) for _ in range(arguments.requests // 2)]

@@ -60,7 +60,7 @@ def main() -> None:
     halves = items[::2], items[1::2]
     won: dict[str, list[Floats]] = {}
     for learnt, scored in (halves, halves[::-1]):
-        players = players_of(tr.load(given.bundle), table, learnt, deadlines)
+        players = players_of(tr.load(given.bundle, live=False), table, learnt, deadlines)
         for name, choose in players.items():
             won.setdefault(name, []).append(played(choose, scored, deadlines))
     rights = {name: np.concatenate(parts, 1) for name, parts in won.items()}

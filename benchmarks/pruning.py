@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("question")
     parser.add_argument("--repetitions", type=int, default=15)
     arguments = parser.parse_args()
-    model = tr.load(arguments.bundle)
+    model = tr.load(arguments.bundle, live=False)
     answers: dict[str, list[Any]] = {name: [] for name in POINTS}
 
     def ask(name: str) -> None:

@@ -106,11 +106,11 @@ class Machine(NullBackend):
     def _stages(self, **work: Any) -> Stages:
         return self._model.stages(Workload(**(NOTHING | work)))
 
-    def vision(self, inputs: Any) -> Any:
+    def vision(self, inputs: Any, cancel: Any) -> Any:
         pixels = next(array for array in inputs.values() if array.ndim == 4)
         images = (SourceImage(format="array", width=0, height=0),) * len(pixels)
         self._take(self._stages(images=images, resolution=pixels.shape[-1]).vision_ms)
-        tokens = super().vision(inputs)
+        tokens = super().vision(inputs, cancel)
         side = pixels.shape[-1] // self._manifest.vision.sizes["patch_size"]
         embeds = np.zeros((len(pixels), side**2, tokens.embeds.shape[2]), np.float32)
         return replace(tokens, embeds=embeds)

@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2000)
     given = parser.parse_args()
     items = in_order(read_task(given.task).items)[: given.questions]
-    model = tr.load(given.bundle)
+    model = tr.load(given.bundle, live=False)
     done = {}
     if given.table.exists():
         done = {point: set(rows) for point, rows in read_every(given.table).items()}

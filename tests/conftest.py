@@ -122,7 +122,9 @@ def loaded(bundle: Find) -> Callable[[str], Model]:
     def threads(name: str) -> int:
         return 2 if name in ("reference", "smollm2") else 1
 
-    return functools.cache(lambda name: load(bundle(name), "onnxruntime", threads(name)))
+    return functools.cache(
+        lambda name: load(bundle(name), "onnxruntime", threads(name), live=False)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("export", "runtime", "plugins", "profiles", "jetson")
 HEAVY = {
     "PIL",
+    "dask",
+    "distributed",
     "jinja2",
     "numpy",
     "onnx",

@@ -43,6 +43,13 @@ def check_one_of(name: str, value: object, accepted: Iterable[object]) -> None:
         raise InputError(f"{name} is {shown(value)}; accepted: {offered}")
 
 
+def check_share(name: str, value: object) -> None:
+    """Raises InputError unless `value` is a number from 0 to 1."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= 1):  # type: ignore[operator]  # nor is a NaN
+        raise InputError(f"{name} is {shown(value)}; accepted: a share, 0 to 1")
+
+
 def check_type(name: str, value: object, kind: type, accepted: str) -> None:
     """Raises InputError unless `value` is a `kind`; accepted: how to say what is."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -299,6 +299,10 @@ class Stages:
         images = self.image_decode_ms + self.preprocess_ms + self.vision_ms + self.select_ms
         return images + self.prefill_ms + self.host_ms
 
+    @property
+    def total_ms(self) -> float:
+        return self.ttft_ms + self.decode_ms
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
@@ -353,7 +357,7 @@ class LatencyModel:
             stages=stages,
             ttft=Estimate(stages.ttft_ms, self.ttft),
             tpot=Estimate(decode / steps, self.tpot),
-            total=Estimate(stages.ttft_ms + stages.decode_ms, self.total),
+            total=Estimate(stages.total_ms, self.total),
             unmeasured=self.unmeasured(work),
         )
 

@@ -9,10 +9,9 @@ whole, and written by `tightrope.profiles.quality.store` alone.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,7 +20,8 @@ from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
 from tightrope.point import OperatingPoint
 from tightrope.schemas import SCHEMAS
-from tightrope.state import set_aside, state_folder, task_stem
+from tightrope.sqlite_files import reading, unreadable
+from tightrope.state import state_folder, task_stem
 
 FOLDER = "quality"
 TABLES = """
@@ -176,13 +176,13 @@ def find_quality(bundle: Bundle, task: str | None) -> Quality | None:
 def read_quality(bundle: Bundle, file: Path) -> Quality:
     """One file, whole; raises ProfileError as `read_qualities`."""
     try:
-        with _opened(file) as database:
+        with reading(file) as database:
             about = dict(database.execute("SELECT name, value FROM about"))
             schema = about.pop("schema", None)
             if schema == str(SCHEMAS["quality"]):
                 quality = _quality(database, about, file.name)
     except (sqlite3.DatabaseError, LookupError, TypeError, ValueError) as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error, "measure again") from error
     if schema != str(SCHEMAS["quality"]):
         raise ProfileError(
             f"{file} has schema {schema}, this reader knows {SCHEMAS['quality']}; remove it and "
@@ -194,18 +194,6 @@ def read_quality(bundle: Bundle, file: Path) -> Quality:
             f"{bundle.digest:.12}…: remove it, and measure this bundle"
         )
     return quality
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[sqlite3.Connection]:
-    """The file to read; nothing is written beside it.
-
-    What a killed process left half-written beside it is taken back first, which needs to write.
-    """
-    mode = "rw" if _journal(file).exists() else "ro"
-    where = f"{file.absolute().as_uri()}?mode={mode}"
-    with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
-        yield database
 
 
 def _quality(database: sqlite3.Connection, about: dict[str, str], name: str) -> Quality:
@@ -270,25 +258,3 @@ def _check_outcome(outcome: Outcome) -> None:
         raise ValueError(f"question {outcome.question!r} has {shares} and {counts}")
     if not all(isinstance(text, str) for text in texts):
         raise TypeError(f"question {outcome.question!r} has texts that are none")
-
-
-def _journal(file: Path) -> Path:
-    return file.with_name(f"{file.name}-journal")
-
-
-_NO_DAMAGE = ("locked", "busy", "unable to open", "readonly", "disk i/o error", "permission")
-
-
-def _unreadable(file: Path, error: BaseException) -> ProfileError:
-    if isinstance(error, sqlite3.OperationalError) and any(
-        words in str(error).lower() for words in _NO_DAMAGE
-    ):
-        return ProfileError(f"{file} cannot be read ({error}); try again, or check its permissions")
-    aside = set_aside(file)
-    if aside is None:
-        where = "could not be moved aside"
-    else:
-        where = f"was moved to {aside.name}"
-        if _journal(file).exists():  # it must not be taken back into the file that comes next
-            set_aside(_journal(file))
-    return ProfileError(f"{file} is damaged ({error}) and {where}; measure again")

@@ -19,6 +19,7 @@ SCHEMAS = {
     "frontier": 1,
     "inspect": 1,
     "latency": 1,
+    "live": 1,
     "methods": 1,
     "points": 1,
     "quality": 1,

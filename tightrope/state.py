@@ -6,6 +6,7 @@ NAME.state/
   latency/        what requests cost on one board, see `tightrope.latency_file`
   points/         what operating points cost there, see `tightrope.profiles.latency.measured`
   quality/        what operating points are worth, see `tightrope.quality_file`
+  live.sqlite     what requests really took, see `tightrope.live_file`
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ SUBCOMMANDS = (
     "serve",
     "bench",
     "profile",
+    "profile-worker",
     "build",
     "frontier",
     "methods",

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,52 @@ def test_an_idle_engine_has_no_thread_and_gets_another(
     assert not first.thread.is_alive()
     assert list(engine.submit(second)) == [0]
     assert second.thread is not first.thread
+
+
+def test_what_was_offered_is_done_once_nothing_else_is_asked(engine: Engine) -> None:
+    permits = threading.Semaphore(0)
+    first, spare, second = Counting(1, permits), Counting(2), Counting(1, permits)
+    tickets = [engine.submit(first)]
+    engine.offer(spare)
+    tickets.append(engine.submit(second))
+    assert not spare.ended.wait(2 * engines.SPARE_SECONDS)
+    permits.release(2)
+    assert [list(ticket) for ticket in tickets] == [[0], [0]]
+    assert not spare.ended.is_set()
+    assert spare.ended.wait(20) and spare.thread is first.thread
+    assert spare.cancel.reason is None
+
+
+def test_offered_work_gives_way_to_a_request_at_once(engine: Engine) -> None:
+    permits = threading.Semaphore(1)
+    spare = Counting(1000, permits)
+    engine.offer(spare)
+    while spare.thread is None:
+        time.sleep(0.01)
+    ticket = engine.submit(Counting(1))
+    assert spare.cancel.reason == "cancelled"
+    permits.release()
+    assert list(ticket) == [0] and spare.ended.is_set()
+    later = Counting(1)  # a request's own work is never cancelled for another
+    tickets = [engine.submit(later), engine.submit(Counting(1))]
+    assert [list(ticket) for ticket in tickets] == [[0], [0]] and later.cancel.reason is None
+
+
+def test_a_closed_engine_does_nothing_that_was_offered(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "IDLE_SECONDS", 0.05)
+    permits = threading.Semaphore(0)
+    running, waiting, late = Counting(1, permits), Counting(1), Counting(1)
+    ticket = engine.submit(running)
+    while running.thread is None:
+        time.sleep(0.01)
+    engine.offer(waiting)
+    permits.release()
+    engine.close()
+    engine.offer(late)
+    assert list(ticket) in ([0], [])
+    assert waiting.thread is None and late.thread is None
 
 
 def test_hooks_of_a_cancel_do_not_pile_up() -> None:

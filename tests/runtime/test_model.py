@@ -18,8 +18,8 @@ from tightrope.bundle import Bundle
 from tightrope.errors import InputError
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.profiles.task.task import read_task
-from tightrope.profiles.task.thought import after_thought
 from tightrope.runtime.model import Model
+from tightrope.runtime.thought import after_thought
 
 Load = Callable[[str], Model]
 HuggingFace = Callable[[str], Any]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.runtime.pace import REMEMBERED, Pace
+from tightrope.runtime.pace import HEAT_SECONDS, REMEMBERED, Pace
 
 SIGMA = 0.05
 
@@ -141,3 +141,52 @@ def test_a_load_that_comes_and_goes_is_not_expected_twice_over(pace: Pace) -> No
     follow(pace, drawn(8, 300))
     assert pace.level == pytest.approx(1.0, rel=0.1)
     assert 2.0 < pace.factor(99) < 2.0 * 1.3
+
+
+def earlier(ratios: Sequence[float], last_s: float) -> list[tuple[float, float]]:
+    """One request a second, the last of them `last_s` ago."""
+    return [(last_s + len(ratios) - 1 - at, ratio) for at, ratio in enumerate(ratios)]
+
+
+def test_what_another_process_learnt_just_now_goes_on(machines: ModuleType, pace: Pace) -> None:
+    ratios = [*drawn(100, 1), *(1.8 * ratio for ratio in drawn(40, 2))]
+    pace.resume(earlier(ratios, 2.0))
+    whole = Pace(machines.spread_of(drawn(400, 99)))
+    follow(whole, ratios)
+    assert pace.level == whole.level == pytest.approx(1.8, rel=0.1)
+    assert pace.factor(99) == whole.factor(99)
+
+
+def test_yesterdays_heat_is_over_and_its_noise_is_not(pace: Pace) -> None:
+    ratios = [*drawn(160, 3, 0.15), *(1.8 * ratio for ratio in drawn(40, 4, 0.15))]
+    pace.resume(earlier(ratios, 86_400.0))
+    assert pace.level == pytest.approx(1.0, rel=0.1)
+    assert pace.factor(99) > 1.3  # not the 1.12 of the file
+    follow(pace, [1.8 * ratio for ratio in drawn(3, 5)])  # it is as hot today: found at once
+    assert pace.level == pytest.approx(1.8, rel=0.15)
+
+
+def test_a_board_that_is_always_slower_is_planned_for_at_once(pace: Pace) -> None:
+    pace.resume(earlier([1.5 * ratio for ratio in drawn(200, 6)], 86_400.0))
+    assert pace.level == pytest.approx(1.5, rel=0.05)
+    follow(pace, drawn(3, 7))  # it was not for ever
+    assert pace.level == pytest.approx(1.0, rel=0.1)
+
+
+def test_that_it_was_faster_once_promises_nothing(pace: Pace) -> None:
+    usual = pace.level
+    pace.resume(earlier([0.6 * ratio for ratio in drawn(200, 8)], HEAT_SECONDS + 1))
+    assert pace.level == usual
+    pace.resume(earlier([0.6 * ratio for ratio in drawn(200, 8)], HEAT_SECONDS - 1))
+    assert pace.level == pytest.approx(0.6, rel=0.05)
+
+
+def test_requests_of_now_count_more_than_many_from_before_a_pause(pace: Pace) -> None:
+    before = earlier([1.05 * ratio for ratio in drawn(100, 9, 0.01)], 10_000.0)
+    pace.resume([*before, *earlier([0.98, 0.97, 0.98], 5.0)])
+    assert pace.level == 0.98
+
+
+def test_nothing_earlier_changes_nothing(machines: ModuleType, pace: Pace) -> None:
+    pace.resume([])
+    assert pace.factor(99) == Pace(machines.spread_of(drawn(400, 99))).factor(99)

@@ -171,7 +171,7 @@ def test_a_selectors_graph_asked_for_everything_returns_it_in_order(
     method: str, loaded: Load, parts_of: Callable[[Model], Loaded]
 ) -> None:
     model = loaded("llava")
-    tokens = model.backend.vision(prepared(model, [picture(4), picture(5)]))
+    tokens = model.backend.vision(prepared(model, [picture(4), picture(5)]), Cancel())
     text = parts_of(model).embeddings(model.token_ids(QUESTION))
     index, embeds = model.backend.select(method, tokens, text, 16)
     np.testing.assert_array_equal(index, np.tile(np.arange(16), (2, 1)))

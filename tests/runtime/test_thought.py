@@ -19,7 +19,7 @@ from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
 from tightrope.runtime.model import Model
-from tightrope.runtime.thought import Marks, Thought, find_marks
+from tightrope.runtime.thought import Marks, Thought, after_thought, find_marks
 from tightrope.runtime.tokenizer import Tokenizer
 
 Find = Callable[[str], Path]
@@ -313,3 +313,18 @@ def test_a_model_without_thoughts_takes_no_cap(bundle: Find, machines: ModuleTyp
 def test_a_cap_is_a_whole_number(cap: Any) -> None:
     with pytest.raises(InputError, match="thinking_tokens is"):
         OperatingPoint(thinking_tokens=cap)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (" red ", "red"),
+        ("<think> it is red </think> red", "red"),
+        ("it is red </think> red", "red"),
+        ("<think> it is red", None),
+        ("<think> a </think> b <think> c", None),
+        ("<think> </think>", ""),
+    ],
+)
+def test_an_answer_follows_the_thought(text: str, said: str | None) -> None:
+    assert after_thought(text) == said

@@ -329,9 +329,9 @@ def test_an_image_that_is_asked_about_again_is_not_computed_again(
     fresh = Model(model.bundle, model.backend)
     calls, real = [], model.backend.vision
 
-    def counted(inputs: Any) -> Any:
+    def counted(inputs: Any, cancel: Any) -> Any:
         calls.append(len(inputs["pixel_values"]))
-        return real(inputs)
+        return real(inputs, cancel)
 
     monkeypatch.setattr(model.backend, "vision", counted)
     pictures = [picture((100, 60)), picture((28, 28)), picture((100, 60))]

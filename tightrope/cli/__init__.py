@@ -22,6 +22,7 @@ from tightrope.cli.frontier import app as frontier_app
 from tightrope.cli.inspect import inspect
 from tightrope.cli.methods import methods
 from tightrope.cli.profile import profile
+from tightrope.cli.profile_worker import profile_worker
 from tightrope.cli.run import run
 from tightrope.cli.serve import serve
 from tightrope.cli.task import app as task_app
@@ -34,6 +35,7 @@ EXTRAS = {
     "check": ("tensorrt_rtx",),
     "serve": ("starlette", "uvicorn", "prometheus_client", "h11"),
     "profile": ("vl_convert",),
+    "boards": ("distributed",),
 }
 
 EXIT_FAILED = 1
@@ -128,7 +130,8 @@ def demo() -> None:
     run_demo()
 
 
-for _command in (export, inspect, run, serve, bench, profile, build, methods, doctor):
+_COMMANDS = (export, inspect, run, serve, bench, profile, profile_worker, build, methods, doctor)
+for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(frontier_app, name="frontier")
 app.add_typer(task_app, name="task")

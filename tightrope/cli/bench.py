@@ -70,7 +70,7 @@ def bench(
         image=image,
     )
     manifest = Bundle.open(bundle).manifest
-    model = tightrope.load(bundle, backend=backend, threads=threads)
+    model = tightrope.load(bundle, backend=backend, threads=threads, live=False)
     with progress_on_terminal() as progress:
         rows = run_bench(model, config, vocab_size=manifest.dims.vocab_size, progress=progress)
     if json:

@@ -77,7 +77,7 @@ def run_demo() -> None:
     import tightrope
     from tightrope.profiles.task.task import read_task
 
-    seeing = tightrope.load(vision)
+    seeing = tightrope.load(vision, live=False)
     questions = chosen_questions(SCENES)
     show_questions(seeing, questions)
     if language is None:
@@ -86,7 +86,7 @@ def run_demo() -> None:
             "so the conversation is left out."
         )
     else:
-        show_conversation(tightrope.load(language))
+        show_conversation(tightrope.load(language, live=False))
     show_points(seeing, questions[0])
     show_deadlines(seeing, read_task(SCENES), questions)
     print(f"\nAll of it took {perf_counter() - started:.0f} s.")
@@ -116,7 +116,7 @@ def chosen_questions(task: Path) -> list[Item]:
 
 def show_questions(model: Model, questions: Sequence[Item]) -> None:
     """The questions' table, with everything that the model can see."""
-    from tightrope.profiles.task.thought import after_thought
+    from tightrope.runtime.thought import after_thought
 
     rows, right = [], 0
     with progress_on_terminal() as progress:

@@ -10,6 +10,7 @@ import typer
 
 from tightrope.budget import Budget
 from tightrope.cli.frontier_compare import compare
+from tightrope.cli.frontier_live import show_live
 from tightrope.cli.frontier_report import report
 from tightrope.cli.options import (
     Backend,
@@ -44,6 +45,12 @@ Slos = Annotated[
         "may be repeated.",
     ),
 ]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live", metavar="", help="Instead: what requests took here lately beside the profile."
+    ),
+]
 NOT_MEASURED = "not measured"
 
 
@@ -54,11 +61,19 @@ def show(
     prompt: Question = None,
     image: Images = None,
     slo: Slos = None,
+    live: Live = False,
     backend: Backend = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """List points by what they take, the dominated ones marked."""
+    if live:
+        if task is not None or prompt is not None or image or slo:
+            raise InputError(
+                "--live tells of requests that came; it takes no question and no --slo"
+            )
+        show_live(bundle, backend, threads, json=json)
+        return
     slos = parse_slos(slo or [])
     frontier = _made(bundle, task, (prompt, image or []), slos, backend, threads)
     if json:
@@ -131,7 +146,7 @@ def _made(
     from tightrope.profiles.frontier.join import make_frontier
     from tightrope.profiles.frontier.typical import typical
 
-    model = tightrope.load(bundle, backend=backend, threads=threads)
+    model = tightrope.load(bundle, backend=backend, threads=threads, live=False)
     return make_frontier(model, typical(model, *asked), task=task, slos=slos)
 
 

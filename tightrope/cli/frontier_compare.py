@@ -51,7 +51,9 @@ def compare(
     from tightrope.profiles.frontier.sides import find_sides
     from tightrope.profiles.frontier.typical import typical
 
-    models = [tightrope.load(path, backend=backend, threads=threads) for path in bundles]
+    models = [
+        tightrope.load(path, backend=backend, threads=threads, live=False) for path in bundles
+    ]
     asked = [(model, typical(model, prompt, image or [])) for model in models]
     compared = compare_sides(find_sides(asked, files, task or []))
     if json:

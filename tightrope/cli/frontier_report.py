@@ -48,7 +48,7 @@ def report(
     from tightrope.profiles.frontier.report.report import make_report
     from tightrope.profiles.frontier.typical import typical
 
-    model = tightrope.load(bundle, backend=backend, threads=threads)
+    model = tightrope.load(bundle, backend=backend, threads=threads, live=False)
     made = make_report(model, typical(model, prompt, image or []), task=task)
     drawn = plots(made)
     write_page(made, drawn, output)

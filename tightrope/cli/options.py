@@ -64,6 +64,14 @@ KvBudget = Annotated[str | None, option(OperatingPoint, "kv_budget", metavar="N"
 Threads = Annotated[
     int | None, typer.Option(metavar="N", help="Threads of the CPU backend; all cores if not.")
 ]
+Unencrypted = Annotated[
+    bool,
+    typer.Option(
+        "--unencrypted",
+        metavar="",
+        help="Take a tcp:// scheduler: whoever reaches it runs any program on every worker.",
+    ),
+]
 Resolution = Annotated[int | None, option(OperatingPoint, "resolution", metavar="PIXELS")]
 Sinks = Annotated[int | None, option(OperatingPoint, "sinks", metavar="N")]
 Thinking = Annotated[str | None, option(Options, "thinking", metavar="on|off")]

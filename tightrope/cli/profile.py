@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +13,17 @@ from tightrope.cli.options import (
     BundlePath,
     Json,
     Threads,
+    Unencrypted,
     option,
     parse_kv_budget,
 )
 from tightrope.cli.output import print_json, progress_on_terminal
+from tightrope.cli.profile_boards import (
+    Measured,
+    Scheduler,
+    measure_on_boards,
+    print_measured,
+)
 from tightrope.cli.profile_latency import print_latency
 from tightrope.cli.profile_points import measure_task_points, print_points
 from tightrope.cli.profile_quality import print_quality
@@ -67,6 +73,20 @@ def profile(
     limit: Annotated[int | None, option(QualityConfig, "limit", metavar="N")] = None,
     kv_budgets: Annotated[str | None, option(QualityConfig, "kv_budgets", metavar="A,B")] = None,
     name: Annotated[str | None, option(QualityConfig, "name", metavar="NAME")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tls://HOST:PORT",
+            help="Measure on the workers of this Dask scheduler: `tightrope profile-worker`.",
+        ),
+    ] = None,
+    board: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only workers on this board.")
+    ] = None,
+    power_mode: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only workers in this mode.")
+    ] = None,
+    unencrypted: Unencrypted = False,
     backend: Backend = "auto",
     threads: Threads = None,
     json: Json = False,
@@ -77,6 +97,7 @@ def profile(
     latency holds for this machine alone. A measurement that was ended goes on where it was.
     """
     _check_halves(task, quality_only, latency_only)
+    where = _scheduler(scheduler, board, power_mode, unencrypted)
     budgets = () if kv_budgets is None else parse_kv_budget(kv_budgets)
     quality = QualityConfig(
         points=points,
@@ -93,15 +114,20 @@ def profile(
     from tightrope.state import held
 
     found = None if task is None else read_task(task)
-    model = tightrope.load(bundle, backend=backend, threads=threads)
+    model = tightrope.load(bundle, backend=backend, threads=threads, live=False)
     record = profiled = points_record = None
     with held(bundle), progress_on_terminal() as progress:
+        if where is not None:
+            asked = None if found is None or latency_only else (found, quality)
+            measured = measure_on_boards(model, where, latency, asked, progress)
+            _print_boards(model, measured, json=json)
+            return
         started = time.monotonic()
         if latency is not None:  # first: then the race knows who is slower
             record = _measure_latency(model, latency, progress)
         if found is not None and not latency_only:
             spent = (time.monotonic() - started) / 60
-            profiled = _measure_quality(model, found, _rest(quality, spent), progress)
+            profiled = _measure_quality(model, found, quality.after(spent), progress)
         # A limit of minutes is for what cannot be left out.
         if found is not None and not quality_only and (latency_only or minutes is None):
             points_record = measure_task_points(model, found, name, max_tokens, progress)
@@ -118,6 +144,29 @@ def profile(
         print("\nlatency alone was measured: quality needs questions, name their folder by --task")
 
 
+def _scheduler(
+    url: str | None, board: str | None, power_mode: str | None, unencrypted: bool
+) -> Scheduler | None:
+    if url is None:
+        if board is not None or power_mode is not None or unencrypted:
+            raise InputError(
+                "--board, --power-mode and --unencrypted choose workers; accepted: "
+                "--scheduler beside them"
+            )
+        return None
+    return Scheduler(url=url, board=board, power_mode=power_mode, unencrypted=unencrypted)
+
+
+def _print_boards(model: Model, measured: Measured, *, json: bool) -> None:
+    if not json:
+        print_measured(model, measured)
+        return
+    halves: dict[str, Any] = {"latencies": [one.to_dict() for one in measured.latencies]}
+    if measured.profiled is not None:
+        halves["quality"] = measured.profiled.to_dict()
+    print_json(halves)
+
+
 def _check_halves(task: Path | None, quality_only: bool, latency_only: bool) -> None:
     if quality_only and latency_only:
         raise InputError("--quality-only and --latency-only exclude each other; leave out both")
@@ -132,13 +181,6 @@ def _latency_config(minutes: float | None, both: bool) -> LatencyConfig:
     if not both:
         return LatencyConfig(minutes=minutes)
     return LatencyConfig(minutes=min(minutes / 2, LatencyConfig().minutes))
-
-
-def _rest(config: QualityConfig, spent: float) -> QualityConfig:
-    """With the minutes that are left."""
-    if config.minutes is None:
-        return config
-    return replace(config, minutes=max(config.minutes - spent, config.minutes / 4))
 
 
 def _measure_latency(model: Model, config: LatencyConfig, progress: Progress) -> LatencyRecord:

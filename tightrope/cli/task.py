@@ -101,7 +101,7 @@ def score(
         seed=seed,
     )
     found = read_task(task)
-    model = tightrope.load(bundle, backend=backend, threads=threads)
+    model = tightrope.load(bundle, backend=backend, threads=threads, live=False)
     with progress_on_terminal() as progress:
         report = score_task(model, found, config, progress)
     if records is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from tightrope.latency import Stages
 from tightrope.point import OperatingPoint
 from tightrope.runtime.plan import Plan
 from tightrope.schemas import versioned
@@ -60,6 +61,18 @@ class Timings:
     ttft_ms: float = 0.0
     """From the request to its first token."""
     total_ms: float = 0.0
+
+    def stages(self, waited_ms: float = 0.0) -> Stages:
+        """The same as parts that add up; waited_ms: to the first token, for other requests."""
+        parts = {
+            "image_decode_ms": self.image_decode_ms,
+            "preprocess_ms": self.preprocess_ms,
+            "vision_ms": self.vision_ms,
+            "select_ms": self.select_ms,
+            "prefill_ms": self.prefill_ms,
+        }
+        host = self.ttft_ms - waited_ms - sum(parts.values())
+        return Stages(**parts, host_ms=max(0.0, host), decode_ms=self.decode_ms)
 
 
 @dataclass(frozen=True, slots=True)

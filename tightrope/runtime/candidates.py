@@ -87,6 +87,12 @@ def assumed_points(manifest: Manifest) -> list[OperatingPoint]:
     return [point for *_, point in sorted(points(), key=lambda row: row[:2], reverse=True)]
 
 
+def unpruned(manifest: Manifest) -> OperatingPoint:
+    """Everything, at the highest resolution: what all others are held against."""
+    vision = manifest.vision
+    return OperatingPoint(resolution=None if vision is None else max(vision.resolutions))
+
+
 def _most(lengths: Sequence[int]) -> int:
     """What LONGEST_ANSWER of `lengths` do not exceed."""
     return sorted(lengths)[ceil(LONGEST_ANSWER * len(lengths)) - 1]

@@ -2,12 +2,14 @@
 
 A device computes one thing at a time, and its memory has one owner: whatever thread submits, the
 work is done here, and pieces come back through a queue. A submitted request runs to its end whether
-or not somebody listens; a ticket that is cancelled, closed or lost ends it within a token.
+or not somebody listens; a ticket that is cancelled, closed or lost ends it within a token. What was
+offered and not asked for is done while nothing else is.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import math
 import os
@@ -15,6 +17,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
@@ -25,6 +28,8 @@ from tightrope.runtime.waiting import Waiting
 
 IDLE_SECONDS = 2.0
 """After so long without work the thread ends; the next request starts another."""
+SPARE_SECONDS = 0.25
+"""After so long without work an idle moment begins: what was offered is done."""
 
 Item = TypeVar("Item")
 Produced = TypeVar("Produced", covariant=True)
@@ -103,6 +108,9 @@ class Engine:
         self._numbers = itertools.count()
         self.waiting = Waiting()
         """What it has promised."""
+        self._offered: deque[_Job[object]] = deque()
+        self._giving_way: Cancel | None = None
+        """Of offered work that runs."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._running: _Job[object] | None = None
@@ -123,24 +131,48 @@ class Engine:
         ticket = Ticket(job)
         with self._lock:
             self._jobs.put((due, next(self._numbers), job))  # type: ignore[arg-type]  # any work
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._serve, name=f"tightrope {self._device}", daemon=True
-                )
-                self._thread.start()
+            if self._giving_way is not None:
+                self._giving_way.ask()
+            self._start()
         return ticket
 
+    def offer(self, work: Work[Item]) -> None:
+        """Have `work` done in an idle moment; a request that comes meanwhile cancels it.
+
+        What it yields or raises is lost. Once the engine is closed nothing offered is done.
+        """
+        with self._lock:
+            if not self._closed:
+                self._offered.append(_Job(work))
+                self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._serve, name=f"tightrope {self._device}", daemon=True
+            )
+            self._thread.start()
+
+    def _next(self) -> _Job[object] | None:
+        """What is to be done next; None where there was nothing for so long that it ends."""
+        with contextlib.suppress(queue.Empty):
+            wait = SPARE_SECONDS if self._offered else IDLE_SECONDS
+            return self._jobs.get(timeout=wait)[-1]
+        with self._lock:
+            if not self._jobs.empty():
+                return self._jobs.get()[-1]
+            if self._offered:
+                job = self._offered.popleft()
+                self._giving_way = job.work.cancel
+                return job
+            self._thread = None
+            return None
+
     def _serve(self) -> None:
-        while True:
-            try:
-                *_, job = self._jobs.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                with self._lock:
-                    if self._jobs.empty():
-                        self._thread = None
-                        return
-                continue
+        while (job := self._next()) is not None:
             self._run(job)
+            with self._lock:
+                self._giving_way = None
             del job  # or the last answer would live until the next request
 
     def _run(self, job: _Job[object]) -> None:
@@ -175,6 +207,7 @@ class Engine:
     def close(self) -> None:
         """End what runs and what waits, so that the interpreter can end."""
         self._closed = True
+        self._offered.clear()
         thread, running = self._thread, self._running
         if running is not None:
             running.work.cancel.ask()
@@ -195,7 +228,17 @@ def engine_of(device: str) -> Engine:
         return engine
 
 
+_AT_END: list[Callable[[], object]] = []
+
+
+def at_end(call: Callable[[], object]) -> None:
+    """Have it called when the interpreter ends, once no request runs any more."""
+    _AT_END.append(call)
+
+
 @atexit.register
 def _close_all() -> None:
     for engine in list(_ENGINES.values()):
         engine.close()
+    for call in _AT_END:
+        call()

@@ -58,6 +58,11 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
     return _read(source, _decode)
 
 
+def load_with_header(source: ImageSource) -> tuple[PIL.Image.Image, SourceImage]:
+    """The image of `load_image` and the header of `image_header`, opened once."""
+    return _read(source, _decode_with_header)
+
+
 def image_header(source: ImageSource) -> SourceImage:
     """Format and upright size of an image of `load_image`, of which nothing is decoded.
 
@@ -172,6 +177,13 @@ def _decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Imag
     with _damaged(name):
         image.load()
         return _to_rgb(image, name)
+
+
+def _decode_with_header(
+    image: PIL.Image.Image, name: str, num_bytes: int
+) -> tuple[PIL.Image.Image, SourceImage]:
+    header = _header(image, name, num_bytes)
+    return _decode(image, name, num_bytes), header
 
 
 def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:

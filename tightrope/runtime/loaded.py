@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
@@ -10,12 +11,16 @@ from tightrope.inputs.positions import Rule, find_rule
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.baselines import BASELINES, Baselines
 from tightrope.runtime.engine import engine_of
+from tightrope.runtime.finished import Watcher
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES, make_way
 from tightrope.runtime.language import Language
 from tightrope.runtime.prefixes import Prefixes
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.stopwatch import Clock
 from tightrope.runtime.vision import Vision
+
+MOST_UNSAID = 4
+"""Notes that wait for an answer; older ones are dropped."""
 
 
 class Loaded:
@@ -47,6 +52,11 @@ class Loaded:
                 self.language.embedding_scale,
                 self.manifest.vision.separators if self.manifest.vision else 0,
             )
+        self.watchers: list[Watcher] = []
+        """Told of every finished request."""
+        self.live = False
+        """Whether what requests take is kept, and planned by."""
+        self._unsaid: deque[str] = deque(maxlen=MOST_UNSAID)
         self.planners: dict[str | None, Any] = {}
         """Those of its budgets, by the task they name; a Planner needs what is loaded, not the
         other way round."""
@@ -67,6 +77,17 @@ class Loaded:
         needed = 2 * rows * each * min(tokens, self.manifest.slots)
         images = [] if self.vision is None else [self.vision.kept]
         make_way(needed, self.prefixes.kept, *images)
+
+    def say(self, note: str) -> None:
+        """Have the next answer say it among its notes."""
+        self._unsaid.append(note)
+
+    def unsaid(self) -> tuple[str, ...]:
+        """What was to be said; it is handed out once."""
+        notes = []
+        while self._unsaid:
+            notes.append(self._unsaid.popleft())
+        return tuple(notes)
 
 
 __all__ = ["Baselines", "Loaded"]

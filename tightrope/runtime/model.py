@@ -9,22 +9,28 @@ from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
 from tightrope.bundle import Bundle
-from tightrope.checks import check_whole
+from tightrope.checks import check_share, check_type, check_whole
 from tightrope.configs import default_of
+from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.chat import Chat
+from tightrope.runtime.compared import Compared, compared
 from tightrope.runtime.count import Count, count
 from tightrope.runtime.frames import place_frames, prompt_ids
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
+from tightrope.runtime.live import Ring
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Frames, ImageSource, Options, Prompt
 from tightrope.runtime.planner import planner_of
+from tightrope.runtime.shadow import Shadow
 from tightrope.runtime.stream import Stream, start
 from tightrope.runtime.warm_up import warm_up
 
 if TYPE_CHECKING:
+    from tightrope.latency import LatencyModel
+    from tightrope.live_file import Entry, LiveRequest
     from tightrope.runtime.backends import Backend
     from tightrope.runtime.loaded import Baselines
 
@@ -36,6 +42,8 @@ def load(
     *,
     image_bytes: int = IMAGE_BYTES,
     prefix_bytes: int = PREFIX_BYTES,
+    live: bool = True,
+    shadow: float = 0.0,
 ) -> Model:
     """The bundle in folder `path`, ready to answer.
 
@@ -43,15 +51,25 @@ def load(
     threads: of the CPU; None lets the backend choose.
     image_bytes, prefix_bytes: most memory for what images and beginnings of prompts left behind,
     kept for requests that bring them again; see docs/reuse.md.
+    live: whether the times of requests are kept in the state folder, and planned by.
+    shadow: share of the pruned requests, 0..1, that are answered again without pruning while
+    nothing else is asked; how often both agree is kept.
     Raises BundleError, BackendError and DeviceUnavailable; nothing falls back in silence.
     """
+    check_type("live", live, bool, "True or False")
+    check_share("shadow", shadow)
+    if shadow and not live:
+        raise InputError("shadow keeps its agreement beside the times; accepted: live=True with it")
     bundle = Bundle.open(path)
-    return Model(
+    model = Model(
         bundle,
         create_backend(backend, bundle, threads),
         image_bytes=image_bytes,
         prefix_bytes=prefix_bytes,
     )
+    if live:
+        model._keep_times(shadow)
+    return model
 
 
 class Model:
@@ -74,6 +92,14 @@ class Model:
         check_whole("image_bytes", image_bytes, least=0, unit="bytes")
         check_whole("prefix_bytes", prefix_bytes, least=0, unit="bytes")
         self._loaded = Loaded(bundle, backend, clock, selectors, image_bytes, prefix_bytes)
+
+    def _keep_times(self, shadow: float) -> None:
+        loaded = self._loaded
+        ring = Ring(loaded.bundle, loaded.backend, loaded.say)
+        loaded.live = True
+        loaded.watchers.append(ring)
+        if shadow:
+            loaded.watchers.append(Shadow(loaded, ring, shadow))
 
     @property
     def bundle(self) -> Bundle:
@@ -216,6 +242,12 @@ class Model:
         options = Options(max_tokens=max_tokens, thinking=thinking, budget=budget, point=point)
         prompt, images = self._placed(prompt, images, frames)
         return count(self._loaded, prompt, images, options)
+
+    def compared(
+        self, latency: LatencyModel, entries: Sequence[Entry[LiveRequest]]
+    ) -> tuple[list[Compared], dict[str, int]]:
+        """Requests that were kept, beside what `latency` says of each; see `runtime.compared`."""
+        return compared(self._loaded, latency, entries)
 
     def warm_up(self, task: str | None = None) -> None:
         """Get ready for budgets: read what was measured, and call every graph once.

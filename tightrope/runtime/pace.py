@@ -15,9 +15,10 @@ load that comes and goes, and its times are planned for also while it is away.
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from tightrope.latency import Spread
@@ -28,6 +29,8 @@ LEVEL_OVER = 32
 SLOWER_AFTER, FASTER_AFTER = 2, 3
 LEAST_CHANGE = 1.1
 """Ratio of levels below which a change is noise on any machine."""
+HEAT_SECONDS = 300.0
+"""So long a board's heat, or a load beside it, may be taken to last while nothing is known."""
 
 
 class Pace:
@@ -35,7 +38,7 @@ class Pace:
 
     def __init__(self, spread: Spread) -> None:
         """spread: of the requests that the latency file was made of, until others came."""
-        self.level = spread.percentile(50)
+        self.level = self._usual = spread.percentile(50)
         """Measured over fitted time, now."""
         self._slower = max(LEAST_CHANGE, spread.percentile(99) / self.level)
         self._faster = min(1 / LEAST_CHANGE, spread.percentile(1) / self.level)
@@ -73,6 +76,24 @@ class Pace:
         for surprise in slower:  # they belong to the level that was found by them
             self._remember(surprise / self.level)
         self._largest = sorted(filter(None, self._surprises), reverse=True)
+
+    def resume(self, earlier: Sequence[tuple[float, float]]) -> None:
+        """Go on from requests of earlier processes, as if they had been this one's.
+
+        earlier: seconds since each was done and its ratio, the oldest first.
+        A level that nothing confirmed for `HEAT_SECONDS` is over. Then the median of all of them is
+        expected, where that is slower: too slow a level costs quality for three requests, too fast
+        a one misses a deadline.
+        """
+        later = math.inf
+        for age_s, ratio in earlier:
+            if later - age_s > HEAT_SECONDS:
+                self._recent.clear()
+            self.record(ratio)
+            later = age_s
+        if earlier and later > HEAT_SECONDS:
+            self._recent.clear()
+            self.level = max(self._usual, median(ratio for _, ratio in earlier))
 
     def _changed(self, many: int, far: Callable[[float], bool]) -> list[float]:
         """The newest requests that are `far` from the level, if there are `many` in a row."""

@@ -18,6 +18,7 @@ A table is made once for each length of prompt and answer, the pace is learnt as
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -30,14 +31,16 @@ from tightrope.budget import Budget, in_words
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
 from tightrope.latency import SourceImage, Stages
 from tightrope.latency_file import LatencyRecord, read_latency
+from tightrope.live_file import live_file, read_requests
 from tightrope.paired import beats, indistinguishable
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import MeasuredPoint, Quality, find_quality
 from tightrope.runtime.candidates import candidate_of, candidates_of
+from tightrope.runtime.compared import Compared, compared
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
-from tightrope.runtime.pace import Pace
+from tightrope.runtime.pace import REMEMBERED, Pace
 from tightrope.runtime.plan import Expected, Plan
 from tightrope.runtime.times import Times, TimeTable
 from tightrope.runtime.waiting import IDLE, Load
@@ -190,7 +193,15 @@ class Planner:
         with self._lock:
             self._learnt = self._clock()
             self._ttft_pace.record(ttft_ms / fitted.ttft_ms)
-            self._total_pace.record(total_ms / (fitted.ttft_ms + fitted.decode_ms))
+            self._total_pace.record(total_ms / fitted.total_ms)
+
+    def resume(self, earlier: Sequence[Compared]) -> None:
+        """Go on from what requests of earlier processes took, the oldest first."""
+        if earlier:
+            with self._lock:
+                self._ttft_pace.resume([(done.age_s, done.ttft_ratio) for done in earlier])
+                self._total_pace.resume([(done.age_s, done.total_ratio) for done in earlier])
+                self._learnt = self._clock() - earlier[-1].age_s
 
     def takes_s(self, fitted: Stages, rows: int) -> tuple[float, float]:
         """Seconds at the present pace, in one of two cases and in 99 of 100."""
@@ -351,8 +362,21 @@ def planner_of(loaded: Loaded, task: str | None) -> Planner:
         quality = find_quality(loaded.bundle, task)
         name = None if quality is None else quality.key.task_name
         # By its name and as the only one it is the same: both learn one pace.
-        planner = loaded.planners.setdefault(name, Planner(loaded, record, quality))
+        planner = loaded.planners.setdefault(name, _begun(loaded, record, quality))
         loaded.planners[task] = planner
+    return planner
+
+
+def _begun(loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> Planner:
+    """A planner that knows what requests took here lately."""
+    planner = Planner(loaded, record, quality)
+    if loaded.live:
+        try:
+            entries = read_requests(live_file(loaded.bundle), record.key, REMEMBERED)
+        except ProfileError as error:  # it plans by the latency file alone
+            loaded.say(str(error))
+        else:
+            planner.resume(compared(loaded, record.model, entries)[0])
     return planner
 
 

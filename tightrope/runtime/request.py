@@ -26,6 +26,7 @@ from tightrope.runtime.controls import (
 from tightrope.runtime.conversation import Conversation, Key
 from tightrope.runtime.cuts import cuts_of
 from tightrope.runtime.demand import demand_of
+from tightrope.runtime.finished import Finished
 from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
@@ -66,8 +67,9 @@ class Request:
         conversation: Conversation | None = None,
         choose: Choose | None = None,
         waited_s: float = 0.0,
+        trial: bool = False,
     ) -> None:
-        """choose: picks tokens instead of what `options` say.
+        """choose: picks tokens instead of what `options` say. trial: nobody asked for the answer.
 
         waited_s: since when somebody waits for the answer; its deadline counts from then.
         Raises InputError for what cannot be answered, before anything runs.
@@ -76,6 +78,7 @@ class Request:
         self.cancel = Cancel()
         self._loaded, self._options = loaded, options
         self._watch = Stopwatch(loaded.clock, waited_s)
+        self._alone, self._trial = conversation is None and choose is None, trial
         self._prompt, self._sources = prompt, images
         self._conversation = conversation or Conversation(loaded)
         self._chooser = Chooser(options, loaded.manifest.dims.vocab_size)
@@ -188,7 +191,9 @@ class Request:
         finally:
             if len(rows) == 1:  # forks write to slots of their own
                 conversation.record(rows[0].read)
-        yield Piece("", self._answer(slots, read, notes), rows[0].fresh_logprobs())
+        answer = self._answer(slots, read, notes)
+        yield Piece("", answer, rows[0].fresh_logprobs())
+        self._tell(answer)  # the answer is handed out: nobody waits for it
 
     def _give_way(self, stage: str) -> None:
         """Let those run that are due before, if nobody was promised anything here."""
@@ -288,7 +293,7 @@ class Request:
             placeholder = self._loaded.language.placeholder
             return self._loaded.embeddings([token for token in ids if token != placeholder])
 
-        seen = vision.see(images, self._prepared, settings.resolution, self._watch)
+        seen = vision.see(images, self._prepared, settings.resolution, self._watch, self.cancel)
         selecting = settings.link("tower") is not None
         with self._watch("select_ms") if selecting else contextlib.nullcontext():
             return vision.select(images, seen, settings, text_embeds, self._options.seed)
@@ -336,10 +341,33 @@ class Request:
                 self._settings,
                 timings,
                 len(self._token_ids),
-                [image.digest in self._prepared for image in self._images],
+                self._new_images(),
                 completion_tokens,
                 self._reused,
             )
+
+    def _new_images(self) -> list[bool]:
+        """Which images the tower had to look at."""
+        return [image.digest in self._prepared for image in self._images]
+
+    def _tell(self, answer: Answer) -> None:
+        """Tell those who watch what came of it."""
+        finished = Finished(
+            prompt=self._prompt,
+            images=self._images,
+            new=self._new_images(),
+            num_ids=len(self._token_ids),
+            marks=self._marks,
+            reused=tuple(num_ids for num_ids, _ in self._reused or ()),
+            options=self._options,
+            settings=self._settings,
+            answer=answer,
+            waited_ms=self._watch.waited_ms,
+            alone=self._alone,
+            trial=self._trial,
+        )
+        for watcher in self._loaded.watchers:
+            watcher(finished)
 
     def _answer(self, slots: Slots, read: _Read, notes: tuple[str, ...]) -> Answer:
         samples = tuple(row.sample for row in self._rows)
@@ -369,5 +397,5 @@ class Request:
             deadline_met=None if planned is None else planned.met(timings, samples),
             logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
-            notes=notes,
+            notes=notes if self._trial else (*notes, *self._loaded.unsaid()),
         )

@@ -20,6 +20,8 @@ class Stopwatch:
         self._clock, self.waited_s = clock, waited_s
         self.start = clock() - waited_s
         """Seconds, by the clock."""
+        self.waited_ms = 1e3 * waited_s
+        """Of the time to the first token, once that is known: for others, and before it began."""
         self._stages: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -46,6 +48,7 @@ class Stopwatch:
     def first_token(self) -> None:
         """Note the time to the first token."""
         self._stages["ttft_ms"] = self.elapsed_ms()
+        self.waited_ms += self._stages.get("queue_ms", 0.0)
 
     def timings(self) -> Timings:
         """All stages; decoding lasts from the first token until now."""

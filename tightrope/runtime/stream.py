@@ -65,10 +65,13 @@ def start(
     options: Options,
     choose: Choose | None = None,
     waited_s: float = 0.0,
+    trial: bool = False,
 ) -> Stream:
     """A request of its own, submitted; raises InputError for what cannot be answered.
 
-    choose: picks tokens instead of what `options` say. waited_s: as for Request.
+    choose: picks tokens instead of what `options` say. waited_s, trial: as for Request.
     """
-    request = Request(loaded, prompt, images, options, choose=choose, waited_s=waited_s)
+    request = Request(
+        loaded, prompt, images, options, choose=choose, waited_s=waited_s, trial=trial
+    )
     return Stream(loaded.engine, request)

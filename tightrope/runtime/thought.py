@@ -15,6 +15,12 @@ NoThought = Callable[[], list[int]]
 """Token ids of a prompt whose thought the template leaves out; raises InputError if it cannot."""
 
 
+def after_thought(text: str) -> str | None:
+    """What follows the thought; None where a thought was begun and never ended."""
+    said = text.rpartition(END)[2]
+    return None if BEGIN in said else said.strip()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
     """What a bundle's thoughts are known by, as token ids."""

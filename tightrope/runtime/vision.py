@@ -14,9 +14,11 @@ from tightrope.foreign import translated
 from tightrope.inputs.layout import ImageTokens, Size
 from tightrope.inputs.prepare import Prepare, Tower
 from tightrope.interface.tensors import DEEPSTACK, VISUAL_EMBEDS
+from tightrope.latency import SourceImage
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.baselines import Baselines
-from tightrope.runtime.images import check_list, image_digest, load_image
+from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.images import check_list, image_digest, load_with_header
 from tightrope.runtime.kept import IMAGE_BYTES, Kept
 from tightrope.runtime.options import Frame, ImageSource
 from tightrope.runtime.settings import Settings
@@ -29,6 +31,8 @@ class LoadedImage:
 
     image: PIL.Image.Image
     digest: str
+    header: SourceImage
+    """Of what it was decoded from."""
     behind: int | None = None
     """As of a Frame."""
 
@@ -50,9 +54,9 @@ def load_images(sources: Sequence[ImageSource]) -> list[LoadedImage]:
     check_list(sources)
     images = []
     for source in sources:
-        image = load_image(source)
+        image, header = load_with_header(source)
         behind = source.behind if isinstance(source, Frame) else None
-        images.append(LoadedImage(image, image_digest(image), behind))
+        images.append(LoadedImage(image, image_digest(image), header, behind))
     return images
 
 
@@ -88,7 +92,12 @@ class Vision:
         }
 
     def see(
-        self, images: Sequence[LoadedImage], prepared: Prepared, resolution: int, watch: Stopwatch
+        self,
+        images: Sequence[LoadedImage],
+        prepared: Prepared,
+        resolution: int,
+        watch: Stopwatch,
+        cancel: Cancel,
     ) -> list[VisualTokens]:
         """The visual tokens of each image, in one call each for those that are `prepared`."""
         found: dict[str, VisualTokens] = {}
@@ -102,13 +111,15 @@ class Vision:
                     # Forgotten since it was looked up: others filled the memory meanwhile.
                     inputs = self._prepare(entry.image, resolution)
                 with watch("vision_ms"):
-                    known = self._compute(inputs, entry.size, resolution)
+                    known = self._compute(inputs, entry.size, resolution, cancel)
                 self.kept.put((entry.digest, resolution), known)
             found[entry.digest] = known
         return [found[entry.digest] for entry in images]
 
-    def _compute(self, inputs: Mapping[str, Array], size: Size, resolution: int) -> VisualTokens:
-        seen = self._backend.vision(inputs)
+    def _compute(
+        self, inputs: Mapping[str, Array], size: Size, resolution: int, cancel: Cancel
+    ) -> VisualTokens:
+        seen = self._backend.vision(inputs, cancel)
         given = {VISUAL_EMBEDS: seen.embeds, **seen.signals}
         with translated(BundleError, "the vision graph gave too little", "export it again"):
             outputs = self.tower.tokens(given, size, resolution)

@@ -28,7 +28,8 @@ def _call_all(loaded: Loaded, points: list[OperatingPoint]) -> None:
     image = [] if loaded.vision is None else [np.zeros((32, 32, 3), np.uint8)]
     for point in _distinct(points):
         try:
-            start(loaded, "?", image, Options(max_tokens=3, point=point, ignore_eos=True)).answer()
+            options = Options(max_tokens=3, point=point, ignore_eos=True)
+            start(loaded, "?", image, options, trial=True).answer()
         except InputError:  # what cannot hold a short question is not warmed
             continue
 

@@ -10,6 +10,7 @@ import numpy as np
 from tightrope.arrays import Array
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.backends.null import NullBackend
+from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.model import Model
 
 CALL_MS, TOKEN_MS, STEP_MS, SLOT_MS = 2.0, 0.5, 4.0, 0.01
@@ -37,7 +38,7 @@ class Scripted(NullBackend):
         super().__init__(real.bundle.manifest.dims, lambda call: 5)
         self._clock, self._slower, self._tower = clock, slower, real.bundle.manifest.tower
 
-    def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
+    def vision(self, inputs: Mapping[str, Array], cancel: Cancel) -> VisualTokens:
         images, _, side, _ = inputs["pixel_values"].shape
         self._clock.spend(images * IMAGE_MS[side] * self._slower)
         assert self._tower is not None

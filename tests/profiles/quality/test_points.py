@@ -8,7 +8,8 @@ import pytest
 
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.point import OperatingPoint, keep_count
-from tightrope.profiles.quality.points import Thoughts, choose_points, unpruned
+from tightrope.profiles.quality.points import Thoughts, choose_points
+from tightrope.runtime.candidates import unpruned
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
 

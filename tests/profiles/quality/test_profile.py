@@ -20,13 +20,14 @@ from PIL import Image
 
 from tightrope.errors import InputError, ProfileError
 from tightrope.point import OperatingPoint
+from tightrope.profiles.quality import ask as ask_module
 from tightrope.profiles.quality import profile as profile_module
 from tightrope.profiles.quality.config import QualityConfig
 from tightrope.profiles.quality.profile import profile_quality
 from tightrope.profiles.quality.report import Profiled
-from tightrope.profiles.quality.worth import same_answer, token_agreement
 from tightrope.profiles.task.task import Task, read_task, task_digest, write_task
 from tightrope.quality_file import find_quality
+from tightrope.runtime.agreement import same_answer, token_agreement
 from tightrope.runtime.model import Model
 
 Find = Callable[[str], Path]
@@ -84,7 +85,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[OperatingPoint, str]]:
             found.append((request.point, request.name))
         return real(model, requests, **options)
 
-    monkeypatch.setattr(profile_module, "measure", noted)
+    monkeypatch.setattr(ask_module, "measure", noted)
     return found
 
 
@@ -174,7 +175,8 @@ def test_what_is_implied_is_what_would_have_been_said(
     model: Model, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = outcomes(profiled(model, task))
-    monkeypatch.setattr(profile_module, "implied", lambda *arguments: None)
+    for module in (ask_module, profile_module):
+        monkeypatch.setattr(module, "implied", lambda *arguments: None)
     assert outcomes(profiled(model, task, name="again")) == known
 
 

@@ -21,9 +21,8 @@ from tightrope.profiles.frontier.typical import Typical
 from tightrope.profiles.latency.goodput import Slos
 from tightrope.profiles.latency.measured import PointRuns, PointsRecord, find_points
 from tightrope.profiles.quality.agreement import rank_correlation
-from tightrope.profiles.quality.points import unpruned
 from tightrope.quality_file import MeasuredPoint, Quality, find_quality
-from tightrope.runtime.candidates import assumed_points
+from tightrope.runtime.candidates import assumed_points, unpruned
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.settings import resolve
 

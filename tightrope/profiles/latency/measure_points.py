@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from tightrope.checks import check_whole
 from tightrope.errors import InputError
-from tightrope.latency import Stages
 from tightrope.point import OperatingPoint, in_words
 from tightrope.profiles.latency.measured import Asked, PointRuns, PointsRecord, Run
 from tightrope.profiles.latency.profile import installed_packages
@@ -137,18 +136,9 @@ def _encoded(image: ImageSource) -> ImageSource:
 
 
 def _run(answer: Answer, peak: int | None) -> Run:
-    took, usage = answer.timings, answer.usage
-    stages = Stages(
-        image_decode_ms=took.image_decode_ms,
-        preprocess_ms=took.preprocess_ms,
-        vision_ms=took.vision_ms,
-        select_ms=took.select_ms,
-        prefill_ms=took.prefill_ms,
-        host_ms=0.0,
-        decode_ms=took.decode_ms,
-    )
+    usage = answer.usage
     return Run(
-        stages=replace(stages, host_ms=max(0.0, took.ttft_ms - stages.ttft_ms)),
+        stages=answer.timings.stages(),
         completion_tokens=usage.completion_tokens,
         occupied_slots=usage.occupied_slots,
         slot_bytes=usage.slot_bytes,

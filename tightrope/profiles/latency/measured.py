@@ -64,7 +64,7 @@ class Run:
 
     @property
     def total_ms(self) -> float:
-        return self.ttft_ms + self.stages.decode_ms
+        return self.stages.total_ms
 
     @property
     def itl_ms(self) -> float | None:

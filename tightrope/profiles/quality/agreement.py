@@ -17,8 +17,8 @@ from tightrope.arrays import Doubles
 from tightrope.paired import mean_score
 from tightrope.point import OperatingPoint
 from tightrope.profiles.quality.report import agreement_of
-from tightrope.profiles.quality.worth import same_answer
 from tightrope.quality_file import MeasuredPoint, Quality
+from tightrope.runtime.agreement import same_answer
 
 LEAST_POINTS = 3
 """Two points are ranked alike or the other way round, and nothing between."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tightrope.checks import check_type, check_whole
 from tightrope.configs import setting
@@ -23,6 +23,12 @@ class QualityConfig:
     max_tokens: int = setting(256, "Longest answer.")
     limit: int | None = setting(None, "Ask the first so many questions of the shuffled task.")
     name: str | None = setting(None, "The task's name; its folder's if not.")
+
+    def after(self, minutes: float) -> QualityConfig:
+        """With the minutes that are left once so many are spent: a quarter of them at least."""
+        if self.minutes is None:
+            return self
+        return replace(self, minutes=max(self.minutes - minutes, self.minutes / 4))
 
     def __post_init__(self) -> None:
         check_whole("points", self.points, least=1)

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from tightrope.point import OperatingPoint
 from tightrope.profiles.task.task import Item
-from tightrope.quality_file import Outcome
-
-Outcomes = Mapping[OperatingPoint, Mapping[str, Outcome]]
 
 
-def implied(point: OperatingPoint, item: Item, outcomes: Outcomes) -> Outcome | None:
+class Answered(Protocol):
+    """What became of a question."""
+
+    @property
+    def thinking_tokens(self) -> int: ...
+
+
+Outcome = TypeVar("Outcome", bound=Answered)
+
+
+def implied(
+    point: OperatingPoint, item: Item, outcomes: Mapping[OperatingPoint, Mapping[str, Outcome]]
+) -> Outcome | None:
     """What became of `item` at `point`, where it follows from `outcomes`; None where it does not.
 
     A question without images is answered alike whatever is done to images, and a thought that

@@ -28,12 +28,6 @@ class Thoughts:
     """Tokens of the longest one that was seen."""
 
 
-def unpruned(manifest: Manifest) -> OperatingPoint:
-    """Everything, at the highest resolution: what all others are held against."""
-    vision = manifest.vision
-    return OperatingPoint(resolution=None if vision is None else max(vision.resolutions))
-
-
 def choose_points(
     manifest: Manifest, thoughts: Thoughts, kv_budgets: Sequence[int] = ()
 ) -> tuple[OperatingPoint, ...]:

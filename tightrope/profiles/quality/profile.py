@@ -7,6 +7,7 @@ together: the tower sees an image once. What is known already is not asked again
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,26 +17,23 @@ from typing import TYPE_CHECKING
 
 from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
-from tightrope.profiles.measure import Request, measure
+from tightrope.profiles.quality.ask import Ask, Question, Reply, ask_here
 from tightrope.profiles.quality.config import QualityConfig
 from tightrope.profiles.quality.costs import Costs, work_of
 from tightrope.profiles.quality.implied import implied
-from tightrope.profiles.quality.points import Thoughts, choose_points, unpruned
+from tightrope.profiles.quality.points import Thoughts, choose_points
 from tightrope.profiles.quality.race import FIRST_ROUND, leavers, round_ends
 from tightrope.profiles.quality.report import Profiled
 from tightrope.profiles.quality.store import Store, opened
-from tightrope.profiles.quality.worth import same_answer, token_agreement
 from tightrope.profiles.task.score import rightness
 from tightrope.profiles.task.task import Item, Task, task_digest
 from tightrope.progress import Progress, silent
 from tightrope.quality_file import Measure, Outcome, QualityKey
-from tightrope.runtime.images import load_image
+from tightrope.runtime.agreement import same_answer, token_agreement
+from tightrope.runtime.candidates import unpruned
 from tightrope.runtime.settings import resolve
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from tightrope.runtime.answer import Answer
     from tightrope.runtime.model import Model
 
 NO_THOUGHTS = Thoughts(can_be_left_out=False, longest=0)
@@ -46,6 +44,7 @@ def profile_quality(
     task: Task,
     config: QualityConfig,
     *,
+    ask: Ask | None = None,
     progress: Progress = silent,
     clock: Callable[[], float] = time.monotonic,
 ) -> Profiled:
@@ -53,6 +52,7 @@ def profile_quality(
 
     Rightness is measured where the task has answers (questions without one are left out), else
     agreement with what is said at everything.
+    ask: has questions answered; None: by `model`, which else answers none itself.
     clock: seconds, by which the time is kept.
     Raises InputError for a question or a budget that cannot be, ProfileError for a file of
     something else or that cannot be written.
@@ -69,7 +69,7 @@ def profile_quality(
     )
     with opened(model.bundle, key) as store:
         store.name_types({item.id: item.type for item in known})
-        race = _Race(model, items, config, store, clock)
+        race = _Race(model, items, config, store, ask or ask_here(model), clock)
         complete = race.run(measured, progress)
         return Profiled(
             file=store.file,
@@ -112,57 +112,82 @@ class _Race:
         items: Sequence[Item],
         config: QualityConfig,
         store: Store,
+        ask: Ask,
         clock: Callable[[], float],
     ) -> None:
         self._model, self._items, self._config, self._store = model, items, config, store
         self._unpruned = unpruned(model.bundle.manifest)
-        self._images: tuple[str, list[Image]] = ("", [])
-        self._clock, self.started = clock, clock()
+        self._ask, self._clock, self.started = ask, clock, clock()
         self.racing: list[OperatingPoint] = []
         self.notes: tuple[str, ...] = ()
         self.asked = 0
 
     def run(self, measured: Measure, progress: Progress) -> bool:
         """Whether all was asked before the time was over."""
-        for point, item in self._pending():
-            spent = self._clock() - self.started
-            if self._config.minutes is not None and spent >= self._config.minutes * 60:
-                return False
-            progress(*self._told(spent))
-            outcome = implied(point, item, self._store.outcomes)
-            ids = None
-            if outcome is None:
-                answer = self._ask(point, item)
-                outcome = self._outcome(measured, point, item, answer)
-                ids = answer.token_ids if point == self._unpruned else None
-            self._store.add(point, outcome, self._prompt(item), ids)
-        return True
+        return all(
+            self._measure(items, points, measured, progress) for items, points in self._rounds()
+        )
 
-    def _pending(self) -> Iterator[tuple[OperatingPoint, Item]]:
-        """What is to be asked next; whoever takes it has to measure it."""
+    def _rounds(self) -> Iterator[tuple[Sequence[Item], Sequence[OperatingPoint]]]:
+        """Questions and the points that are asked them; before the next they have been."""
         known = self._store.outcomes
         first = self._items[:FIRST_ROUND]
-        yield from self._unknown(first, [self._unpruned])
+        yield first, [self._unpruned]
         longest = max(known[self._unpruned][item.id].thinking_tokens for item in first)
         points = self._choose(longest)
         self.racing = [point for point in points if point not in self._store.beaten]
         costs = Costs(self._model, points, self._items)
         self.notes = () if costs.note is None else (costs.note,)
         for end in round_ends(len(self._items)):
-            yield from self._unknown(self._items[:end], self.racing)
+            yield self._items[:end], self.racing
             self._look(self._items[:end], costs, len(points))
 
-    def _unknown(
-        self, items: Sequence[Item], points: Sequence[OperatingPoint]
-    ) -> Iterator[tuple[OperatingPoint, Item]]:
-        # What others imply comes behind them: unlimited thoughts first.
-        order = sorted(
-            points, key=lambda point: (-(point.resolution or 0), point.thinking_tokens is not None)
+    def _measure(
+        self,
+        items: Sequence[Item],
+        points: Sequence[OperatingPoint],
+        measured: Measure,
+        progress: Progress,
+    ) -> bool:
+        """Ask what is not known; whether the time sufficed."""
+        self._imply(items, points)
+        with contextlib.closing(
+            self._ask(self._unknown(items, points), self._config.max_tokens)
+        ) as replies:
+            while not self._over(spent := self._clock() - self.started):
+                progress(*self._told(spent))
+                if (found := next(replies, None)) is None:
+                    break
+                self.asked += 1
+                item, point, reply = found
+                ids = reply.token_ids if point == self._unpruned else None
+                outcome = self._outcome(measured, point, item, reply)
+                self._store.add(point, outcome, self._prompt(item), ids)
+        self._imply(items, points)
+        return not self._unknown(items, points)
+
+    def _over(self, spent: float) -> bool:
+        return self._config.minutes is not None and spent >= self._config.minutes * 60
+
+    def _unknown(self, items: Sequence[Item], points: Sequence[OperatingPoint]) -> list[Question]:
+        """What has to be asked."""
+        known = [(point, self._store.outcomes.get(point, {})) for point in _ordered(points)]
+        questions = (
+            Question(
+                item=item,
+                points=tuple(point for point, outcomes in known if item.id not in outcomes),
+            )
+            for item in items
         )
-        for item in items:
-            for point in order:
-                if item.id not in self._store.outcomes[point]:
-                    yield point, item
+        return [question for question in questions if question.points]
+
+    def _imply(self, items: Sequence[Item], points: Sequence[OperatingPoint]) -> None:
+        """Keep what follows from what is known."""
+        for question in self._unknown(items, points):
+            for point in question.points:
+                outcome = implied(point, question.item, self._store.outcomes)
+                if outcome is not None:
+                    self._store.add(point, outcome, self._prompt(question.item))
 
     def _choose(self, longest: int) -> tuple[OperatingPoint, ...]:
         config, manifest = self._config, self._model.bundle.manifest
@@ -198,57 +223,35 @@ class _Race:
             self._store.leave(point, winner)
             self.racing.remove(point)
 
-    def _ask(self, point: OperatingPoint, item: Item) -> Answer:
-        self.asked += 1
-        request = Request(
-            name=item.id,
-            prompt=item.messages,
-            images=[] if item.seconds else self._loaded(item),
-            frames=list(zip(item.seconds, self._loaded(item), strict=False)),
-            max_tokens=self._config.max_tokens,
-            point=point,
-        )
-        (answer,) = measure(self._model, [request], total=1)
-        return answer
-
     def _prompt(self, item: Item) -> tuple[int, ...]:
         return tuple(self._model.token_ids(item.messages, len(item.images)))
 
-    def _loaded(self, item: Item) -> list[Image]:
-        """The question's images, decoded once for all points."""
-        if self._images[0] != item.id:
-            try:
-                self._images = item.id, [load_image(file) for file in item.images]
-            except InputError as error:
-                raise InputError(f"question {item.id!r} cannot be asked: {error}") from error
-        return self._images[1]
-
     def _outcome(
-        self, measured: Measure, point: OperatingPoint, item: Item, answer: Answer
+        self, measured: Measure, point: OperatingPoint, item: Item, reply: Reply
     ) -> Outcome:
         outcome = Outcome(
             question=item.id,
             score=1.0,
             token_agreement=1.0,
-            text=answer.text,
-            completion_tokens=answer.usage.completion_tokens,
-            thinking_tokens=answer.usage.thinking_tokens,
-            finish_reason=answer.finish_reason,
+            text=reply.text,
+            completion_tokens=reply.completion_tokens,
+            thinking_tokens=reply.thinking_tokens,
+            finish_reason=reply.finish_reason,
         )
         everything = self._store.outcomes[self._unpruned].get(item.id)
         ids = self._store.unpruned.get(item.id)
         if point != self._unpruned:
             # Not known where the point of everything has left the race.
-            share = None if ids is None else token_agreement(answer.token_ids, ids)
+            share = None if ids is None else token_agreement(reply.token_ids, ids)
             outcome = replace(outcome, token_agreement=share)
         if measured == "accuracy":
-            right = rightness(item, answer.text)
+            right = rightness(item, reply.text)
             assert right is not None, "questions without a reference are left out"
             return replace(outcome, score=right)
         if point == self._unpruned:
             return outcome
         assert everything is not None, "nothing agrees more, so it never leaves"
-        return replace(outcome, score=same_answer(answer.text, everything.text))
+        return replace(outcome, score=same_answer(reply.text, everything.text))
 
     def _told(self, spent: float) -> tuple[str, float]:
         """What progress says: how far, and how long it takes yet."""
@@ -264,3 +267,10 @@ class _Race:
             seconds = limit - spent if seconds is None else min(seconds, limit - spent)
         told = "" if seconds is None else f", at most {seconds / 60:.0f} min left"
         return f"{len(racing)} points race{told}", min(1.0, share)
+
+
+def _ordered(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    """Those of one resolution together, unlimited thoughts before those that they imply."""
+    return sorted(
+        points, key=lambda point: (-(point.resolution or 0), point.thinking_tokens is not None)
+    )

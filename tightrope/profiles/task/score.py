@@ -21,9 +21,9 @@ from tightrope.profiles.task.report import Record, Report
 from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.profiles.task.tally import tallies, tally
 from tightrope.profiles.task.task import Item, Task
-from tightrope.profiles.task.thought import after_thought
 from tightrope.profiles.task.vqa import vqa_accuracy
 from tightrope.progress import Progress, silent
+from tightrope.runtime.thought import after_thought
 
 if TYPE_CHECKING:
     from tightrope.runtime.answer import Answer

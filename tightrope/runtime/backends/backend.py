@@ -40,7 +40,7 @@ class Backend(Protocol):
     def make_storage(self, rows: int, capacity: Counts) -> Storage:
         """Empty slots of `capacity` [L] for `rows` rows."""
 
-    def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
+    def vision(self, inputs: Mapping[str, Array], cancel: Cancel) -> VisualTokens:
         """Visual tokens of the tower's inputs, by name."""
 
     def select(

@@ -37,7 +37,7 @@ class NullBackend:
             return self._make_storage(rows, capacity)
         return NullStorage(self._dims, rows, capacity)
 
-    def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
+    def vision(self, inputs: Mapping[str, Array], cancel: Cancel) -> VisualTokens:
         images = len(next(iter(inputs.values())))
         return VisualTokens(np.zeros((images, 4, self._dims.hidden_size), np.float32), {})
 

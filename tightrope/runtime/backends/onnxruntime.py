@@ -96,8 +96,8 @@ class OnnxRuntimeBackend:
     def make_storage(self, rows: int, capacity: Counts) -> NumpyStorage:
         return NumpyStorage(self._dims, rows, capacity)
 
-    def vision(self, inputs: Mapping[str, Array]) -> VisualTokens:
-        values = _run(self._session("vision"), inputs)
+    def vision(self, inputs: Mapping[str, Array], cancel: Cancel) -> VisualTokens:
+        values = _run_until(cancel, self._session("vision"), inputs)
         return VisualTokens(values.pop(VISUAL_EMBEDS), values)
 
     def select(
@@ -119,15 +119,7 @@ class OnnxRuntimeBackend:
             session = self._session("decoder", call.selection.schedule)
         single = call.embeds.shape[1] == 1
         views = slots.views() if single else slots.occupied_views()
-        options = onnxruntime.RunOptions()
-        try:
-            with cancel.interrupting(lambda: setattr(options, "terminate", True)):
-                outputs = _run(session, feeds(call, views), options)
-        except BackendError:
-            if cancel.reason is not None:
-                raise Cancelled from None
-            raise
-        return update_of(outputs)
+        return update_of(_run_until(cancel, session, feeds(call, views)))
 
     def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
         with _translated():
@@ -146,6 +138,18 @@ def _run(session: Any, inputs: Mapping[str, Array], options: Any = None) -> dict
     names = [output.name for output in session.get_outputs()]
     with _translated():
         return dict(zip(names, session.run(names, inputs, options), strict=True))
+
+
+def _run_until(cancel: Cancel, session: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The same, broken off where `cancel` is asked; raises Cancelled then."""
+    options = onnxruntime.RunOptions()
+    try:
+        with cancel.interrupting(lambda: setattr(options, "terminate", True)):
+            return _run(session, inputs, options)
+    except BackendError:
+        if cancel.reason is not None:
+            raise Cancelled from None
+        raise
 
 
 class _Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tightrope.profiles.task.thought import after_thought
+from tightrope.runtime.thought import after_thought
 
 
 def same_answer(text: str, other: str) -> float:
