@@ -11,7 +11,7 @@ BIN := .venv/bin
 QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
 
-.PHONY: help venv demo reference test test-oldest lint fetch-smollm2 fetch-tensorrt-bindings browser clean
+.PHONY: help venv demo reference test test-runtime test-rest test-oldest lint fetch-smollm2 fetch-tensorrt-bindings browser clean
 
 help:
 	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
@@ -71,8 +71,15 @@ browser:
 		[ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "no browser: to test pages as well, apt-get install chromium"
 
-test: lint fetch-smollm2 fetch-tensorrt-bindings browser test-oldest
-	TIGHTROPE_OTHER_PYTHON=$(CURDIR)/.venv-oldest/bin/python $(BIN)/pytest
+test-runtime: venv
+	$(BIN)/pytest tests/runtime
+
+test-rest: venv .venv-oldest/.stamp
+	TIGHTROPE_OTHER_PYTHON=$(CURDIR)/.venv-oldest/bin/python $(BIN)/pytest tests --ignore tests/runtime
+
+# Most of it computes on one core: two at a time take little more than half as long.
+test: lint fetch-smollm2 fetch-tensorrt-bindings browser .venv-oldest/.stamp
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-rest test-runtime test-oldest
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.
 clean:
