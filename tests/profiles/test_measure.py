@@ -29,7 +29,9 @@ class ScriptedModel:
         self.calls.append({"prompt": prompt, **options})
         return f"answer to {prompt}"
 
-    def token_ids(self, prompt: Any, num_images: int, thinking: bool | None, point: Any) -> Any:
+    def token_ids(
+        self, prompt: Any, num_images: int, thinking: bool | None, point: Any, frames: Any
+    ) -> Any:
         if prompt == "no":
             raise InputError("prompt is 'no'; accepted: another")
         return [len(prompt), num_images, thinking]
@@ -58,7 +60,7 @@ def test_requests_are_asked_in_order_each_as_it_says() -> None:
         model, request("a", seed=3, point=point), request([5, 6], name="ids", ignore_eos=True)
     )
     assert answers == ["answer to a", "answer to [5, 6]"]
-    usual = {"images": [], "max_tokens": 4, "seed": 0, "thinking": None}
+    usual = {"images": [], "frames": [], "max_tokens": 4, "seed": 0, "thinking": None}
     usual |= {"point": None, "ignore_eos": False}
     assert model.calls == [
         {"prompt": "a", **usual, "seed": 3, "point": point},

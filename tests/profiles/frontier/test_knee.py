@@ -10,7 +10,7 @@ from tightrope.profiles.frontier.knee import knee
 
 
 def test_it_is_the_point_farthest_above_the_line_between_the_ends() -> None:
-    assert knee([10, 20, 30, 110], [0.2, 0.7, 0.8, 0.9]) == 1
+    assert knee([10, 20, 30, 110], [0.2, 0.7, 0.75, 0.9]) == 1
     assert knee([10, 60, 110], [0.2, 0.9, 0.95]) == 1
 
 
