@@ -79,7 +79,7 @@ test-rest: venv .venv-oldest/.stamp
 
 # Most of it computes on one core: two at a time take little more than half as long.
 test: lint fetch-smollm2 fetch-tensorrt-bindings browser .venv-oldest/.stamp
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-rest test-runtime test-oldest
+	@$(MAKE) --no-print-directory --jobs 2 test-rest test-runtime test-oldest
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.
 clean:
