@@ -30,6 +30,7 @@ from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import NumpyStorage
+from tightrope.runtime.thought import Thought
 from tightrope.runtime.tokenizer import Tokenizer
 
 DIMS = Dims(
@@ -91,7 +92,7 @@ def main() -> None:
             backend,
             Slots(DIMS, 1, backend.make_storage),
             Start(logits=np.zeros((1, DIMS.vocab_size), np.float32), ordinal=0),
-            [Row(StreamDecoder(tokenizer))],
+            [Row(StreamDecoder(tokenizer), Thought(None, opened=False))],
             Sampler(0.0, 1.0, 0),
             lambda ids: table[np.asarray(ids)].astype(np.float32),
             controls,
