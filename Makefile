@@ -71,11 +71,13 @@ browser:
 		[ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "no browser: to test pages as well, apt-get install chromium"
 
-test-runtime: venv
-	$(BIN)/pytest tests/runtime
+PYTEST = TIGHTROPE_OTHER_PYTHON=$(CURDIR)/.venv-oldest/bin/python $(BIN)/pytest
+
+test-runtime: venv .venv-oldest/.stamp
+	$(PYTEST) tests/runtime tests/profiles
 
 test-rest: venv .venv-oldest/.stamp
-	TIGHTROPE_OTHER_PYTHON=$(CURDIR)/.venv-oldest/bin/python $(BIN)/pytest tests --ignore tests/runtime
+	$(PYTEST) tests --ignore tests/runtime --ignore tests/profiles
 
 # Most of it computes on one core: two at a time take little more than half as long.
 test: lint fetch-smollm2 fetch-tensorrt-bindings browser .venv-oldest/.stamp
