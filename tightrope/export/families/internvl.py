@@ -13,6 +13,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from tightrope.arrays import Array, Floats
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import WithoutEffect
+from tightrope.export.families.llava import Projector
 from tightrope.export.families.pixels import WAY_OUT
 from tightrope.export.families.tiles import (
     check_tile,
@@ -108,7 +109,7 @@ class InternVl:
         return _Tower(model)
 
     def projector(self, model: Any) -> torch.nn.Module:
-        return _Projector(model)
+        return Projector(model)
 
     def tables(self, model: Any, info: VisionInfo) -> dict[str, Floats]:
         """The position embeddings [1,P,Dv] that all tiles share."""
@@ -174,16 +175,6 @@ class _Tower(torch.nn.Module):
         square = hidden[:, 1:].unflatten(1, (self.side, self.side))
         wide = inner.pixel_shuffle(square, scale_factor=self.model.config.downsample_ratio)
         return (inner.multi_modal_projector(wide.flatten(1, 2)),)
-
-
-class _Projector(torch.nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        embeds: torch.Tensor = self.model.model.multi_modal_projector(states)
-        return embeds
 
 
 MODEL = InternVl()

@@ -104,7 +104,7 @@ class Llava:
         return ProjectedTower(model, signals)
 
     def projector(self, model: Any) -> torch.nn.Module:
-        return _Projector(model)
+        return Projector(model)
 
     def tables(self, model: Any, info: VisionInfo) -> dict[str, Floats]:
         """The position embeddings [1,P,Dv], interpolated for each resolution."""
@@ -173,7 +173,9 @@ class ProjectedTower(torch.nn.Module):
         return (visual, *(outputs[signal]() for signal in self.signals))
 
 
-class _Projector(torch.nn.Module):
+class Projector(torch.nn.Module):
+    """Tower states to embeddings, where Hugging Face calls it `multi_modal_projector`."""
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
