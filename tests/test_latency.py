@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.latency import PERCENTS, Estimate, PrefillCall, Spread, TowerTime, check_model
+from tightrope.latency import (
+    PERCENTS,
+    Decoding,
+    Estimate,
+    PrefillCall,
+    SourceImage,
+    Spread,
+    TowerTime,
+    check_model,
+)
 
 tokens = st.floats(1, 5000)
 sizes = st.floats(0.01, 60)
@@ -59,13 +68,34 @@ def test_tiles_are_paid_for_one_by_one(synthetic: Any) -> None:
     assert model.stages(replace(one, visual_tokens=1200.0)).vision_ms == pytest.approx(180.0)
 
 
-def test_an_image_seen_before_is_decoded_and_no_more(synthetic: Any) -> None:
+def test_an_image_seen_before_is_not_decoded(synthetic: Any) -> None:
     new = replace(synthetic.text(50), images=(synthetic.image(),) * 2, resolution=336)
     known = replace(new, images=(synthetic.image(), replace(synthetic.image(), known=True)))
     before, after = (synthetic.MODEL.predict(work).stages for work in (new, known))
-    assert after.image_decode_ms == before.image_decode_ms
+    assert after.image_decode_ms == pytest.approx(before.image_decode_ms / 2)
     assert (before.vision_ms, after.vision_ms) == (120, 60)
     assert after.preprocess_ms == pytest.approx(before.preprocess_ms / 2)
+
+
+def test_pixels_are_hashed_to_be_recognised() -> None:
+    pixels = SourceImage(format="array", width=1000, height=500)
+    units = Decoding.units(pixels, 336)
+    assert Decoding.units(replace(pixels, known=True), 336) == units == (1.0, 0.5, 0.0)
+
+
+def test_what_is_left_out_of_a_jpeg_is_not_paid_for(synthetic: Any) -> None:
+    whole = SourceImage(format="JPEG", width=3840, height=2160, encoded_bytes=1_000_000)
+    less = replace(whole, detail=1.0)
+    scales = {resolution: less.scale(resolution) for resolution in (168, 336, 672, 1344)}
+    assert scales == {168: 8, 336: 4, 672: 2, 1344: 1}
+    for resolution, scale in scales.items():
+        new = replace(synthetic.text(50), images=(whole,), resolution=resolution)
+        before, after = (
+            synthetic.MODEL.stages(replace(new, images=(image,))) for image in (whole, less)
+        )
+        left_out = 8.2944 * (1 - 1 / scale**2)
+        assert before.image_decode_ms - after.image_decode_ms == pytest.approx(4 * left_out)
+        assert before.preprocess_ms - after.preprocess_ms == pytest.approx(3 * left_out)
 
 
 def test_a_known_prefix_saves_its_tokens_and_costs_its_slots(synthetic: Any) -> None:

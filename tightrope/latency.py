@@ -23,6 +23,10 @@ PERCENTS = (0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 100.0
 """Percentiles of which a spread keeps the value."""
 
 
+SCALES = (8, 4, 2)
+"""By which a JPEG's sides can be divided while it is decoded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceImage:
     """What decides how long an image takes to decode; its header tells."""
@@ -33,11 +37,20 @@ class SourceImage:
     height: int
     encoded_bytes: int = 0
     known: bool = False
-    """Whether the tower has seen it: it is decoded to be recognised, and no more."""
+    """Whether the tower has seen it: its content is recognised, and nothing is decoded."""
+    detail: float = 0.0
+    """Times the resolution, the least that decoding leaves of its shorter side; 0: all of it."""
 
-    @property
-    def megapixels(self) -> float:
-        return self.width * self.height / 1e6
+    def scale(self, resolution: int | None) -> int:
+        """By how much each side is divided while it is decoded, as decoders of JPEG can."""
+        if not self.detail or resolution is None:
+            return 1
+        spare = min(self.width, self.height) / (self.detail * resolution)
+        return next((scale for scale in SCALES if scale <= spare), 1)
+
+    def megapixels(self, resolution: int | None) -> float:
+        """That come out of the decoder."""
+        return self.width * self.height / self.scale(resolution) ** 2 / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +126,11 @@ class Decoding:
     """Of the encoded file."""
 
     @staticmethod
-    def units(image: SourceImage) -> Units:
-        return 1.0, image.megapixels, image.encoded_bytes / 1e6
+    def units(image: SourceImage, resolution: int | None) -> Units:
+        """Pixels are hashed to be recognised, as files are: an array costs no more than that."""
+        if image.known and image.encoded_bytes:
+            return 0.0, 0.0, 0.0
+        return 1.0, image.megapixels(resolution), image.encoded_bytes / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,14 +139,15 @@ class Preprocessing:
 
     image_ms: float
     megapixel_ms: float
-    """Of the source."""
+    """Of the decoded image."""
     result_megapixel_ms: float
 
     @staticmethod
     def units(work: Workload) -> Units:
         new = [image for image in work.images if not image.known]
+        decoded = math.fsum(image.megapixels(work.resolution) for image in new)
         result = len(new) * (work.resolution or 0) ** 2 / 1e6
-        return float(len(new)), math.fsum(image.megapixels for image in new), result
+        return float(len(new)), decoded, result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +382,9 @@ class LatencyModel:
         """The fitted time of each stage."""
         new = sum(not image.known for image in work.images)
         return Stages(
-            image_decode_ms=math.fsum(map(self._decode_ms, work.images)),
+            image_decode_ms=math.fsum(
+                self._decode_ms(image, work.resolution) for image in work.images
+            ),
             preprocess_ms=time_of(self.preprocessing, Preprocessing.units(work)),
             vision_ms=new * self._tower_ms(work) if new else 0.0,
             select_ms=self._select_ms(work),
@@ -374,9 +393,10 @@ class LatencyModel:
             decode_ms=time_of(self.stepping, Stepping.units(work)),
         )
 
-    def source_ms(self, image: SourceImage) -> float:
-        """What an image takes by what it is before it is scaled: the rest of its stages is 0."""
-        return self._decode_ms(image) + self.preprocessing.megapixel_ms * image.megapixels
+    def source_ms(self, image: SourceImage, resolution: int | None) -> float:
+        """What a new image takes by what it is before it is scaled: the rest of its stages is 0."""
+        scaling = self.preprocessing.megapixel_ms * image.megapixels(resolution)
+        return self._decode_ms(image, resolution) + scaling
 
     def unmeasured(self, work: Workload) -> tuple[str, ...]:
         """What `work` has that no measured request had."""
@@ -387,10 +407,11 @@ class LatencyModel:
         }
         return tuple(name for name, measured in asked.items() if not measured)
 
-    def _decode_ms(self, image: SourceImage) -> float:
+    def _decode_ms(self, image: SourceImage, resolution: int | None) -> float:
         known = self.decoding.get(image.format)
         parts = self.decoding.values() if known is None else (known,)
-        return max((time_of(part, Decoding.units(image)) for part in parts), default=0.0)
+        units = Decoding.units(image, resolution)
+        return max((time_of(part, units) for part in parts), default=0.0)
 
     def _select_ms(self, work: Workload) -> float:
         if work.selector is None or not work.images:

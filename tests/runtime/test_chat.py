@@ -11,9 +11,10 @@ import pytest
 
 from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
+from tightrope.runtime.held import hold_images
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.vision import load_images
+from tightrope.runtime.stopwatch import Stopwatch
 
 Load = Callable[[str], Model]
 HuggingFace = Callable[[str], Any]
@@ -67,8 +68,8 @@ def test_images_of_earlier_turns_stay_in_the_slots(
     assert last.usage.visual_tokens == 16
     vision = parts_of(model).vision
     assert vision is not None
-    entries = load_images(images)
-    prepared = vision.prepare(entries, 56)
+    entries = hold_images(images)
+    prepared = vision.prepare(entries, 56, Stopwatch())
     pixels = np.concatenate([prepared[entry.digest]["pixel_values"] for entry in entries])
     ids = model.token_ids(chat.messages[:-1], 2)
     embeds = oracle.with_images(theirs, ids, oracle.image_embeds(theirs, pixels))

@@ -32,7 +32,7 @@ def test_a_file_is_known_by_format_size_and_bytes(tmp_path: Path, format: str) -
         header = image_header(source)
         assert (header.format, header.width, header.height) == (format, 50, 30)
         assert header.encoded_bytes == len(data)
-        assert header.megapixels == pytest.approx(0.0015)
+        assert header.megapixels(None) == pytest.approx(0.0015)
 
 
 def test_pixels_have_nothing_to_decode() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tightrope.errors import InputError
 from tightrope.runtime import images
-from tightrope.runtime.images import image_digest, load_image
+from tightrope.runtime.images import image_digest, load_image, read_content
 
 
 def pixels(mode: str, width: int = 7, height: int = 5) -> PIL.Image.Image:
@@ -257,13 +257,20 @@ def test_the_largest_accepted_image_is_named_in_megapixels() -> None:
     assert images.MAX_MEGAPIXELS == 64
 
 
+def digest_of(source: Any) -> str:
+    return image_digest(read_content(source))
+
+
 def test_the_digest_tells_images_apart_and_nothing_else(tmp_path: Path) -> None:
     image = pixels("RGB")
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "b.bmp")
-    digests = {image_digest(load_image(tmp_path / name)) for name in ("a.png", "b.bmp")}
+    digests = {digest_of(load_image(tmp_path / name)) for name in ("a.png", "b.bmp")}
     assert len(digests) == 1
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
+    files = {digest_of(tmp_path / name) for name in ("a.png", "b.bmp", "c.png")}
+    assert len(digests | files) == 3
     changed = image.copy()
     changed.putpixel((3, 3), (1, 2, 3))
     turned = PIL.Image.frombytes("RGB", (5, 7), image.tobytes())
-    assert len({*digests, image_digest(changed), image_digest(turned)}) == 3
+    assert len({*digests, digest_of(changed), digest_of(turned)}) == 3

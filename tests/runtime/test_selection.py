@@ -16,11 +16,12 @@ from tightrope.errors import InputError
 from tightrope.interface.calls import Call, Selection
 from tightrope.point import OperatingPoint
 from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.held import hold_images
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.slots import Slots
-from tightrope.runtime.vision import load_images
+from tightrope.runtime.stopwatch import Stopwatch
 
 Load = Callable[[str], Model]
 HuggingFace = Callable[[str], Any]
@@ -48,8 +49,8 @@ def prepared(model: Model, pictures: Sequence[PIL.Image.Image]) -> dict[str, Any
     """The tower's inputs of pictures at 56 pixels, as if it looked at all of them at once."""
     vision = Loaded(model.bundle, model.backend, time.perf_counter).vision
     assert vision is not None
-    images = load_images(pictures)
-    ready = vision.prepare(images, 56)
+    images = hold_images(pictures)
+    ready = vision.prepare(images, 56, Stopwatch())
     pixels = [ready[image.digest]["pixel_values"] for image in images]
     return dict(ready[images[0].digest]) | {"pixel_values": np.concatenate(pixels)}
 

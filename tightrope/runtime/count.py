@@ -15,7 +15,8 @@ from tightrope.latency_file import read_latency
 from tightrope.point import OperatingPoint
 from tightrope.runtime.demand import Demand
 from tightrope.runtime.frames import prompt_ids
-from tightrope.runtime.images import check_list, image_header
+from tightrope.runtime.held import headers_of
+from tightrope.runtime.images import check_list
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
@@ -68,7 +69,7 @@ def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options
     planned = None if options.budget is None else plan(loaded, prompt, images, options)
     point = options.point if planned is None else planned.plan.point
     settings = resolve(point, loaded.manifest, loaded.baselines)
-    headers = tuple(map(image_header, images))
+    headers = headers_of(images, loaded.detail(options.budget))
     cap = settings.point.thinking_tokens
     ids = prompt_ids(loaded.language, prompt, images, options.thinking, cap)
     marks = loaded.language.marks(prompt, ids, len(images), options.thinking, cap)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tightrope.runtime.answer import Answer
+from tightrope.runtime.held import HeldImage
 from tightrope.runtime.marks import Mark
 from tightrope.runtime.options import Options, Prompt
 from tightrope.runtime.settings import Settings
-from tightrope.runtime.vision import LoadedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class Finished:
     """What was asked, under which settings, and what came of it."""
 
     prompt: Prompt
-    images: Sequence[LoadedImage]
+    images: Sequence[HeldImage]
     new: Sequence[bool]
     """Which of the images the tower had to look at."""
     num_ids: int

@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
@@ -26,6 +27,20 @@ from tightrope.runtime.options import Frame, ImageSource
 _ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
 """Largest image that is decoded: 192 MB as RGB, already much on a board of 8 GB."""
+MOST_ENCODED_BYTES = 1 << 29
+"""Of a file: as many pixels as are decoded, uncompressed at 16 bits, take less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An image as it came."""
+
+    data: bytes | PIL.Image.Image
+    """An encoded file, or RGB pixels."""
+    name: str
+    """What errors call it."""
+    header: SourceImage
+
 
 Read = TypeVar("Read")
 Reader = Callable[[PIL.Image.Image, str, int], Read]
@@ -58,9 +73,38 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
     return _read(source, _decode)
 
 
-def load_with_header(source: ImageSource) -> tuple[PIL.Image.Image, SourceImage]:
-    """The image of `load_image` and the header of `image_header`, opened once."""
-    return _read(source, _decode_with_header)
+def read_content(source: ImageSource) -> Content:
+    """An image with nothing decoded, or the pixels of `load_image` where nothing is encoded.
+
+    Raises InputError as `image_header` does, and for a file that is too large to be held.
+    """
+    name, header = _read(source, lambda image, name, size: (name, _header(image, name, size)))
+    if not header.encoded_bytes:
+        return Content(load_image(source), name, header)
+    if header.encoded_bytes > MOST_ENCODED_BYTES:
+        raise InputError(
+            f"image {name} has {header.encoded_bytes} bytes; at most {MOST_ENCODED_BYTES} are "
+            "read: save it as PNG or JPEG"
+        )
+    return Content(_encoded(source, name), name, header)
+
+
+def decoded(content: Content, scale: int) -> PIL.Image.Image:
+    """The pixels of `load_image`, each side divided by `scale`.
+
+    scale: 1, or for a JPEG one of SCALES: fewer pixels are made of each of its blocks, which is
+    less work than making all of them and scaling these.
+    """
+    if not isinstance(content.data, bytes):
+        return content.data
+
+    def decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Image:
+        if scale > 1:
+            width, height = image.size
+            image.draft(image.mode, (width // scale, height // scale))
+        return _decode(image, name, num_bytes)
+
+    return _open(io.BytesIO(content.data), content.name, len(content.data), decode)
 
 
 def image_header(source: ImageSource) -> SourceImage:
@@ -99,10 +143,29 @@ def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     return _open(path, name, num_bytes, reader)
 
 
-def image_digest(image: PIL.Image.Image) -> str:
-    """A hash of mode, dimensions and pixels: equal images, wherever they came from, share it."""
-    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
-    digest.update(image.tobytes())
+def _encoded(source: ImageSource, name: str) -> bytes:
+    """The bytes of what `_read` opened as a file."""
+    if isinstance(source, Frame):
+        source = source.source
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return from_data_url(source)
+    with translated(InputError, f"image {name} cannot be read", "change its permissions"):
+        return Path(source).read_bytes()  # type: ignore[arg-type]  # pixels are not encoded
+
+
+def image_digest(content: Content, detail: float = 0.0) -> str:
+    """A hash: images of equal files share it, and so do those of equal pixels.
+
+    detail: as of `SourceImage`, what is decoded of the file at least.
+    """
+    if isinstance(content.data, bytes):
+        kind, data = f"encoded, {detail} of it", content.data
+    else:
+        kind, data = f"{content.data.mode} {content.data.size}", content.data.tobytes()
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    digest.update(data)
     return digest.hexdigest()
 
 
@@ -177,13 +240,6 @@ def _decode(image: PIL.Image.Image, name: str, num_bytes: int) -> PIL.Image.Imag
     with _damaged(name):
         image.load()
         return _to_rgb(image, name)
-
-
-def _decode_with_header(
-    image: PIL.Image.Image, name: str, num_bytes: int
-) -> tuple[PIL.Image.Image, SourceImage]:
-    header = _header(image, name, num_bytes)
-    return _decode(image, name, num_bytes), header
 
 
 def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from tightrope.budget import Budget
 from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
 from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.positions import Rule, find_rule
@@ -67,6 +68,10 @@ class Loaded:
             prepare = tower.prepare(config, bundle.read_arrays("positions.npz"))
             self.vision = Vision(backend, tower, prepare, self.baselines, image_bytes)
         self.prefixes = Prefixes(prefix_bytes)
+
+    def detail(self, budget: Budget | None) -> float:
+        """As of `SourceImage`; 0 without a budget: all of an image, as Hugging Face decodes it."""
+        return 0.0 if budget is None or self.vision is None else self.vision.detail
 
     def make_way(self, slots: Slots, rows: int, tokens: int) -> None:
         """Give up what is kept of earlier requests where `slots` could not take so many tokens.

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
 from tightrope.errors import BudgetUnreachable, InputError
+from tightrope.latency import SourceImage
 from tightrope.runtime.answer import Sample, Timings
 from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.guard import Guard
-from tightrope.runtime.images import image_header
+from tightrope.runtime.held import headers_of
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.plan import Plan
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 def plan(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options) -> Chosen:
     """What a request of these arguments would spend now; nothing is submitted."""
-    planner, asked = _asked(loaded, prompt, images, options)
+    headers = headers_of(images, loaded.detail(options.budget))
+    planner, asked = _asked(loaded, prompt, images, headers, options)
     now = loaded.clock()
     return planner.choose(asked, loaded.engine.waiting.load(_due(asked.budget, now), now))
 
@@ -40,16 +42,17 @@ class Planned:
         loaded: Loaded,
         prompt: Prompt,
         images: Sequence[ImageSource],
+        headers: Sequence[SourceImage],
         options: Options,
         watch: Stopwatch,
         request: Claimant,
     ) -> None:
-        """request: for which the device's time is claimed.
+        """headers: of the images. request: for which the device's time is claimed.
 
         Raises BudgetUnreachable, ProfileError and InputError before anything runs.
         """
         self._loaded, self._watch = loaded, watch
-        self._planner, self._asked = _asked(loaded, prompt, images, options)
+        self._planner, self._asked = _asked(loaded, prompt, images, headers, options)
         waiting = loaded.engine.waiting
         with waiting.deciding:
             now, due = loaded.clock(), _due(self.budget, watch.start)
@@ -181,7 +184,11 @@ class Planned:
 
 
 def _asked(
-    loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options: Options
+    loaded: Loaded,
+    prompt: Prompt,
+    images: Sequence[ImageSource],
+    headers: Sequence[SourceImage],
+    options: Options,
 ) -> tuple[Planner, Asked]:
     assert options.budget is not None
     planner, language = planner_of(loaded, options.budget.task), loaded.language
@@ -190,7 +197,7 @@ def _asked(
     asked = Asked(
         budget=options.budget,
         token_ids=tuple(token_ids),
-        images=tuple(map(image_header, images)),
+        images=tuple(headers),
         max_tokens=options.max_tokens,
         rows=options.n,
         thinking=options.thinking,
@@ -209,7 +216,7 @@ def _due(budget: Budget, start: float) -> float:
 def claim_without_budget(
     loaded: Loaded,
     num_ids: int,
-    images: Sequence[ImageSource],
+    headers: Sequence[SourceImage],
     settings: Settings,
     options: Options,
 ) -> Claim:
@@ -218,7 +225,6 @@ def claim_without_budget(
     planner: Planner | None = next(iter(loaded.planners.values()), None)
     if planner is None:  # no budget was asked for yet, so that nobody is told a time
         return Claim(due=due, call_s=0.0)
-    headers = tuple(map(image_header, images))
     try:
         work = work_of(loaded, num_ids, headers, settings, options.max_tokens).work
     except InputError:  # it will be told so when it runs

@@ -30,7 +30,7 @@ from tightrope.runtime.finished import Finished
 from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
-from tightrope.runtime.images import check_list
+from tightrope.runtime.held import hold_images
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.marks import Cut
@@ -41,7 +41,7 @@ from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.stopwatch import Stopwatch
 from tightrope.runtime.thought import Thought
-from tightrope.runtime.vision import Prepared, load_images
+from tightrope.runtime.vision import Prepared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,6 @@ class Request:
         waited_s: since when somebody waits for the answer; its deadline counts from then.
         Raises InputError for what cannot be answered, before anything runs.
         """
-        check_list(images)
         self.cancel = Cancel()
         self._loaded, self._options = loaded, options
         self._watch = Stopwatch(loaded.clock, waited_s)
@@ -89,18 +88,19 @@ class Request:
         """To the first token, of a prefill that was given up."""
         self._reused: frozenset[tuple[int, bytes]] | None = None
         """What of the prompt was in kept slots; None as long as nothing was read."""
-        if options.budget is not None:
-            self._planned = Planned(loaded, prompt, images, options, self._watch, self)
-        self._settle()
         with self._watch("image_ms"), self._watch("image_decode_ms"):
-            self._images = load_images(images)
+            self._images = hold_images(images, loaded.detail(options.budget))
+        headers = [image.header for image in self._images]
+        if options.budget is not None:
+            self._planned = Planned(loaded, prompt, images, headers, options, self._watch, self)
+        self._settle()
         self._write()
         if self._planned is not None:
             claim = self._planned.claim
             self._planned.submit()
         else:
             count = len(self._token_ids)
-            claim = claim_without_budget(loaded, count, images, self._settings, options)
+            claim = claim_without_budget(loaded, count, headers, self._settings, options)
             loaded.engine.waiting.add(self, claim)
         self.due = claim.due
         """When it has to be done, in seconds of the clock: whose is earlier runs first."""
@@ -233,8 +233,7 @@ class Request:
             return {}
         known = {key[0] for key in self._conversation.keys if isinstance(key, tuple)}
         new = [image for image in self._images if image.digest not in known]
-        with self._watch("image_ms"), self._watch("preprocess_ms"):
-            return vision.prepare(new, resolution)
+        return vision.prepare(new, resolution, self._watch)
 
     def _read(self, known: int, settings: Settings) -> _Read:
         """Read what the slots do not hold yet."""

@@ -24,13 +24,12 @@ from tightrope.runtime.candidates import unpruned
 from tightrope.runtime.finished import Finished
 from tightrope.runtime.live import Ring
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.options import Options, Prompt
+from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.request import Request
 from tightrope.runtime.settings import resolve
-from tightrope.runtime.vision import LoadedImage
 
 MOST_BYTES = 64 << 20
-"""Of pixels that wait; the oldest request is dropped for a newer one."""
+"""Of images that wait; the oldest request is dropped for a newer one."""
 MOST_WAITING = 16
 """Requests."""
 _WHOLE = ("stop", "length")
@@ -42,15 +41,13 @@ class _Said:
     """A request and what was answered."""
 
     prompt: Prompt
-    images: tuple[LoadedImage, ...]
+    images: tuple[ImageSource, ...]
+    nbytes: int
+    """Of the images."""
     options: Options
     point: str
     text: str
     token_ids: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(3 * entry.image.width * entry.image.height for entry in self.images)
 
 
 class Shadow:
@@ -72,7 +69,8 @@ class Shadow:
             self._hold(
                 _Said(
                     prompt=copy.deepcopy(finished.prompt),  # its owner may go on writing to it
-                    images=tuple(finished.images),
+                    images=tuple(entry.content.data for entry in finished.images),
+                    nbytes=sum(entry.nbytes for entry in finished.images),
                     options=replace(finished.options, budget=None, point=self._point),
                     point=point_text(finished.settings.point),
                     text=answer.text,
@@ -106,9 +104,8 @@ class Shadow:
             if not self._waiting:
                 return
             said = self._waiting.pop()
-        pictures = [entry.image for entry in said.images]
         try:
-            request = Request(self._loaded, said.prompt, pictures, said.options, trial=True)
+            request = Request(self._loaded, said.prompt, said.images, said.options, trial=True)
             with cancel.interrupting(request.cancel.ask):
                 *_, last = request.run()
         except TightropeError as error:

@@ -17,7 +17,7 @@ from tightrope.latency import LatencyModel, SourceImage
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
-from tightrope.runtime.settings import resolve
+from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.workload import work_of
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class TimeTable:
         self._loaded, self._model, self._candidates = loaded, model, candidates
         self._lengths = lengths
         self._times = lru_cache(maxsize=512)(self._compute)
+        self._resolutions: list[int | None] | None = None
+        """Of the candidates, since they changed last."""
 
     def times(
         self,
@@ -72,10 +74,22 @@ class TimeTable:
     def forget(self) -> None:
         """The candidates changed."""
         self._times.cache_clear()
+        self._resolutions = None
 
-    def sources_ms(self, images: Sequence[SourceImage]) -> float:
-        """What the images take by what they are before they are scaled."""
-        return math.fsum(map(self._model.source_ms, images))
+    def sources_ms(self, images: Sequence[SourceImage]) -> Floats:
+        """What the images take by what they are before they are scaled, [P]."""
+        if self._resolutions is None:
+            self._resolutions = [self._settings(entry).resolution for entry in self._candidates]
+        each = {
+            resolution: self._sources_ms(images, resolution) for resolution in {*self._resolutions}
+        }
+        return np.array([each[resolution] for resolution in self._resolutions])
+
+    def _sources_ms(self, images: Sequence[SourceImage], resolution: int | None) -> float:
+        return math.fsum(self._model.source_ms(image, resolution) for image in images)
+
+    def _settings(self, entry: Candidate) -> Settings:
+        return resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
 
     def _compute(
         self,
@@ -108,7 +122,7 @@ class TimeTable:
         length: int,
         beginnings: Beginnings,
     ) -> tuple[float, float, float, int, int]:
-        settings = resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
+        settings = self._settings(entry)
         try:
             counted = work_of(self._loaded, num_ids, images, settings, length, beginnings)
         except InputError:  # the slots cannot hold it at this point
@@ -118,5 +132,5 @@ class TimeTable:
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
-        ttft = stages.ttft_ms - self.sources_ms(images)
+        ttft = stages.ttft_ms - self._sources_ms(images, work.resolution)
         return ttft, token * (length - 1), token, length, counted.cached_tokens

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import PIL.Image
 
 from tightrope.arrays import Array, Floats
 from tightrope.errors import BundleError
@@ -14,50 +12,16 @@ from tightrope.foreign import translated
 from tightrope.inputs.layout import ImageTokens, Size
 from tightrope.inputs.prepare import Prepare, Tower
 from tightrope.interface.tensors import DEEPSTACK, VISUAL_EMBEDS
-from tightrope.latency import SourceImage
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.baselines import Baselines
 from tightrope.runtime.cancel import Cancel
-from tightrope.runtime.images import check_list, image_digest, load_with_header
+from tightrope.runtime.held import HeldImage
 from tightrope.runtime.kept import IMAGE_BYTES, Kept
-from tightrope.runtime.options import Frame, ImageSource
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.stopwatch import Stopwatch
 
-
-@dataclass(frozen=True, slots=True)
-class LoadedImage:
-    """A decoded image and the hash of its content."""
-
-    image: PIL.Image.Image
-    digest: str
-    header: SourceImage
-    """Of what it was decoded from."""
-    behind: int | None = None
-    """As of a Frame."""
-
-    @property
-    def size(self) -> Size:
-        return self.image.size
-
-    def key(self, how: tuple[object, ...]) -> tuple[object, ...]:
-        """What its tokens are known by, read as `how` says."""
-        return (self.digest, self.behind, *how)
-
-
 Prepared = Mapping[str, Mapping[str, Array]]
 """By an image's digest the tower's inputs by name."""
-
-
-def load_images(sources: Sequence[ImageSource]) -> list[LoadedImage]:
-    """Decode images; raises InputError naming what cannot be used."""
-    check_list(sources)
-    images = []
-    for source in sources:
-        image, header = load_with_header(source)
-        behind = source.behind if isinstance(source, Frame) else None
-        images.append(LoadedImage(image, image_digest(image), header, behind))
-    return images
 
 
 class Vision:
@@ -79,21 +43,33 @@ class Vision:
         )
         """By content and resolution."""
 
-    def prepare(self, images: Sequence[LoadedImage], resolution: int) -> Prepared:
+    @property
+    def detail(self) -> float:
+        """As of `SourceImage`: what the tower needs of an image at least."""
+        return self._prepare.detail
+
+    def prepare(self, images: Sequence[HeldImage], resolution: int, watch: Stopwatch) -> Prepared:
         """The tower's inputs for those images that it has not seen yet.
 
-        Raises InputError for an image that the tower does not take.
+        Raises InputError for an image that is damaged, or that the tower does not take.
         """
-        new = {entry.digest: entry.image for entry in images}
+        new = {entry.digest: entry for entry in images}
         return {
-            digest: self._prepare(image, resolution)
-            for digest, image in new.items()
+            digest: self._inputs(entry, resolution, watch)
+            for digest, entry in new.items()
             if (digest, resolution) not in self.kept
         }
 
+    def _inputs(self, entry: HeldImage, resolution: int, watch: Stopwatch) -> Mapping[str, Array]:
+        with watch("image_ms"):
+            with watch("image_decode_ms"):
+                pixels = entry.pixels(resolution)
+            with watch("preprocess_ms"):
+                return self._prepare(pixels, resolution)
+
     def see(
         self,
-        images: Sequence[LoadedImage],
+        images: Sequence[HeldImage],
         prepared: Prepared,
         resolution: int,
         watch: Stopwatch,
@@ -109,7 +85,7 @@ class Vision:
                 inputs = prepared.get(entry.digest)
                 if inputs is None:
                     # Forgotten since it was looked up: others filled the memory meanwhile.
-                    inputs = self._prepare(entry.image, resolution)
+                    inputs = self._inputs(entry, resolution, watch)
                 with watch("vision_ms"):
                     known = self._compute(inputs, entry.size, resolution, cancel)
                 self.kept.put((entry.digest, resolution), known)
@@ -127,7 +103,7 @@ class Vision:
 
     def select(
         self,
-        images: Sequence[LoadedImage],
+        images: Sequence[HeldImage],
         seen: Sequence[VisualTokens],
         settings: Settings,
         text_embeds: Callable[[], Floats],

@@ -99,7 +99,7 @@ class ClipTower:
 
 class _Prepare:
     def __init__(self, pixels: SquarePixels, tables: dict[int, Floats]) -> None:
-        self._pixels, self._tables = pixels, tables
+        self._pixels, self._tables, self.detail = pixels, tables, pixels.detail
 
     def __call__(self, image: PIL.Image.Image, resolution: int) -> dict[str, Array]:
         """pixel_values [1,3,R,R] and the position table of this resolution."""

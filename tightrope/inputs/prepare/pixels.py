@@ -70,6 +70,9 @@ class SquarePixels:
         self.own_side = None if own is None else max(own.values())
         """Pixels of the pictures that the checkpoint itself makes; None: as they come."""
         self._levels = levels(config)
+        shorter = min(self._size.values()) if self._size else 0
+        self.detail = shorter / (self.own_side or 1)
+        """Times the resolution, what the shorter side is scaled to at most; 0: it is not scaled."""
 
     def __call__(self, images: Sequence[PIL.Image.Image], resolution: int) -> Floats:
         """pixel_values float32 [I, 3, R, R] of RGB images, R being `resolution` in pixels.

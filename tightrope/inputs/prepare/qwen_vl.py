@@ -154,6 +154,8 @@ class QwenTower:
 
 
 class _Prepare:
+    detail = 0.0
+
     def __init__(self, tower: QwenTower, patches: Patches) -> None:
         self._tower, self._patches = tower, patches
 

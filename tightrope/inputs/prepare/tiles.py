@@ -134,6 +134,8 @@ class TileTower:
 
 
 class _Prepare:
+    detail = 0.0
+
     def __init__(
         self, tower: TileTower, pixels: SquarePixels, table: Floats, resample: int
     ) -> None:

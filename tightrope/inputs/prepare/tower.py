@@ -21,6 +21,13 @@ from tightrope.interface.tensors import Rows
 class Prepare(Protocol):
     """Turns an image into the vision graph's inputs."""
 
+    @property
+    def detail(self) -> float:
+        """Times the resolution, the shorter side of an image below which something would be lost.
+
+        0 where the size of an image says how it is read.
+        """
+
     def __call__(self, image: PIL.Image.Image, resolution: int) -> dict[str, Array]:
         """Inputs by name of one RGB image; raises InputError for one that cannot be used."""
 

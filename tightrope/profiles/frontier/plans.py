@@ -19,7 +19,7 @@ from tightrope.latency_file import LatencyRecord
 from tightrope.point import OperatingPoint
 from tightrope.profiles.frontier.typical import Typical
 from tightrope.quality_file import Quality
-from tightrope.runtime.images import image_header
+from tightrope.runtime.held import headers_of
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.plan import Plan
 from tightrope.runtime.planner import Asked, Planner
@@ -54,7 +54,7 @@ class Deadlines:
         """record: of this machine or another. Raises ProfileError as `Planner`."""
         loaded = Loaded(model.bundle, model.backend, time.perf_counter)
         self._planner = Planner(loaded, record, quality)
-        self._images = tuple(map(image_header, request.images))
+        self._images = headers_of(request.images, loaded.detail(Budget(deadline_ms=FOR_EVER)))
         self._token_ids = tuple(model.token_ids(request.prompt, len(request.images)))
         self._max_tokens = quality.key.max_tokens
         self.admitted_ms = self._admitted()

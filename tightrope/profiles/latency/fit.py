@@ -158,7 +158,7 @@ def _decoding(points: Sequence[Measured]) -> dict[str, Decoding]:
             by_format.setdefault(formats.pop(), []).append(point)
 
     def units(work: Workload) -> Units:
-        several = [Decoding.units(image) for image in work.images]
+        several = [Decoding.units(image, work.resolution) for image in work.images]
         return tuple(map(sum, zip(*several, strict=True)))
 
     return {
