@@ -8,8 +8,9 @@ picture in ten is of a photograph's size and format, a JPEG of 1080p or 4K; thes
 decoding 4K alone takes longer than most deadlines last. Deadlines lie between 1.2 x the p95 of the
 fastest point and the p50 of the slowest, both measured first, under the same load, with the task's
 own pictures; where nothing lies between, as under a load that comes and goes, up to the p95 of the
-slowest. A request is held if a complete answer came in time: with "stop", or at max_tokens. Before
-and after a step deadlines are such that the loaded machine can keep them.
+slowest. A request is held if a complete answer came in time: with "stop", or at max_tokens. Whoever
+is refused asks the next question when the time of this one is over, as a camera does. Before and
+after a step deadlines are such that the loaded machine can keep them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ BURST_S = (1.0, 6.0)
 LARGE = ((1920, 1080), (3840, 2160))
 LARGE_SHARE = 0.1
 RUNS = 40
-"""To measure the fastest and the slowest point by."""
+"""To measure the fastest and the slowest point by, at least."""
+RANGE_S = 30.0
+"""Longer than a few bursts, for which both are measured in turn."""
 BEFORE, AFTER = 12, 20
 """Requests before and after a step of the machine's speed."""
 LEARNT = 3
@@ -127,7 +130,11 @@ class Asker:
         times = [self._times(point, 3) for point in self._points]
         order = np.argsort([median(found) for found in times])
         fastest, slowest = (self._points[int(order[place])] for place in (0, -1))
-        first, last = self._times(fastest, RUNS), self._times(slowest, RUNS)
+        first, last = list[float](), list[float]()
+        ends = time.monotonic() + RANGE_S
+        while len(last) < RUNS or time.monotonic() < ends:
+            first += self._times(fastest, 1)
+            last += self._times(slowest, 1)
         p50, p95 = np.percentile(last, [50, 95])
         return 1.2 * float(np.percentile(first, 95)), float(p50), float(p95)
 
@@ -162,6 +169,7 @@ class Asker:
                 budget=tr.Budget(deadline_ms=deadline_ms),
             )
         except tr.BudgetUnreachable:
+            time.sleep(deadline_ms / 1e3)
             return {"outcome": "refused", "over": 0.0, "point": None, "size": size}
         # What the caller's own watch says, not the answer's.
         took = (time.perf_counter() - started) * 1e3

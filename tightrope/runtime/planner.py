@@ -56,7 +56,7 @@ CHOSEN_BY = 99
 """Percentile of a point's time by which it is chosen."""
 ADMITTED_BY = 90
 """And by which the fastest is taken where no point is chosen."""
-OUTDATED_S = 2.0
+OUTDATED_S = 0.5
 """So long after the last request, nothing is refused by what was learnt of the machine's pace."""
 OWN_POINTS = 32
 """Points that callers chose themselves and that are remembered."""
@@ -144,7 +144,7 @@ class Planner:
             except BudgetUnreachable:
                 # Who is refused teaches nothing: a machine that was slow would be slow for ever.
                 idle = self._clock() - self._learnt
-                if load.waiting_ms > 0 or not OUTDATED_S <= idle < np.inf:
+                if load.busy_ms > 0 or not OUTDATED_S <= idle < np.inf:
                     raise
                 self._forget()
                 return self._choose(asked, load)
