@@ -103,10 +103,12 @@ def _bound(config: ServeConfig) -> socket.socket:
     """A socket on the address; raises InputError where that is taken, closed or none."""
     what = f"host {shown(config.host)} and port {config.port} cannot be listened on"
     with translated(InputError, what, "choose others"):
-        family, *_, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # Named, or asyncio would not switch off Nagle's algorithm: an answer of several pieces
+        # would wait 40 ms for a client to acknowledge the first.
+        listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
