@@ -101,9 +101,10 @@ class Conversation:
         if stream.deepstack is not None:
             levels = stream.deepstack[None]
         self._policy = settings.policy
+        chunk = self.loaded.chunks.under(settings, int(self.slots.occupied.max()))
         start = self._take_kept(stops)
         self.slots.trim(settings.kv_budget, settings.policy)
-        for part in parts_of(length, manifest.prefill_chunk, places):
+        for part in parts_of(length, chunk, places):
             if part.start < start:
                 continue
             call = Call(

@@ -7,7 +7,7 @@ images of the beginning together with the question.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tightrope.inputs.layout import Size
 from tightrope.plugins.slot_attention.policies import scores_any_cut
@@ -34,10 +34,14 @@ def cuts_of(
     return tuple(cuts)
 
 
-def parts_of(length: int, chunk: int, cuts: Sequence[int] = ()) -> list[slice]:
-    """The calls that read `length` tokens: of `chunk` at most, one ending at each of the cuts."""
-    return [
-        slice(start, min(start + chunk, end))
-        for begin, end in zip((0, *cuts), (*cuts, length), strict=True)
-        for start in range(begin, end, chunk)
-    ]
+def parts_of(length: int, chunk: Callable[[int], int], cuts: Sequence[int] = ()) -> list[slice]:
+    """The calls that read `length` tokens, one ending at each of the cuts.
+
+    chunk: how many tokens a call may have at most, by the token that it begins with.
+    """
+    parts = []
+    for begin, end in zip((0, *cuts), (*cuts, length), strict=True):
+        while begin < end:
+            parts.append(slice(begin, min(begin + chunk(begin), end)))
+            begin = parts[-1].stop
+    return parts

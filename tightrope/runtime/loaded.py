@@ -11,6 +11,7 @@ from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.positions import Rule, find_rule
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.baselines import BASELINES, Baselines
+from tightrope.runtime.chunks import Chunks
 from tightrope.runtime.engine import engine_of
 from tightrope.runtime.finished import Watcher
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES, make_way
@@ -68,6 +69,8 @@ class Loaded:
             prepare = tower.prepare(config, bundle.read_arrays("positions.npz"))
             self.vision = Vision(backend, tower, prepare, self.baselines, image_bytes)
         self.prefixes = Prefixes(prefix_bytes)
+        self.chunks = Chunks(self.manifest.prefill_chunk)
+        """Of its prompts; whoever shares the device among many bounds the time of a call."""
 
     def detail(self, budget: Budget | None) -> float:
         """As of `SourceImage`; 0 without a budget: all of an image, as Hugging Face decodes it."""

@@ -6,8 +6,9 @@ to a point that was measured worse:
 
     p99 = (table of the point + decoding of the images that came) · pace + waiting
 
-Where none fits, the fastest is taken if it is in time in nine of ten requests: whoever has a
-deadline is served better by such an answer than by none. Else the request is refused.
+Where none fits and nobody else wants the device, the fastest is taken if it is in time in nine of
+ten requests: whoever has a deadline is served better by such an answer than by none. Else the
+request is refused.
 
 A point may take no longer than leaves those behind it in time, and, where others have deadlines
 too, takes rather no more of its own than a share.
@@ -55,7 +56,7 @@ the deadline to spare, and to a faster one that is as good only if it saves as m
 CHOSEN_BY = 99
 """Percentile of a point's time by which it is chosen."""
 ADMITTED_BY = 90
-"""And by which the fastest is taken where no point is chosen."""
+"""And by which the fastest is taken on an idle device where no point is chosen."""
 OUTDATED_S = 0.5
 """So long after the last request, nothing is refused by what was learnt of the machine's pace."""
 OWN_POINTS = 32
@@ -90,6 +91,8 @@ class Chosen:
     plan: Plan
     token_ms: float
     """Of one step, at the present pace."""
+    call_ms: float
+    """Of the longest call, in 99 of 100 requests: so long nobody else has the device."""
     answer_tokens: int
     """That an answer behind a thought takes."""
 
@@ -155,7 +158,7 @@ class Planner:
         times, ttft, total = self._times(asked)
         allowed = _holding(allowed, np.isfinite(total), len(asked.token_ids))
         fits = allowed & self._fits(asked.budget, ttft, total, load, CHOSEN_BY)
-        barely = allowed & self._fits(asked.budget, ttft, total, load, ADMITTED_BY)
+        barely = allowed & self._fits(asked.budget, ttft, total, load, _admitted_by(load))
         best_effort = not barely.any()
         if fits.any():
             fair = self._fair(asked.budget, fits, total, load)
@@ -166,7 +169,7 @@ class Planner:
             place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
         else:
             raise self._unreachable(asked, allowed, load)
-        entry = self._all[place]
+        entry, token_ms = self._all[place], float(times.token[place]) * asked.rows
         return Chosen(
             plan=Plan(
                 point=entry.point,
@@ -184,7 +187,8 @@ class Planner:
                 points=int(allowed.sum()),
                 best_effort=best_effort,
             ),
-            token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
+            token_ms=token_ms * self._total_pace.level,
+            call_ms=self._total_pace.factor(CHOSEN_BY) * max(float(times.call[place]), token_ms),
             answer_tokens=min(asked.max_tokens, entry.answer_tokens),
         )
 
@@ -266,6 +270,13 @@ class Planner:
             fits &= self._ttft_pace.factor(percent) * ttft + waiting <= budget.first_token_ms
         return fits
 
+    def _fits_as_measured(self, budget: Budget, ttft: Floats, total: Floats) -> Choices:
+        """Points that an idle machine, as fast as when it was measured, would be in time at."""
+        late = Pace(self.model.total).factor(ADMITTED_BY) * total
+        first = Pace(self.model.ttft).factor(ADMITTED_BY) * ttft
+        fits: Choices = late <= (budget.deadline_ms or np.inf)
+        return fits & (first <= (budget.first_token_ms or np.inf))
+
     def _fair(self, budget: Budget, fits: Choices, total: Floats, load: Load) -> Choices:
         """Of those that fit, what takes no more than a share of the time that others want too."""
         if load.others == 0 or budget.deadline_ms is None:
@@ -323,28 +334,32 @@ class Planner:
             )
         times, ttft, total = self._times(asked)
         place = int(np.where(allowed, total, np.inf).argmin())
-        late = self._total_pace.factor(ADMITTED_BY) * float(total[place]) + load.waiting_ms
-        first = self._ttft_pace.factor(ADMITTED_BY) * float(ttft[place]) + load.waiting_ms
+        percent = _admitted_by(load)
+        late = self._total_pace.factor(percent) * float(total[place]) + load.waiting_ms
+        first = self._ttft_pace.factor(percent) * float(ttft[place]) + load.waiting_ms
         said = (
             f"{in_words(asked.budget)} cannot be met: the fastest of {int(allowed.sum())} points "
             f"takes {late:.0f} ms for {times.completion_tokens[place]} tokens, the first after "
-            f"{first:.0f} ms, in {ADMITTED_BY} of 100 requests"
+            f"{first:.0f} ms, in {percent} of 100 requests"
         )
         if (longest := self._longest(asked, allowed, load)) > 0:
             said += f"; max_tokens of {longest} could be met"
-        retry_ms = None
+        retry_ms, slowed = None, False
         if (allowed & self._fits(asked.budget, ttft, total, IDLE, ADMITTED_BY)).any():
             said += "; other requests are in its way"
             retry_ms = load.busy_ms
-        return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms)
+        elif (allowed & self._fits_as_measured(asked.budget, ttft, total)).any():
+            said += "; it could be if the machine were as fast as when it was measured"
+            slowed = True
+        return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms, slowed=slowed)
 
     def _longest(self, asked: Asked, allowed: Choices, load: Load) -> int:
         """The largest `max_tokens` below the one asked for that some point meets; 0: none is."""
-        met, missed = 0, asked.max_tokens
+        met, missed, percent = 0, asked.max_tokens, _admitted_by(load)
         while missed - met > 1:
             middle = (met + missed) // 2
             _, ttft, total = self._times(replace(asked, max_tokens=middle))
-            if (allowed & self._fits(asked.budget, ttft, total, load, ADMITTED_BY)).any():
+            if (allowed & self._fits(asked.budget, ttft, total, load, percent)).any():
                 met = middle
             else:
                 missed = middle
@@ -378,6 +393,11 @@ def _begun(loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> Pl
         else:
             planner.resume(compared(loaded, record.model, entries)[0])
     return planner
+
+
+def _admitted_by(load: Load) -> int:
+    """The percentile by which the fastest is taken: others pay for what takes longer."""
+    return ADMITTED_BY if load.busy_ms == 0 else CHOSEN_BY
 
 
 def _holding(allowed: Choices, holds: Choices, num_ids: int) -> Choices:

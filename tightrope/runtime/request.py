@@ -195,13 +195,19 @@ class Request:
         yield Piece("", answer, rows[0].fresh_logprobs())
         self._tell(answer)  # the answer is handed out: nobody waits for it
 
-    def _give_way(self, stage: str) -> None:
-        """Let those run that are due before, if nobody was promised anything here."""
+    def _give_way(self, stage: str) -> float:
+        """Let those run that are due before; returns the milliseconds for which they did."""
         engine = self._loaded.engine
-        if self._planned is None and engine.is_awaited(self.due):
-            before = self._watch.elapsed_ms()
+        if not engine.is_awaited(self.due):
+            return 0.0
+        before = self._watch.elapsed_ms()
+        with engine.waiting.paused(self, self._loaded.clock):
             engine.give_way(self.due)
-            self._watch.pause(stage, self._watch.elapsed_ms() - before)
+        took = self._watch.elapsed_ms() - before
+        self._watch.pause(stage, took)
+        if self._guard is not None:
+            self._guard.pause(took / 1e3)
+        return took
 
     def _row(self) -> Row:
         language, options = self._loaded.language, self._options
@@ -253,6 +259,7 @@ class Request:
         tokens = len(stream.ordinals) + self._options.max_tokens
         loaded.make_way(conversation.slots, len(self._rows), tokens)
         with self._watch("prefill_ms"):
+            self._give_way("prefill_ms")  # the tower may have taken long
             begun = self._watch.elapsed_ms() if self._guard else 0.0
             for chunk in conversation.read(stream, inside, settings, self.cancel, stops):
                 logits, reused = chunk, conversation.reused
@@ -261,7 +268,7 @@ class Request:
                     left = (1 - conversation.progress) / conversation.progress
                     self._give_up_if_hopeless((self._watch.elapsed_ms() - begun) * left / 1e3)
                 if conversation.progress < 1:
-                    self._give_way("prefill_ms")
+                    begun += self._give_way("prefill_ms")
                 if self.cancel.reason is not None:
                     raise Cancelled
         conversation.keys = self._keys

@@ -13,7 +13,7 @@ import numpy as np
 from tightrope.arrays import Floats
 from tightrope.errors import InputError
 from tightrope.inputs.layout import Size
-from tightrope.latency import LatencyModel, SourceImage
+from tightrope.latency import LatencyModel, SourceImage, Stages, Workload
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
@@ -35,6 +35,8 @@ class Times:
     decode: Floats
     token: Floats
     """Of one step."""
+    call: Floats
+    """Of the longest call: until it is done, nobody else has the device."""
     completion_tokens: tuple[int, ...]
     """That were counted on."""
     cached_tokens: tuple[int, ...]
@@ -105,11 +107,12 @@ class TimeTable:
             most = self._lengths.most(group, place)
             length = max_tokens if most is None else min(max_tokens, most)
             rows.append(self._row(entry, num_ids, images, length, beginnings))
-        ttft, decode, token, lengths, cached = zip(*rows, strict=True)
+        ttft, decode, token, call, lengths, cached = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
             decode=np.array(decode),
             token=np.array(token),
+            call=np.array(call),
             completion_tokens=lengths,
             cached_tokens=cached,
         )
@@ -121,16 +124,27 @@ class TimeTable:
         images: Sequence[SourceImage],
         length: int,
         beginnings: Beginnings,
-    ) -> tuple[float, float, float, int, int]:
+    ) -> tuple[float, float, float, float, int, int]:
         settings = self._settings(entry)
         try:
             counted = work_of(self._loaded, num_ids, images, settings, length, beginnings)
         except InputError:  # the slots cannot hold it at this point
-            return math.inf, math.inf, math.inf, length, 0
+            return math.inf, math.inf, math.inf, math.inf, length, 0
         work = counted.work
         length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
         ttft = stages.ttft_ms - self._sources_ms(images, work.resolution)
-        return ttft, token * (length - 1), token, length, counted.cached_tokens
+        call = longest_call_ms(self._model, work, stages)
+        return ttft, token * (length - 1), token, call, length, counted.cached_tokens
+
+
+def longest_call_ms(model: LatencyModel, work: Workload, stages: Stages) -> float:
+    """The longest stretch in which nobody else may run: tower and selection, a call, or a step.
+
+    stages: of the work.
+    """
+    calls = (model.prefilling.ms(replace(work, prefill=(call,))) for call in work.prefill)
+    step = stages.decode_ms / max(1, work.steps)
+    return max(stages.vision_ms + stages.select_ms, step, *calls)
