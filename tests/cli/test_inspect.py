@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tightrope.bundle import FORMAT, MANIFEST, Bundle, FileEntry, Manifest, Source
-from tightrope.cli.inspect import resident_memory
 from tightrope.interface.onnx import OWN_OPSET
 from tightrope.interface.tensors import Dims
+from tightrope.runtime.memory import resident_memory
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

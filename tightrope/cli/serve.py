@@ -29,6 +29,9 @@ def serve(
     ),
     api_keys: Annotated[Path | None, option(ServeConfig, "api_keys", metavar="FILE")] = None,
     images: Annotated[Path | None, option(ServeConfig, "images", metavar="FOLDER")] = None,
+    fetch: Annotated[
+        list[str] | None, option(ServeConfig, "fetch", metavar="HOST", repeated=True)
+    ] = None,
     tls_certificate: Annotated[
         Path | None, option(ServeConfig, "tls_certificate", metavar="FILE")
     ] = None,
@@ -57,6 +60,10 @@ def serve(
     queue_per_client: Annotated[
         int, option(ServeConfig, "queue_per_client", metavar="N")
     ] = default_of(ServeConfig, "queue_per_client"),
+    memory_mb: Annotated[int | None, option(ServeConfig, "memory_mb", metavar="N")] = None,
+    chunk_ms: Annotated[int, option(ServeConfig, "chunk_ms", metavar="N")] = default_of(
+        ServeConfig, "chunk_ms"
+    ),
     backend: Backend = "auto",
     threads: Threads = None,
 ) -> None:
@@ -66,6 +73,7 @@ def serve(
         port=port,
         api_keys=api_keys,
         images=images,
+        fetch=tuple(fetch or ()),
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         max_body_mb=max_body_mb,
@@ -76,6 +84,8 @@ def serve(
         max_answers=max_answers,
         queue=queue,
         queue_per_client=queue_per_client,
+        memory_mb=memory_mb,
+        chunk_ms=chunk_ms,
     )
     from tightrope.runtime.server.serve import Server
 

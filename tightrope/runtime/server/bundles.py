@@ -9,6 +9,7 @@ from pathlib import Path
 from tightrope.bundle import SELFTEST, Bundle
 from tightrope.errors import BackendError, InputError, ProfileError
 from tightrope.runtime.backends import create_backend
+from tightrope.runtime.chunks import Chunks
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.planner import planner_of
 from tightrope.runtime.selftest import compare, stored
@@ -29,9 +30,10 @@ def opened(paths: Sequence[Path]) -> dict[str, Bundle]:
     return bundles
 
 
-def loaded(name: str, bundle: Bundle, backend: str, threads: int | None) -> Loaded:
+def loaded(name: str, bundle: Bundle, backend: str, threads: int | None, chunk_ms: float) -> Loaded:
     """The bundle, ready for requests: it answers as where it was exported, and is warm.
 
+    chunk_ms: that a call may take which reads a prompt, where it was measured what calls take.
     Raises BackendError where it answers otherwise.
     """
     parts = Loaded(bundle, create_backend(backend, bundle, threads), time.perf_counter)
@@ -44,7 +46,10 @@ def loaded(name: str, bundle: Bundle, backend: str, threads: int | None) -> Load
                 "--backend, or export it again"
             )
     try:
-        warm_up(parts, planner_of(parts, None))
+        planner = planner_of(parts, None)
+        most, prefilling = bundle.manifest.prefill_chunk, planner.model.prefilling
+        parts.chunks = Chunks(most, prefilling, chunk_ms)
+        warm_up(parts, planner)
     except ProfileError as error:
         LOG.warning("%s keeps no deadlines: %s", name, error)
     return parts

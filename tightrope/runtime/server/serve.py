@@ -9,14 +9,18 @@ from pathlib import Path
 
 import uvicorn
 
+from tightrope.bundle import Bundle
 from tightrope.checks import shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.server.app import Service
 from tightrope.runtime.server.bundles import loaded, opened
 from tightrope.runtime.server.config import ServeConfig
 from tightrope.runtime.server.gate import HEAD_BYTES
+from tightrope.runtime.server.messages import MB
 from tightrope.runtime.server.protocol import Protocol
+from tightrope.runtime.server.shelf import Shelf
 
 CONNECTIONS = 256
 """Open at once; what comes beyond is turned away with a 503."""
@@ -36,10 +40,13 @@ class Server:
         threads: int | None = None,
     ) -> None:
         """Raises InputError for an address or a file that cannot be used, and BundleError."""
-        self._bundles = opened(paths)
-        self._backend, self._threads = backend, threads
-        self._service = Service(config, self._bundles)
-        self._server = uvicorn.Server(_settings(self._service, config))
+
+        def load(name: str, bundle: Bundle) -> Loaded:
+            return loaded(name, bundle, backend, threads, config.chunk_ms)
+
+        memory_bytes = None if config.memory_mb is None else config.memory_mb * MB
+        self._shelf = Shelf(opened(paths), load, backend, memory_bytes)
+        self._server = uvicorn.Server(_settings(Service(config, self._shelf), config))
         self._listener = _bound(config)
         host, port = self._listener.getsockname()[:2]
         scheme = "http" if config.tls_key is None else "https"
@@ -48,7 +55,7 @@ class Server:
         self._error: Exception | None = None
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Answer until `stop`, SIGINT or SIGTERM; ready: called when all bundles are loaded.
+        """Answer until `stop`, SIGINT or SIGTERM; ready: called when the bundles are loaded.
 
         Raises what loading a bundle raises.
         """
@@ -66,9 +73,7 @@ class Server:
 
     def _load(self, ready: Callable[[], None]) -> None:
         try:
-            for name, bundle in self._bundles.items():
-                parts = loaded(name, bundle, self._backend, self._threads)
-                self._service.loaded[name] = parts
+            self._shelf.fill()
             ready()
         except Exception as error:  # raised by `run`, which ends by it
             self._error = error
