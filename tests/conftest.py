@@ -50,8 +50,14 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"precision": "fp32", "schedules": ("fastv",), "resolutions": (112, 56, 28)},
     ),
     "internvl": ("internvl", {"precision": "fp32", "resolutions": (69, 49, 28), **TEXT}),
+    "gemma3-vl": (
+        "gemma3-vl",
+        {"precision": "fp32", "schedules": ("fastv",), "resolutions": (56, 28)},
+    ),
 }
 """Bundle -> the checkpoint that it comes from, and how it is exported."""
+
+CHECKPOINT_FILES = ("checkpoints.py", "tiled_checkpoints.py", "gemma_checkpoint.py")
 
 Find = Callable[[str], Path]
 
@@ -84,8 +90,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
                 pytest.skip("the SmolLM2 file is not here: run `make fetch-smollm2`")
             return SMOLLM2
         folder = tmp_path_factory.mktemp("checkpoints") / name
-        files = ("checkpoints.py", "tiled_checkpoints.py")
-        known = [load_module(HERE / file).CHECKPOINTS for file in files]
+        known = [load_module(HERE / file).CHECKPOINTS for file in CHECKPOINT_FILES]
         if name in FAMILIES.TEXT_FAMILIES:
             fields = FAMILIES.fields_of(name)
             load_module(HERE / "checkpoints.py").text_family(folder, *fields)
@@ -137,12 +142,8 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
         file = checkpoint(name)
         gguf = {"gguf_file": file.name} if file.is_file() else {}
         folder = file.parent if gguf else file
-        see = name in (
-            "llava",
-            "reference",
-            *GRIDS,
-            *load_module(HERE / "tiled_checkpoints.py").CHECKPOINTS,
-        )
+        others = [load_module(HERE / file).CHECKPOINTS for file in CHECKPOINT_FILES[1:]]
+        see = name in ("llava", "reference", *GRIDS, *(each for one in others for each in one))
         auto = (
             transformers.AutoModelForImageTextToText if see else transformers.AutoModelForCausalLM
         )

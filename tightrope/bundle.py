@@ -221,11 +221,15 @@ def _check_values(manifest: Manifest) -> None:
     """Raises ValueError for what no export writes and what would size an allocation."""
     sizes = {**asdict(manifest.dims), "slots": manifest.slots, "chunk": manifest.prefill_chunk}
     for name, number in sizes.items():
-        if number < (0 if name == "deepstack" else 1):
+        if number < (0 if name in ("deepstack", "reach") else 1):
             raise ValueError(f"{name} is {number}")
-    _ = manifest.tower  # which checks its sizes
+    tower = manifest.tower  # which checks its sizes
     if manifest.vision is not None:
         _check_vision(manifest.vision, manifest.dims.vocab_size)
+    if manifest.dims.reach:
+        sides = () if manifest.vision is None else manifest.vision.resolutions
+        if tower is None or max(map(tower.most_tokens, sides)) > manifest.prefill_chunk:
+            raise ValueError(f"images do not fit prefill_chunk {manifest.prefill_chunk}")
     for kind in (manifest.embeddings, manifest.activations):
         if kind not in ("float16", "float32"):
             raise ValueError(f"an element type is {kind!r}")

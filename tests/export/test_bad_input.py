@@ -150,11 +150,6 @@ CONFIGS: dict[str, tuple[str, Edit, str]] = {
         "rope_type is 'dynamic'",
     ),
     "no name": ("llama", lambda c: c.pop("model_type"), "model type None has no exporter"),
-    "images that see ahead": (
-        "llama",
-        lambda c: c.update(model_type="gemma3"),
-        "gemma3 cannot be exported: the tokens of an image attend to those behind them",
-    ),
     "a name that is none": ("llama", lambda c: c.update(model_type=["llama"]), "no exporter"),
     "a width in words": ("llama", lambda c: c.update(hidden_size="wide"), "has hidden_size 'wide'"),
     "no heads": ("llama", lambda c: c.update(num_attention_heads=0), "no config that can be read"),

@@ -33,7 +33,7 @@ from tightrope.export.gguf.model import GgufModel
 from tightrope.export.recipe import Recipe, Vision
 from tightrope.export.weights import WeightFile
 from tightrope.inputs.embeddings import Embeddings
-from tightrope.inputs.layout import ImageTokens, Stream, assemble, visual_tokens
+from tightrope.inputs.layout import ImageTokens, Stream, assemble, reach, visual_tokens
 from tightrope.inputs.positions import Rule, find_rule, following
 from tightrope.interface.calls import Call, Update, feeds, no_levels, update_of
 from tightrope.interface.names import GraphName
@@ -170,7 +170,7 @@ def _seen(
     width, height = size = vision.host.trial_size(resolution)
     picture = PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
     tables = vision.model.tables(model, vision.info)
-    inputs = vision.host.prepare(recipe.preprocessor, tables)(picture, resolution)
+    inputs = vision.host.prepare(recipe.preprocessor, tables)([picture], resolution)
     graph = session(folder / GraphName("host", "vision").file)
     names = [VISUAL_EMBEDS, *([DEEPSTACK] if recipe.dims.deepstack else [])]
     seen = dict(zip(names, graph.run(names, inputs), strict=True))
@@ -337,6 +337,7 @@ def _walk(
     levels = no_levels(dims, 1, len(stream.ordinals))
     if stream.deepstack is not None:
         levels = stream.deepstack[None]
+    ends = reach(stream)[None]
     positions, rows, tokens = rope.positions[..., None, :], [], list[int]()
     for step in range(STEPS + 1 if forced is None else len(forced)):
         call = Call(
@@ -346,13 +347,14 @@ def _walk(
             kv_budget=np.full((layers, dims.num_key_value_heads), capacity, np.int64),
             policy=unbudgeted(layers),
             deepstack=levels,
+            query_reach=ends if dims.reach else None,
         )
         logits, update = update_of(graphs.run(feeds(call, cache)))
         cache.commit(update)
         rows.append(logits[0])
         tokens.append(int(rows[-1].argmax()) if forced is None else forced[step])
         embeds, levels = prompt.embed(tokens[-1:])[None], no_levels(dims, 1, 1)
-        ordinals = np.array([[stream.next_ordinal + step]], np.int32)
+        ordinals = ends = np.array([[stream.next_ordinal + step]], np.int32)
         positions = following(ordinals, rope.delta, dims.rope_axes)
     return _Walk(np.stack(rows), tokens)
 

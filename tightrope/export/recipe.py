@@ -81,7 +81,7 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         schedules=_schedules(checkpoint, config, dims),
         preprocessor=preprocessor,
         chat_template=_chat_template(checkpoint, tokenizer, config.template),
-        prefill_chunk=config.prefill_chunk or _prefill_chunk(vision, bool(config.schedules)),
+        prefill_chunk=_prefill_chunk(config, vision, dims),
         max_positions=_max_positions(checkpoint.config),
     )
 
@@ -101,6 +101,7 @@ def _dims(checkpoint: Checkpoint, vision: Vision | None) -> Dims:
         vocab_size=text.vocab_size,
         rope_axes=AXES[checkpoint.family.positions],
         deepstack=int(levels[0]) if levels else 0,
+        reach=checkpoint.family.reach,
     )
 
 
@@ -207,15 +208,21 @@ def _refuse_for_text(checkpoint: Checkpoint, asked: object, why: str) -> None:
         raise UnsupportedModel(f"{checkpoint.name} is a text model: it {why}")
 
 
-def _prefill_chunk(vision: Vision | None, scheduled: bool) -> int:
-    """scheduled: whether the bundle selects inside the language model."""
+def _prefill_chunk(config: ExportConfig, vision: Vision | None, dims: Dims) -> int:
     if vision is None:
-        return 512
-    most = max(map(vision.host.most_tokens, vision.info.resolutions)) + _QUESTION_TOKENS
-    whole = max(512, -(-most // 64) * 64)
+        return config.prefill_chunk or 512
+    most = max(map(vision.host.most_tokens, vision.info.resolutions))
+    if config.prefill_chunk:
+        if dims.reach and most > config.prefill_chunk:
+            raise InputError(
+                f"prefill_chunk is {config.prefill_chunk}; accepted: {most} or more, because the "
+                "tokens of an image attend to one another and stand in one call"
+            )
+        return config.prefill_chunk
+    whole = max(512, -(-(most + _QUESTION_TOKENS) // 64) * 64)
     # Selection inside the model needs an image and its question in one call; else a call of many
     # tiles would only take memory, which grows with the square of its tokens.
-    return whole if scheduled else min(whole, _LONG_CHUNK)
+    return whole if config.schedules or dims.reach else min(whole, _LONG_CHUNK)
 
 
 def _max_positions(config: Any) -> int | None:

@@ -43,6 +43,8 @@ class Call:
     selection: Selection | None = None
     deepstack: Floats | None = None
     """[N,S,D,E], where the decoder reads levels of a tower: zeros but for visual tokens"""
+    query_reach: Ordinals | None = None
+    """[N,S], where images see themselves whole: the newest ordinal that each token attends to"""
 
     def tokens_per_layer(self) -> Counts:
         """New tokens that each layer sees, [L]."""
@@ -121,6 +123,8 @@ def small_feeds(call: Call) -> dict[str, Array]:
     }
     if call.deepstack is not None:
         named[tensors.DEEPSTACK] = call.deepstack
+    if call.query_reach is not None:
+        named[tensors.QUERY_REACH] = call.query_reach
     if call.selection is not None:
         named[tensors.VISUAL_INDEX] = call.selection.visual_index
         for stage, keep in enumerate(call.selection.keeps):

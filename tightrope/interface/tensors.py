@@ -18,6 +18,7 @@ Axis = str | int
 # Of the decoder.
 INPUTS_EMBEDS = "inputs_embeds"
 QUERY_POSITION = "query_position"
+QUERY_REACH = "query_reach"
 ROPE_POSITION = "rope_position"
 SLOT_KEY = "slot_key"
 SLOT_VALUE = "slot_value"
@@ -69,6 +70,8 @@ class Dims:
     """3: rotary positions are a time, a row and a column."""
     deepstack: int = 0
     """Levels of a tower that are added to visual tokens behind the first layers."""
+    reach: bool = False
+    """Whether the tokens of an image attend to all of that image, those behind them too."""
 
 
 Rows = tuple[TensorSpec, ...]
@@ -91,6 +94,8 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
         TensorSpec(QUERY_POSITION, "int32", ("N", "S")),
         TensorSpec(ROPE_POSITION, "int64", _rope_axes(dims)),
     ]
+    if dims.reach:
+        rows.append(TensorSpec(QUERY_REACH, "int32", ("N", "S")))
     if dims.deepstack:
         axes = ("N", "S", dims.deepstack, dims.hidden_size)
         rows.append(TensorSpec(DEEPSTACK, "activation", axes))

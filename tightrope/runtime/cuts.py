@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tightrope.inputs.layout import Size
+from tightrope.inputs.layout import Size, Whole
 from tightrope.plugins.slot_attention.policies import scores_any_cut
 from tightrope.runtime.demand import demand_of
 from tightrope.runtime.loaded import Loaded
@@ -34,10 +34,19 @@ def cuts_of(
     return tuple(cuts)
 
 
-def parts_of(length: int, chunk: int, cuts: Sequence[int] = ()) -> list[slice]:
-    """The calls that read `length` tokens: of `chunk` at most, one ending at each of the cuts."""
-    return [
-        slice(start, min(start + chunk, end))
-        for begin, end in zip((0, *cuts), (*cuts, length), strict=True)
-        for start in range(begin, end, chunk)
-    ]
+def parts_of(
+    length: int, chunk: int, cuts: Sequence[int] = (), wholes: Sequence[Whole] = ()
+) -> list[slice]:
+    """The calls that read `length` tokens: of `chunk` at most, one ending at each of the cuts.
+
+    wholes: what no call may end inside, none of them longer than `chunk`, no cut in any.
+    """
+    parts = []
+    for begin, end in zip((0, *cuts), (*cuts, length), strict=True):
+        start = begin
+        while start < end:
+            stop = min(start + chunk, end)
+            stop = next((w.start for w in wholes if w.start < stop < w.stop), stop)
+            parts.append(slice(start, stop))
+            start = stop
+    return parts

@@ -14,7 +14,7 @@ from tightrope.errors import BundleError, InputError
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.marks import Mark, marks_of
 from tightrope.runtime.options import Prompt
-from tightrope.runtime.prompt import count_places, placed, render_and_encode
+from tightrope.runtime.prompt import Messages, count_places, placed, render_and_encode
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.thought import BEGIN, Marks, find_marks
 from tightrope.runtime.tokenizer import Tokenizer
@@ -126,11 +126,8 @@ class Language:
         told = self._told(thinking, thinking_tokens)
         if prompt and isinstance(prompt[0], (int, np.integer)):
             return self._given_ids(prompt, num_images)
-        token = None if self._vision is None else self._vision.image_token
         messages: Any = prompt
-        ids = render_and_encode(
-            self._template, self._tokenizer, messages, token, num_images, **told
-        )
+        ids = self._encode(messages, num_images, told)
         if not ids:
             raise InputError("the prompt is empty; give a question")
         if max(ids) >= self._vocab:
@@ -164,14 +161,19 @@ class Language:
         shown = token if num_images else None
 
         def encode(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-            images = count_places(messages, shown)
-            return render_and_encode(
-                self._template, self._tokenizer, messages, token, images, **told
-            )
+            return self._encode(messages, count_places(messages, shown), told)
 
         messages: Any = prompt
         placeholder = self.placeholder if num_images else None
         return marks_of(placed(messages, token, num_images), token_ids, placeholder, encode)
+
+    def _encode(self, messages: Messages, num_images: int, told: dict[str, bool]) -> list[int]:
+        written, text = None, ""
+        if self._vision is not None:
+            written, text = self._vision.image_token, self._vision.image_text
+        return render_and_encode(
+            self._template, self._tokenizer, messages, written, num_images, text, **told
+        )
 
     def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
         for token in prompt:

@@ -63,9 +63,9 @@ class Vision:
     def _inputs(self, entry: HeldImage, resolution: int, watch: Stopwatch) -> Mapping[str, Array]:
         with watch("image_ms"):
             with watch("image_decode_ms"):
-                pixels = entry.pixels(resolution)
+                pictures = entry.pictures(resolution)
             with watch("preprocess_ms"):
-                return self._prepare(pixels, resolution)
+                return self._prepare(pictures, resolution)
 
     def see(
         self,

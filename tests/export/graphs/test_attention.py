@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,14 @@ def value(row: TensorSpec) -> ir.Value:
     return ir.Value(name=row.name, type=kind, shape=ir.Shape(row.axes))
 
 
-def toy(stages: int) -> ir.Model:
+def toy(stages: int, reach: bool) -> ir.Model:
     """Two layers of SlotAttention on the same embeddings, without any weight.
 
     Query, key and value are the embeddings themselves, scaled by the layer. With stages nothing is
-    dropped, but the layers answer one by one, as those of a schedule do.
+    dropped, but the layers answer one by one, as those of a schedule do. reach: of `Dims`.
     """
-    rows, promised = decoder_inputs(DIMS, stages), decoder_outputs(DIMS, stages)
+    dims = replace(DIMS, reach=reach)
+    rows, promised = decoder_inputs(dims, stages), decoder_outputs(dims, stages)
     inputs = [value(row) for row in rows]
     named = {item.name: item for item in inputs}
     op, results = OpBuilder("toy"), []
@@ -67,6 +69,7 @@ def toy(stages: int) -> ir.Model:
             *slots,
             named["query_position"],
             *own,
+            named.get("query_reach", named["query_position"]),
             outputs=4,
             domain=OWN_DOMAIN,
             scale=0.5,
@@ -94,8 +97,8 @@ def toy(stages: int) -> ir.Model:
     return model
 
 
-def lowered(form: Form, stages: int = 0) -> ir.Model:
-    model = toy(stages)
+def lowered(form: Form, stages: int = 0, reach: bool = False) -> ir.Model:
+    model = toy(stages, reach)
     lower(model, form)
     tidy(model)
     assert not [node for node in model.graph.all_nodes() if node.domain == OWN_DOMAIN]
@@ -157,6 +160,7 @@ def expected(named: dict[str, Any]) -> list[Any]:
                 named["query_position"],
                 named["kv_budget"][layer],
                 named["policy"][layer],
+                named.get("query_reach"),
                 scale=0.5,
             )[1:]
         )
@@ -187,11 +191,18 @@ CALLS: dict[Form, list[tuple[int, int, int]]] = {
 
 
 @pytest.mark.parametrize("stages", [0, 1])
+@pytest.mark.parametrize("reach", [False, True])
 @pytest.mark.parametrize("form", CALLS)
-def test_every_form_is_the_reference_stacked_and_by_layer(form: Form, stages: int) -> None:
-    model = lowered(form, stages)
+def test_every_form_is_the_reference_stacked_and_by_layer(
+    form: Form, stages: int, reach: bool
+) -> None:
+    model = lowered(form, stages, reach)
     for length, occupied, kv_budget in CALLS[form]:
         named = feeds(length, occupied, kv_budget, stages)
+        if reach:  # the tokens from the second on are those of an image
+            place = named["query_position"]
+            last = place.max(1, keepdims=True)
+            named["query_reach"] = np.where(place > place[:, :1], last, place)
         agree(run(model, named), named)
 
 

@@ -83,6 +83,10 @@ def case(
         query_position[row, s - rng.integers(0, s + 1 if row else 1) :] = -1
     if s > 1:
         query_position[0] = new
+    # As if some of the tokens were those of images, which see themselves whole.
+    reach = query_position + rng.integers(0, 6, (n, s))
+    reach = np.minimum(reach, query_position.max(1, keepdims=True))
+    query_reach = np.where(query_position < 0, -1, reach).astype(np.int32)
     vector = POLICIES[policy].vector(2, 3)
     return {
         "query": rng.normal(size=(n, HEADS, s, HEAD_DIM)).astype(float32),
@@ -95,6 +99,7 @@ def case(
         "query_position": query_position,
         "kv_budget": np.array([budget, budget - uneven], np.int64),
         "policy": vector,
+        "query_reach": query_reach,
     }
 
 

@@ -17,8 +17,11 @@ from tightrope.export.graphs.passes.simplify import simplify, tidy
 from tightrope.export.graphs.passes.widen import widen
 from tightrope.export.tracing.trace import axes_of, quiet
 from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
-from tightrope.interface.tensors import KV_BUDGET
+from tightrope.interface.tensors import KV_BUDGET, QUERY_REACH
 from tightrope.plugins.slot_attention.body import Form
+
+_IDLE: dict[str, str] = {"append": KV_BUDGET, "step": QUERY_REACH}
+"""By form what it does not read: nothing leaves in it, or its one token reaches itself."""
 
 
 def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
@@ -45,10 +48,10 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
             graph = by_length(_lowered(model, "step"), _lowered(model, "either"))
         else:
             graph = _lowered(model, file.form)
-    if file.form == "append":  # nothing leaves inside it, and TensorRT refuses an idle input
-        (budget,) = (value for value in graph.graph.inputs if value.name == KV_BUDGET)
-        assert not budget.uses()
-        graph.graph.inputs.remove(budget)
+    for value in list(graph.graph.inputs):
+        if value.name == _IDLE.get(file.form):  # TensorRT refuses an idle input
+            assert not value.uses()
+            graph.graph.inputs.remove(value)
     _settle(graph, file.single)
     return graph
 

@@ -45,6 +45,8 @@ class DecoderState:
     query_position: torch.Tensor
     kv_budget: torch.Tensor
     policy: torch.Tensor
+    query_reach: torch.Tensor | None = None
+    """None where no token attends to later ones."""
     on_attention: Callable[[int, LayerAttention], None] | None = None
     """Told the layer and what it attends with."""
     results: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
@@ -111,6 +113,7 @@ def attend_slots(
         state.query_position,
         state.kv_budget[layer],
         state.policy[layer],
+        state.query_position if state.query_reach is None else state.query_reach,
         scale,
         softcap or 0.0,
         sliding_window or 0,

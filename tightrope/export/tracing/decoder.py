@@ -60,12 +60,13 @@ class _Decoder(torch.nn.Module):
         slot_position: torch.Tensor,
         kv_budget: torch.Tensor,
         policy: torch.Tensor,
+        query_reach: torch.Tensor | None = None,
         deepstack: torch.Tensor | None = None,
         visual_index: torch.Tensor | None = None,
         keep_ramp: list[torch.Tensor] | None = None,
     ) -> Any:
         slots = list(zip(slot_key, slot_value, slot_score, slot_position, strict=True))
-        state = DecoderState(slots, query_position, kv_budget, policy)
+        state = DecoderState(slots, query_position, kv_budget, policy, query_reach)
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(attending(DECODER, state))
             hooks.enter_context(_last_token_only(self.model, state))
@@ -173,6 +174,8 @@ class _Selection:
                 self._indices.append(index)
                 hidden = _take(hidden, index)
                 self._state.query_position = _take(self._state.query_position, index)
+                if self._state.query_reach is not None:
+                    self._state.query_reach = _take(self._state.query_reach, index)
                 self._levels[:] = [_take(level, index) for level in self._levels]
             for index in self._indices:
                 cos, sin = named["position_embeddings"]

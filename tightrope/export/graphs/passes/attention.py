@@ -45,7 +45,9 @@ def _stacked(model: ir.Model, nodes: Sequence[ir.Node], form: body.Form, score: 
     fixed = _fixed(nodes[0])
 
     op = OpBuilder("before")
-    call = body.shared(op, named[tensors.QUERY_POSITION], policy, fixed.kv_heads)
+    position = named[tensors.QUERY_POSITION]
+    queries = position, named.get(tensors.QUERY_REACH, position)
+    call = body.shared(op, queries, policy, fixed.kv_heads)
     counted = op.unstack(call.counted, layers)
     positions = op.unstack(slot_position, layers)
     graph.insert_before(nodes[0], op.nodes)
