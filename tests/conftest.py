@@ -102,18 +102,45 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint: Find, tmp_path_factory: pytest.TempPathFactory) -> Find:
+def exported() -> Callable[..., Any]:
+    """`exported(checkpoint, folder, precision="fp16")`: a summary.
+
+    Tracing depends on no precision: exports that differ in that alone share it.
+    """
+    pytest.importorskip("torch", reason="exporting needs torch")
+    from tightrope.export import export as exporting
+    from tightrope.export.config import ExportConfig
+    from tightrope.export.graphs.traces import trace_all
+
+    known: dict[str, Any] = {}
+
+    def trace(recipe: Any, progress: Any) -> Any:
+        info = recipe.vision and recipe.vision.info
+        source = recipe.checkpoint.folder, recipe.checkpoint.name
+        key = repr((source, recipe.dims, info, recipe.selectors, tuple(recipe.schedules)))
+        if key not in known:
+            known[key] = trace_all(recipe, progress)
+        return known[key]
+
+    def export(checkpoint: Path, folder: Path, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exporting, "trace_all", trace)
+            return exporting.export(checkpoint, folder, ExportConfig(**options))
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def bundle(
+    checkpoint: Find, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Find:
     """`bundle("llava-fp16")`: a folder that was exported in this session."""
 
     @functools.cache
     def find(name: str) -> Path:
-        pytest.importorskip("torch", reason="exporting needs torch")
-        from tightrope.export.config import ExportConfig
-        from tightrope.export.export import export
-
         source, options = EXPORTS[name]
         folder = tmp_path_factory.mktemp("bundles") / f"{name}.bundle"
-        export(checkpoint(source), folder, ExportConfig(**options))
+        request.getfixturevalue("exported")(checkpoint(source), folder, **options)
         return folder
 
     return find

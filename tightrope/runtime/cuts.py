@@ -1,13 +1,16 @@
 """At which of its marks a request ends a call of the decoder.
 
 Only where what stands before then fills its slots as it would in one call with the rest: no slot is
-given up there, the policy scores alike however a prompt is cut, and no schedule has to see the
-images of the beginning together with the question.
+given up there but what has left a layer's window, the policy scores alike however a prompt is cut,
+and no schedule has to see the images of the beginning together with the question.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+
+import numpy as np
 
 from tightrope.inputs.layout import Size, Whole
 from tightrope.plugins.slot_attention.policies import scores_any_cut
@@ -23,15 +26,22 @@ def cuts_of(
     """The cuts of a prompt that is read from its start, ascending; they depend on it alone."""
     if settings.evicts and not scores_any_cut(settings.policy):
         return ()
-    cuts: list[Cut] = []
+    cuts, most = list[Cut](), _room(loaded, settings)
     for mark in marks:
         if mark.num_images and settings.link("inside") is not None:
             break
         demand = demand_of(loaded, mark.num_ids, images[: mark.num_images], settings)
-        if demand.length > settings.kv_budget.min():
+        if demand.length > most:
             break
         cuts.append(Cut(mark.num_ids, place=demand.length, ordinal=demand.unpruned))
     return tuple(cuts)
+
+
+def _room(loaded: Loaded, settings: Settings) -> int:
+    """Tokens of which every layer holds all that it can see."""
+    budget = settings.kv_budget.min(1)
+    windows = np.array(loaded.manifest.windows or (0,) * len(budget))
+    return int(budget[windows != budget].min(initial=sys.maxsize))
 
 
 def parts_of(
