@@ -24,7 +24,7 @@ BREAKS = ("\n", "\n\n", "\n\n\n")
 BEGIN, STOP, IMAGE = 4, 5, 6
 TEMPLATE = (
     "{% for message in messages %}"
-    "{{ '<start_of_turn>' + message['role'] + '\n' }}"
+    "{{ '<start_of_turn>' + message['role'].replace('assistant', 'model') + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
     "{{ '<start_of_image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endif %}"

@@ -53,6 +53,8 @@ MANIFEST = "bundle.json"
 EMBEDDINGS = "embeddings.data"
 SELFTEST = "selftest.npz"
 _EXPORT_AGAIN = "export the checkpoint again"
+_MAY_BE_NONE = ("deepstack", "reach", "conv_layers", "conv_inputs")
+"""Dims that a decoder may have none of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +223,7 @@ def _check_values(manifest: Manifest) -> None:
     """Raises ValueError for what no export writes and what would size an allocation."""
     sizes = {**asdict(manifest.dims), "slots": manifest.slots, "chunk": manifest.prefill_chunk}
     for name, number in sizes.items():
-        if number < (0 if name in ("deepstack", "reach") else 1):
+        if number < (0 if name in _MAY_BE_NONE else 1):
             raise ValueError(f"{name} is {number}")
     tower = manifest.tower  # which checks its sizes
     if manifest.vision is not None:

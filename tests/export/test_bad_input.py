@@ -112,7 +112,7 @@ CONFIGS: dict[str, tuple[str, Edit, str]] = {
             ("qwen3_next", "linear_attention"),
             ("qwen3_5", "linear_attention"),
             ("qwen3_5_text", "linear_attention"),
-            ("lfm2", "conv"),
+            ("lfm2_moe", "conv"),
             ("lfm2_vl", "conv"),
             ("jamba", "mamba"),
             ("granitemoehybrid", "mamba"),

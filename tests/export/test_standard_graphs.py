@@ -255,6 +255,11 @@ def test_every_standard_graph_is_built_by_a_real_tensorrt_parser(bundle: Find) -
     assert len(results) == 4 + len(SELECTORS)
 
 
+BUILT = {"gemma3": 2, "qwen3_moe": 2, "lfm2": 2, "gemma3-vl": 5}
+"""Families with operators that no other has, and how many standard graphs their bundles have: caps
+and two rotary rules; experts; convolutions; an average, and images that see themselves whole."""
+
+
 def test_every_text_family_has_operators_that_every_parser_reads(
     text_family: str, bundle: Find
 ) -> None:
@@ -266,12 +271,11 @@ def test_every_text_family_has_operators_that_every_parser_reads(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemma3", "qwen3_moe"])
-def test_text_families_are_built_by_a_real_tensorrt_parser(name: str, bundle: Find) -> None:
-    """Those whose operators no other family has: caps, two rotary rules, experts."""
+@pytest.mark.parametrize(("name", "graphs"), BUILT.items())
+def test_families_are_built_by_a_real_tensorrt_parser(name: str, graphs: int, bundle: Find) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     from tightrope.export.check.rtx import check_bundle
 
     results = check_bundle(bundle(name))
     assert {result.graph: result.message for result in results if not result.ok} == {}
-    assert len(results) == 2
+    assert len(results) == graphs

@@ -33,6 +33,8 @@ dims_of_all_kinds = st.builds(
     rope_axes=st.sampled_from([1, 3]),
     deepstack=st.integers(0, 2),
     reach=st.booleans(),
+    conv_layers=st.sampled_from([0, 2]),
+    conv_inputs=st.just(2),
 )
 
 

@@ -98,9 +98,11 @@ def test_images_answer_as_hugging_face(images: int, recorded: Load, gemma: Any) 
     backend: Any = model.backend
     answer = ask(model, images)
     ids = whole(model.token_ids(QUESTION, images), gemma.marker)
-    assert answer.usage.prompt_tokens == len(ids) == model.count(QUESTION, pictures(images)).prompt_tokens
+    counted = model.count(QUESTION, pictures(images))
+    assert answer.usage.prompt_tokens == len(ids) == counted.prompt_tokens
     assert answer.usage.visual_tokens == TOKENS * images
-    agree(backend.logits, gemma.continued(ids, pictures(images), answer.token_ids), answer.token_ids)
+    expected = gemma.continued(ids, pictures(images), answer.token_ids)
+    agree(backend.logits, expected, answer.token_ids)
 
 
 def test_an_image_sees_itself_whole(recorded: Load, gemma: Any) -> None:
@@ -201,7 +203,8 @@ def test_a_budget_that_holds_everything_changes_no_token(policy: str, loaded: Lo
 
 
 def test_a_chain_and_a_budget_compose(loaded: Load) -> None:
-    answer = ask(loaded(NAME), 2, selector="divprune+fastv", keep=(8, 4), policy="h2o", kv_budget=30)
+    point: dict[str, Any] = {"selector": "divprune+fastv", "keep": (8, 4)}
+    answer = ask(loaded(NAME), 2, **point, policy="h2o", kv_budget=30)
     assert answer.usage.visual_tokens_kept == 8
     assert answer.usage.occupied_slots == 30 and len(answer.token_ids) == STEPS
 

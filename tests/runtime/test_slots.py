@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -348,3 +349,29 @@ def test_half_precision_storage_holds_rounded_rows() -> None:
     assert 2 * half.nbytes == whole.nbytes
     for ours, theirs in zip(half.views().keys, whole.views().keys, strict=True):
         np.testing.assert_array_equal(ours, theirs.astype(np.float16))
+
+
+@pytest.mark.parametrize("kind", [NumpyStorage, NullStorage])
+def test_states_go_with_commits_marks_forks_and_growth(kind: Any) -> None:
+    dims = replace(DIMS, conv_layers=2, conv_inputs=2)
+    slots = Slots(dims, 1, lambda rows, capacity: kind(dims, rows, capacity))
+    states = np.random.default_rng(2).normal(size=(3, 2, 1, 16, 2)).astype(np.float32)
+
+    def held() -> Any:
+        return slots.views().conv_state
+
+    assert held().shape == (2, 1, 16, 2) and not held().any()
+    target = np.zeros((LAYERS, 1, HEADS, 1), np.int32)
+    for number, state in enumerate(states):
+        new = replace(update(slots, target + number), next_conv_state=state)
+        new.next_position[:] = -1
+        new.next_position[..., : number + 1] = np.arange(number + 1)
+        slots.commit(new)
+        np.testing.assert_array_equal(held(), state)
+        if number == 1:
+            mark, fork = slots.mark(), slots.fork(3)
+    slots.make_room(counts(200), counts(300))
+    np.testing.assert_array_equal(held(), states[2])
+    slots.rollback(mark)
+    np.testing.assert_array_equal(held(), states[1])
+    np.testing.assert_array_equal(fork.views().conv_state, np.repeat(states[1], 3, 1))

@@ -301,6 +301,8 @@ class _Cache:
         lanes = (len(self._layers), 1, dims.num_key_value_heads, capacity)
         self._keys, self._values = np.zeros((2, *lanes, dims.head_dim), np.float32)
         self.score, self.position = np.zeros(lanes, np.float32), np.full(lanes, -1, np.int32)
+        state = (dims.conv_layers, 1, dims.hidden_size, dims.conv_inputs)
+        self.conv_state: Array | None = np.zeros(state, np.float32) if dims.conv_layers else None
         self.used = 0
 
     @property
@@ -318,6 +320,7 @@ class _Cache:
         where = layer[..., None], row[..., None], head[..., None], target
         self._keys[where], self._values[where] = update.key, update.value
         self.score, self.position = update.next_score, update.next_position
+        self.conv_state = update.next_conv_state
         self.used = self.score.shape[3]
 
 

@@ -13,7 +13,9 @@ from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import notes
 from tightrope.export.checkpoint import Checkpoint
 from tightrope.export.config import PRECISIONS, ExportConfig, Precision
+from tightrope.export.families.hybrids import CONVOLUTION
 from tightrope.export.families.tower import TowerModel
+from tightrope.export.folder import refuse_code
 from tightrope.export.schedules import SCHEDULES
 from tightrope.export.selectors import SELECTORS
 from tightrope.inputs.positions import AXES
@@ -21,6 +23,7 @@ from tightrope.inputs.prepare import Tower, VisionInfo, create_tower
 from tightrope.interface.tensors import DEEPSTACK, Dims
 
 _QUESTION_TOKENS, _LONG_CHUNK = 128, 1024
+_PROCESSOR, _PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,11 @@ def _dims(checkpoint: Checkpoint, vision: Vision | None) -> Dims:
     heads = text.num_attention_heads
     rows = () if vision is None else vision.host.output_rows(text.hidden_size)
     levels = [row.axes[2] for row in rows if row.name == DEEPSTACK]
+    convolutions = list(getattr(text, "layer_types", None) or ()).count(CONVOLUTION)
+    if convolutions == text.num_hidden_layers:
+        raise UnsupportedModel("all layers are short convolutions; accepted: some that attend")
     return Dims(
-        num_hidden_layers=text.num_hidden_layers,
+        num_hidden_layers=text.num_hidden_layers - convolutions,
         num_attention_heads=heads,
         num_key_value_heads=text.num_key_value_heads or heads,
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
@@ -102,6 +108,8 @@ def _dims(checkpoint: Checkpoint, vision: Vision | None) -> Dims:
         rope_axes=AXES[checkpoint.family.positions],
         deepstack=int(levels[0]) if levels else 0,
         reach=checkpoint.family.reach,
+        conv_layers=convolutions,
+        conv_inputs=text.conv_L_cache - 1 if convolutions else 0,
     )
 
 
@@ -177,8 +185,11 @@ def _vision(
 def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.family.tower is None:
         return {}
-    stored = checkpoint.json("processor_config.json").get("image_processor")
-    stored = stored or checkpoint.json("preprocessor_config.json")
+    whole, alone = (checkpoint.json(file) for file in (_PROCESSOR, _PREPROCESSOR))
+    inside = whole.get("image_processor") or {}
+    for file, content in ((_PROCESSOR, whole), (_PROCESSOR, inside), (_PREPROCESSOR, alone)):
+        refuse_code(file, content)
+    stored = inside or alone
     preprocessor, without_effect = checkpoint.family.tower.preprocessor(
         checkpoint.config, checkpoint.folder, stored
     )

@@ -148,7 +148,7 @@ def wholes(stream: Stream) -> list[Whole]:
 
 def reach(stream: Stream) -> Ordinals:
     """[S]: the newest ordinal that each token attends to where images see themselves whole."""
-    ends = stream.ordinals.copy()
+    ends: Ordinals = stream.ordinals.copy()
     for whole in wholes(stream):
         ends[whole.start : whole.stop] = whole.last
     return ends

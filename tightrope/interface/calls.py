@@ -88,6 +88,10 @@ class SlotArrays(Protocol):
     def position(self) -> Ordinals:
         """[L,N,Hkv,C]"""
 
+    @property
+    def conv_state(self) -> Array | None:
+        """[layers,N,E,inputs] where there are short convolutions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -105,6 +109,8 @@ class Update:
     next_score: Floats
     """[L,N,Hkv,C]"""
     next_position: Ordinals
+    next_conv_state: Array | None = None
+    """As of the slots; the whole of it is new."""
 
 
 def feeds(call: Call, slots: SlotArrays) -> dict[str, Array]:
@@ -140,6 +146,8 @@ def slot_feeds(slots: SlotArrays) -> dict[str, Array]:
     }
     for name, layers in ((tensors.SLOT_KEY, slots.keys), (tensors.SLOT_VALUE, slots.values)):
         named |= {numbered(name, i): array for i, array in enumerate(layers)}
+    if slots.conv_state is not None:
+        named[tensors.CONV_STATE] = slots.conv_state
     return named
 
 
@@ -162,5 +170,6 @@ def update_of(outputs: Mapping[str, Array]) -> tuple[Floats, Update]:
         target=target,
         next_score=outputs[tensors.NEXT_SCORE],
         next_position=outputs[tensors.NEXT_POSITION],
+        next_conv_state=outputs.get(tensors.NEXT_CONV_STATE),
     )
     return outputs[tensors.LOGITS], update

@@ -193,9 +193,9 @@ class Language:
         return list(self._render(asked) if self._dated else self._rendered(asked))
 
     def _render(self, asked: _Asked) -> tuple[int, ...]:
-        written, text = None, ""
-        if self._vision is not None:
-            written, text = self._vision.image_token, self._vision.image_text
+        vision, written, text = self._vision, None, ""
+        if vision is not None:
+            written, text = vision.image_token, vision.image_text
         ids = render_and_encode(
             self._template,
             self._tokenizer,
@@ -205,7 +205,8 @@ class Language:
             text,
             **dict(asked.told),
         )
-        if text and asked.num_images and ids.count(self.placeholder) != asked.num_images:
+        images = asked.num_images
+        if vision is not None and images and ids.count(vision.image_token_id) != images:
             raise InputError(
                 f"the prompt itself writes the token that stands for an image; write {written!r} "
                 "where an image stands"

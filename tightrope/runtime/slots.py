@@ -3,7 +3,8 @@
 Graphs read slots and answer which slot each new token goes to; `commit` alone writes. Nothing is
 ever moved within a call: a new token takes an empty slot or the slot of one that was given up, so
 the occupied slots of a row and head are always the first ones. Capacity grows in steps with what is
-occupied, so a short conversation does not pay for a long cache. The arrays are a `Storage`.
+occupied, so a short conversation does not pay for a long cache. The arrays are a `Storage`, which
+also holds the states of layers without slots: a commit replaces them, and a mark keeps a copy.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tightrope.arrays import Counts, Floats, Indices, Ordinals
+from tightrope.arrays import Array, Counts, Floats, Indices, Ordinals
 from tightrope.interface.calls import Update
 from tightrope.interface.tensors import Dims
 from tightrope.plugins.slot_attention.reference import leave
@@ -33,6 +34,7 @@ class Mark:
     occupied: Counts
     score: Floats
     position: Ordinals
+    conv_state: Array | None
 
 
 class Slots:
@@ -133,7 +135,9 @@ class Slots:
 
     def mark(self) -> Mark:
         """A moment to which `rollback` can return."""
-        return Mark(self.occupied.copy(), self.score.copy(), self.position.copy())
+        state = self.views().conv_state
+        kept = None if state is None else state.copy()
+        return Mark(self.occupied.copy(), self.score.copy(), self.position.copy(), kept)
 
     def rollback(self, mark: Mark) -> None:
         """Cut off what came since `mark`; raises ValueError if a slot was given up meanwhile."""
@@ -145,6 +149,9 @@ class Slots:
         self.position[..., size:], self.score[..., size:] = -1, 0
         position[:], score[:] = mark.position, mark.score
         self.occupied[:] = mark.occupied
+        state = self.views().conv_state
+        if state is not None and mark.conv_state is not None:
+            state[:] = mark.conv_state
 
     def fork(self, rows: int, capacity: Counts | None = None) -> Slots:
         """A copy of this one-row cache for `rows` answers to one prompt.

@@ -1,5 +1,7 @@
 """Memory for slots: keys, values, scores and positions of every layer, for N rows.
 
+Beside them the state of layers that hold no slots, which every call writes anew.
+
 `Slots` keeps the books; a storage holds the arrays and moves them. A backend makes its own.
 """
 
@@ -25,12 +27,14 @@ class SlotViews:
     values: Sequence[Array]
     score: Floats
     position: Ordinals
+    conv_state: Array | None = None
 
 
 class Storage(Protocol):
     """Slots of fixed capacity; they start as zeros, their positions as -1.
 
-    Scores and positions exist twice, side 0 and side 1: a call reads one and may write the other.
+    Scores, positions and states exist twice, side 0 and side 1: a call reads one and may write the
+    other.
     """
 
     @property
@@ -96,7 +100,7 @@ class NumpyStorage:
             [array[:, :, :count] for array, count in zip(arrays, used, strict=True)]
             for arrays in (views.keys, views.values)
         )
-        return SlotViews(keys, values, views.score, views.position)
+        return SlotViews(keys, values, views.score, views.position, views.conv_state)
 
     def write(self, update: Update, side: int) -> None:
         if isinstance(update.target, list):
@@ -163,16 +167,28 @@ def _two_sides(
     dims: Dims, rows: int, capacity: Counts, keys: Sequence[Array], values: Sequence[Array]
 ) -> list[SlotViews]:
     wide = (dims.num_hidden_layers, rows, dims.num_key_value_heads, int(capacity.max()))
+    state = (dims.conv_layers, rows, dims.hidden_size, dims.conv_inputs)
     return [
-        SlotViews(keys, values, np.zeros(wide, np.float32), np.full(wide, -1, np.int32))
+        SlotViews(
+            keys,
+            values,
+            np.zeros(wide, np.float32),
+            np.full(wide, -1, np.int32),
+            np.zeros(state, np.float32) if dims.conv_layers else None,
+        )
         for _ in range(2)
     ]
 
 
 def _write_side(views: SlotViews, update: Update) -> None:
-    """Scores and positions of an update; a graph that was bound to them wrote them already."""
-    for mine, theirs in ((views.score, update.next_score), (views.position, update.next_position)):
-        if mine is not theirs:
+    """What of an update is whole; a graph that was bound to it wrote it already."""
+    pairs = (
+        (views.score, update.next_score),
+        (views.position, update.next_position),
+        (views.conv_state, update.next_conv_state),
+    )
+    for mine, theirs in pairs:
+        if mine is not None and theirs is not None and mine is not theirs:
             np.copyto(mine, theirs)
 
 
@@ -187,3 +203,5 @@ def _copy_side(old: SlotViews, new: SlotViews) -> None:
     keep = min(old.score.shape[3], new.score.shape[3])
     new.score[..., :keep] = old.score[..., :keep]
     new.position[..., :keep] = old.position[..., :keep]
+    if old.conv_state is not None and new.conv_state is not None:
+        new.conv_state[:] = old.conv_state

@@ -12,7 +12,7 @@ import numpy as np
 
 from tightrope.arrays import Floats
 from tightrope.errors import InputError
-from tightrope.inputs.layout import Size
+from tightrope.inputs.layout import ImageLayout
 from tightrope.latency import LatencyModel, SourceImage
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STEPS = ((128, 4), (512, 16), (4096, 64), (math.inf, 256))
 """Up to so many tokens a prompt counts as the next multiple of that: few lengths are tabled."""
+MOST_KEPT = 512
+"""Rows of the table, and kinds of images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,11 @@ class TimeTable:
     ) -> None:
         self._loaded, self._model, self._candidates = loaded, model, candidates
         self._lengths = lengths
-        self._times = lru_cache(maxsize=512)(self._compute)
+        self._times = lru_cache(maxsize=MOST_KEPT)(self._compute)
         self._resolutions: list[int | None] | None = None
         """Of the candidates, since they changed last."""
+        self._alike: dict[tuple[ImageLayout | None, ...], SourceImage] = {}
+        """By what the tower makes of an image at each resolution: one that it makes that of."""
 
     def times(
         self,
@@ -67,23 +71,44 @@ class TimeTable:
         """Of a prompt, in which each image is one token."""
         step = next(step for most, step in STEPS if len(token_ids) <= most)
         num_ids = -(-len(token_ids) // step) * step
-        sizes = tuple((image.width, image.height) for image in images)
+        seen = tuple(map(self._seen_as, images))
         group = self._lengths.group(token_ids)
-        return self._times(num_ids, sizes, max_tokens, group, beginnings)
+        return self._times(num_ids, seen, max_tokens, group, beginnings)
 
     def forget(self) -> None:
         """The candidates changed."""
         self._times.cache_clear()
+        self._alike.clear()
         self._resolutions = None
 
     def sources_ms(self, images: Sequence[SourceImage]) -> Floats:
         """What the images take by what they are before they are scaled, [P]."""
+        resolutions = self._of_candidates()
+        each = {resolution: self._sources_ms(images, resolution) for resolution in {*resolutions}}
+        return np.array([each[resolution] for resolution in resolutions])
+
+    def _of_candidates(self) -> list[int | None]:
+        """Resolutions, [P]."""
         if self._resolutions is None:
             self._resolutions = [self._settings(entry).resolution for entry in self._candidates]
-        each = {
-            resolution: self._sources_ms(images, resolution) for resolution in {*self._resolutions}
-        }
-        return np.array([each[resolution] for resolution in self._resolutions])
+        return self._resolutions
+
+    def _seen_as(self, image: SourceImage) -> SourceImage:
+        """An image of the same visual tokens at every resolution, one for all that have these.
+
+        What it takes before it is scaled is no matter here: a square tower sees all images alike.
+        """
+        vision, size = self._loaded.vision, (image.width, image.height)
+        layouts = list[ImageLayout | None]()
+        for resolution in sorted({side for side in self._of_candidates() if side}):
+            try:
+                layouts.append(None if vision is None else vision.tower.layout(size, resolution))
+            except InputError:  # the tower does not take it
+                layouts.append(None)
+        if len(self._alike) >= MOST_KEPT:
+            self._alike.clear()
+        plain = SourceImage(format="array", width=image.width, height=image.height)
+        return replace(self._alike.setdefault(tuple(layouts), plain), pictures=image.pictures)
 
     def _sources_ms(self, images: Sequence[SourceImage], resolution: int | None) -> float:
         return math.fsum(self._model.source_ms(image, resolution) for image in images)
@@ -94,12 +119,11 @@ class TimeTable:
     def _compute(
         self,
         num_ids: int,
-        sizes: tuple[Size, ...],
+        images: tuple[SourceImage, ...],
         max_tokens: int,
         group: int,
         beginnings: Beginnings,
     ) -> Times:
-        images = [SourceImage(format="array", width=wide, height=high) for wide, high in sizes]
         rows = []
         for place, entry in enumerate(self._candidates):
             most = self._lengths.most(group, place)

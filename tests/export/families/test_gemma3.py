@@ -74,7 +74,7 @@ def test_pixels_are_those_of_the_processor(size: tuple[int, int], checkpoint: Fi
 
 
 def publish(folder: Path) -> None:
-    """As Gemma 3 was in 2025: rotary rules in words of old, tensors by the names of old."""
+    """As Gemma 3 was in 2025: rotary rules in words of old, the tower one name deeper."""
 
     def flatten(config: dict[str, Any]) -> None:
         text = config["text_config"]
@@ -89,16 +89,11 @@ def publish(folder: Path) -> None:
         config["torch_dtype"] = "float32"
 
     edit(folder, CONFIG, flatten)
-    names = {
-        "model.language_model.": "language_model.model.",
-        "model.vision_tower.": "vision_tower.vision_model.",
-        "model.multi_modal_projector.": "multi_modal_projector.",
-    }
-    file, stored = folder / "model.safetensors", {}
+    file, inner = folder / "model.safetensors", "vision_tower."
+    stored = {}
     for name, tensor in safetensors.torch.load_file(file).items():
-        begin = next(begin for begin in names if name.startswith(begin))
-        rest = name.removeprefix(begin).removeprefix("vision_model.")
-        stored[names[begin] + rest] = tensor
+        rest = name.removeprefix(inner)
+        stored[name if rest == name else f"{inner}vision_model.{rest}"] = tensor
     safetensors.torch.save_file(stored, file, metadata={"format": "pt"})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.families import gemma3, idefics, internvl, llava, llava_next, qwen_vl
-from tightrope.export.families.hybrids import refuse_hybrid
+from tightrope.export.families.hybrids import CONVOLUTION, refuse_hybrid
 from tightrope.export.families.tower import TowerModel
 
 
@@ -25,6 +25,8 @@ class Family:
     """How rotary positions follow from ordinals: a rule of `inputs.positions`."""
     reach: bool = False
     """Whether the tokens of an image attend to all of that image, those behind them too."""
+    layers: tuple[str, ...] = ()
+    """Types of layers that it has beside those that attend."""
     rope_keys: tuple[str, ...] = ()
     """What its code reads of rotary positions beside the keys of their kind."""
     tower: TowerModel | None = None
@@ -52,6 +54,7 @@ FAMILIES = {
         Family(model_type="gemma3_text", rope_keys=("full_attention", "sliding_attention")),
         Family(model_type="phi3", rope_keys=("partial_rotary_factor",)),
         Family(model_type="granite"),
+        Family(model_type="lfm2", layers=(CONVOLUTION,)),
         Family(model_type="llava", tower=llava.MODEL),
         Family(
             model_type="gemma3",

@@ -112,9 +112,7 @@ class Gemma3(Llava):
         return square_pixels(folder, stored, side, (Gemma3ImageProcessorPil,), _CROPS)
 
 
-def reference_inputs(
-    model: Any, inputs: Mapping[str, Array], ids: torch.Tensor
-) -> dict[str, Any]:
+def reference_inputs(model: Any, inputs: Mapping[str, Array], ids: torch.Tensor) -> dict[str, Any]:
     """What Hugging Face's model is called with for a prompt around one image.
 
     inputs: of graph vision. ids [1,S], the placeholder in the place of every visual token.
@@ -127,7 +125,7 @@ def reference_inputs(
 def _pool(config: Any) -> int:
     """Patches on a side of what is averaged into one token."""
     vision = config.vision_config
-    return vision.image_size // vision.patch_size // isqrt(config.mm_tokens_per_image)
+    return int(vision.image_size // vision.patch_size // isqrt(config.mm_tokens_per_image))
 
 
 def _written(tokenizer: Any, config: Any, name: str) -> str:

@@ -80,8 +80,8 @@ class Architecture:
     head_lengths: tuple[str, ...] = ()
     """Fields of the config that are the length of a head."""
     shared_lengths: int | None = None
-    """Number of layers of a model that llama.cpp scales by the share of a head in the model's width,
-    and not by the head's own: `head_lengths` are then that."""
+    """Layers of a model that llama.cpp scales by the share of a head in the model's width: its
+    `head_lengths` are that, and not the length of a head."""
 
 
 ARCHITECTURES = {

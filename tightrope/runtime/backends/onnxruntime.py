@@ -32,6 +32,7 @@ from tightrope.interface.tensors import (
     EMBEDS,
     INDEX,
     KEEP_RAMP,
+    NEXT_CONV_STATE,
     NEXT_POSITION,
     NEXT_SCORE,
     TEXT_EMBEDS,
@@ -170,7 +171,7 @@ class _Step:
                 "float32" if row.dtype == "activation" else row.dtype,
             )
             for row in decoder_outputs(slots.dims)
-            if row.name not in (NEXT_SCORE, NEXT_POSITION)
+            if row.name not in _spare(slots, 0)
         }
         self._bindings = [self._bind(slots, side) for side in (0, 1)]
         self._updates = [update_of(self._outputs | _spare(slots, side)) for side in (0, 1)]
@@ -194,9 +195,12 @@ class _Step:
 
 
 def _spare(slots: Slots, side: int) -> dict[str, Array]:
-    """Where a step that reads `side` writes scores and positions."""
+    """Where a step that reads `side` writes scores, positions and states."""
     views = slots.storage.views(1 - side)
-    return {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
+    written: dict[str, Array] = {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
+    if views.conv_state is not None:
+        written[NEXT_CONV_STATE] = views.conv_state
+    return written
 
 
 def _check_rows(session: Any, rows: Rows) -> None:
