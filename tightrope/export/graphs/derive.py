@@ -14,6 +14,7 @@ from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.packed import fuse_whole
 from tightrope.export.graphs.passes.rotary import fuse_rotary
 from tightrope.export.graphs.passes.simplify import simplify, tidy
+from tightrope.export.graphs.passes.single import drop_transposes, merge_reshapes
 from tightrope.export.graphs.passes.widen import widen
 from tightrope.export.tracing.trace import axes_of, quiet
 from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
@@ -42,7 +43,7 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
     """The graph of one file from a simplified trace, which stays as it is."""
     with quiet():
         if file.form == "both":
-            graph = by_length(_lowered(model, "step"), _lowered(model, "either"))
+            graph = by_length(_lean(model), _lowered(model, "either"))
         else:
             graph = _lowered(model, file.form)
     if file.form == "append":  # nothing leaves inside it, and TensorRT refuses an idle input
@@ -56,6 +57,16 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
 def _lowered(model: ir.Model, form: Form) -> ir.Model:
     model = model.clone()
     lower(model, form)
+    tidy(model)
+    return model
+
+
+def _lean(model: ir.Model) -> ir.Model:
+    """For one token a call, on ONNX Runtime."""
+    model = model.clone()
+    drop_transposes(model)
+    lower(model, "lean")
+    merge_reshapes(model)
     tidy(model)
     return model
 

@@ -147,7 +147,7 @@ def attend(
     queries = op.Reshape(op.Mul(query, _typed(fixed, fixed.scale)), [0, kv_heads, -1, head_dim])
     keys = op.Concat(slot_key, key, axis=2)
     logits = op.MatMul(queries, op.Transpose(keys, perm=[0, 1, 3, 2]))  # [N,Hkv,G*S,U+S]
-    logits = _capped(op, _to_float(op, logits, fixed), fixed)
+    logits = capped(op, _to_float(op, logits, fixed), fixed)
     columns = op.Concat(op.Slice(slot_position, [0], used, [2]), common.position, axis=2)
     columns = op.Unsqueeze(columns, [2])  # [N,Hkv,1,U+S]
     row_ordinal = op.Unsqueeze(common.query_position, [1, 3])  # [N,1,S,1]
@@ -182,7 +182,7 @@ def _attend_one(
     old = op.Transpose(op.MatMul(slot_key, columns), perm=[0, 1, 3, 2])  # [N,Hkv,G,U]
     new = op.MatMul(queries, op.Reshape(key, [0, 0, head_dim, 1]))  # [N,Hkv,G,1]
     old, new = _to_float(op, old, fixed), _to_float(op, new, fixed)
-    old, new = _capped(op, old, fixed), _capped(op, new, fixed)
+    old, new = capped(op, old, fixed), capped(op, new, fixed)
     position = op.Slice(slot_position, [0], used, [2])
     if fixed.window:
         oldest = op.Sub(common.position, np.int32(fixed.window))
@@ -410,7 +410,8 @@ def _from_float(op: OpBuilder, value: ir.Value, fixed: Fixed) -> Any:
     return value if fixed.activation == FLOAT else op.Cast(value, to=fixed.activation)
 
 
-def _capped(op: OpBuilder, logits: ir.Value, fixed: Fixed) -> Any:
+def capped(op: OpBuilder, logits: ir.Value, fixed: Fixed) -> Any:
+    """Logits under the soft cap, if the layer has one."""
     if not fixed.softcap:
         return logits
     cap = np.float32(fixed.softcap)
