@@ -147,7 +147,7 @@ def test_layers_that_saw_different_numbers_of_tokens_commit_alike() -> None:
     st.lists(st.integers(1, 900), min_size=LAYERS, max_size=LAYERS),
 )
 @settings(max_examples=60, deadline=None)
-def test_capacity_grows_by_a_quarter_and_never_past_the_budget(
+def test_capacity_grows_by_a_sixteenth_and_never_past_the_budget(
     calls: list[int], budgets: list[int]
 ) -> None:
     slots, budget = empty(1), counts(*budgets)
@@ -160,7 +160,7 @@ def test_capacity_grows_by_a_quarter_and_never_past_the_budget(
         assert (slots.capacity >= seen).all()
         for now, then, limit in zip(slots.capacity, before, budget, strict=True):
             assert now in (then, limit) or now % SMALLEST_CAPACITY == 0
-            assert now <= max(then, min(limit, 1.25 * max(seen) + SMALLEST_CAPACITY))
+            assert now <= max(then, min(limit, 17 / 16 * max(seen) + SMALLEST_CAPACITY))
             assert now <= max(limit, SMALLEST_CAPACITY)
         for layer in range(LAYERS):
             assert slots.views().keys[layer].shape == (1, HEADS, slots.capacity[layer], WIDTH)

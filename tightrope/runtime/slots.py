@@ -82,14 +82,14 @@ class Slots:
     def make_room(self, new_tokens: Counts, most: Counts) -> None:
         """Grow so that a call with `new_tokens` [L] finds room, up to `most` [L] slots.
 
-        Capacity grows by a quarter beyond what is needed, in steps of 64: growing then costs little
-        per token, and a step attends over few slots that are empty.
+        Capacity grows by a sixteenth beyond what is needed, in steps of 64: at any length a copy of
+        the cache then costs a token about as much as attending over slots that are empty.
         """
         needed = np.minimum(most, self.occupied.max((1, 2)) + new_tokens)
         if (needed <= self.capacity).all():
             return
         step = SMALLEST_CAPACITY
-        roomy = np.where(needed > step, -(-needed * 5 // (4 * step)) * step, step)
+        roomy = np.where(needed > step, -(-needed * 17 // (16 * step)) * step, step)
         self._resize(np.where(needed > self.capacity, np.minimum(roomy, most), self.capacity))
 
     def shrink(self, most: Counts) -> None:
