@@ -2,6 +2,7 @@
 
 NAME.state/
   stamp.json      size, mtime and inode of each file when it was last hashed
+  sessions/       graphs as ONNX Runtime made them, see `tightrope.runtime.backends.optimised`
   profile.lock    held while something is measured
   latency/        what requests cost on one board, see `tightrope.latency_file`
   points/         what operating points cost there, see `tightrope.profiles.latency.measured`

@@ -130,6 +130,13 @@ def read_meminfo(root: Path = ROOT) -> dict[str, int]:
     return {name: int(kibibytes) * 1024 for name, kibibytes in fields}
 
 
+def read_cpu_flags(root: Path = ROOT) -> frozenset[str]:
+    """What the kernel calls the processor's extensions, such as avx512_vnni or asimddp."""
+    text = _read(root / "proc/cpuinfo") or ""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
 def read_power_mode(root: Path = ROOT) -> PowerMode | None:
     """The nvpmodel mode in force: the one last chosen, else the configured default."""
     names, default = parse_power_modes(_read(root / "etc/nvpmodel.conf") or "")

@@ -88,8 +88,10 @@ class Loaded:
         self._unsaid.append(note)
 
     def unsaid(self) -> tuple[str, ...]:
-        """What was to be said; it is handed out once."""
+        """What was to be said, the backend's notes first; it is handed out once."""
         notes = []
+        while self.backend.notes:
+            notes.append(self.backend.notes.pop(0))
         while self._unsaid:
             notes.append(self._unsaid.popleft())
         return tuple(notes)

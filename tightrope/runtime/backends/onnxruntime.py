@@ -41,6 +41,7 @@ from tightrope.interface.tensors import (
 )
 from tightrope.jetson.probe import num_cores
 from tightrope.runtime.backends.backend import VisualTokens
+from tightrope.runtime.backends.optimised import open_session
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import NumpyStorage
@@ -66,6 +67,7 @@ class OnnxRuntimeBackend:
         self._bundle = bundle
         self._chosen_threads = threads
         self.threads = threads or num_cores()
+        self.notes: list[str] = []
         self._dims = bundle.manifest.dims
         self._sessions: dict[GraphName, Any] = {}
         self._decoder = self._session("decoder")
@@ -75,23 +77,23 @@ class OnnxRuntimeBackend:
         """Session of a host graph, opened at its first use."""
         graph = GraphName("host", role, method)
         if graph not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
-            # In the graph's own order a layer's attention weights are gone before the next layer.
-            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-            # Each session has threads of its own, which go on spinning for tens of milliseconds
-            # behind a call: they would take the cores from the graph that comes next.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-            if self._chosen_threads is not None:
-                options.intra_op_num_threads = self._chosen_threads
-            file = self._bundle.graph(graph)
             with self._bundle.damaged(graph.file):
-                session = onnxruntime.InferenceSession(
-                    str(file), options, providers=["CPUExecutionProvider"]
-                )
+                session = open_session(self._bundle, graph, self._options, self.notes)
                 _check_rows(session, self._bundle.manifest.rows(graph))
             self._sessions[graph] = session
         return self._sessions[graph]
+
+    def _options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # In the graph's own order a layer's attention weights are gone before the next layer.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        # Each session has threads of its own, which go on spinning for tens of milliseconds behind
+        # a call: they would take the cores from the graph that comes next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self._chosen_threads is not None:
+            options.intra_op_num_threads = self._chosen_threads
+        return options
 
     def make_storage(self, rows: int, capacity: Counts) -> NumpyStorage:
         return NumpyStorage(self._dims, rows, capacity)
