@@ -103,6 +103,8 @@ class Parity:
     """Greedy tokens that were compared."""
     int8_activations: float | None = None
     """int4: relative difference of logits computed with int8 and with float32 activations."""
+    int8_tower: float | None = None
+    """Relative difference of logits between a tower in int8 and in float32."""
     stored_weights: float | None = None
     """Relative difference of logits between the weights as written and the checkpoint's own."""
     read_weights: float | None = None
@@ -111,6 +113,16 @@ class Parity:
     tolerance: float | None = None
     """By how much a likely token's logit may differ on another backend: twice what rounding changed
     when the standard graphs, and int8 activations, were tried at export."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerInt8:
+    """How far a tower whose products are int8 lies from itself in float32, on drawn pictures."""
+
+    embeds: float
+    """Relative difference of visual tokens."""
+    agreement: dict[str, float]
+    """By selector, the share of the tokens kept at 25 % that both keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +166,8 @@ class Manifest:
     """Per standard graph: operator -> one node of that type."""
     exporter: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
+    tower_int8: TowerInt8 | None = None
+    """Where the host's tower multiplies in int8; None: in float32."""
     weights: dict[str, WeightGroup] = field(default_factory=dict)
     """By part of the model: attention, mlp, head, embeddings, norms, tower, projector."""
     files: dict[str, FileEntry] = field(default_factory=dict)

@@ -176,3 +176,21 @@ def test_every_module_of_every_table_can_be_found_by_each_of_its_ids() -> None:
     ids = [key for table in tables for row in table["module"] for key in row["ids"]]
     assert len(ids) == len(set(ids))
     assert all(probe.find_module(key) is not None for key in ids)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("flags\t\t: fpu avx2 avx512_vnni", "avx512_vnni"),
+        ("flags\t\t: fpu avx2 avx_vnni", "avx_vnni"),
+        ("Features\t: fp asimd asimddp", "asimddp"),
+        ("flags\t\t: fpu avx2 avx512f", None),
+        ("CPU part\t: 0xd42", None),
+    ],
+)
+def test_the_kernel_says_whether_products_of_int8_are_exact(
+    line: str, found: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(f"processor\t: 0\n{line}\n", encoding="utf-8")
+    assert probe.int8_products(probe.read_cpu_flags(tmp_path)) == found

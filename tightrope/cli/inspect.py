@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tightrope.bundle import Bundle, Manifest
-from tightrope.cli.export import parity_rows, weight_rows
+from tightrope.cli.export import parity_rows, tower_rows, weight_rows
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import bytes_text, print_json, print_pairs
 from tightrope.errors import InputError
@@ -121,6 +121,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("ONNX Runtime", f"{manifest.minimum_onnxruntime} or newer"),
         *((f"source: {name}", value) for name, value in asdict(manifest.source).items()),
         *weight_rows(manifest.weights),
+        *tower_rows(manifest.tower_int8),
         *parity_rows(manifest.parity),
         *((f"exported with {name}", value) for name, value in manifest.exporter.items()),
     ]

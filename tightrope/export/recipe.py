@@ -19,6 +19,7 @@ from tightrope.export.selectors import SELECTORS
 from tightrope.inputs.positions import AXES
 from tightrope.inputs.prepare import Tower, VisionInfo, create_tower
 from tightrope.interface.tensors import DEEPSTACK, Dims
+from tightrope.jetson.probe import INT8_EXTENSIONS, int8_products, read_cpu_flags
 
 _QUESTION_TOKENS, _LONG_CHUNK = 128, 1024
 
@@ -34,6 +35,16 @@ class Vision:
     """Numpy: rows, ranges, layout, and how images become inputs."""
 
 
+@dataclass(frozen=True, slots=True)
+class TowerProducts:
+    """How the host's tower is to multiply."""
+
+    int8: bool
+    """Whether int8 is tried."""
+    notes: tuple[str, ...] = ()
+    """Why it is not, where it might have been."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What every stage of an export works from."""
@@ -44,6 +55,7 @@ class Recipe:
     precision: Precision
     dims: Dims
     vision: Vision | None
+    tower: TowerProducts
     selectors: tuple[str, ...]
     schedules: dict[str, tuple[Stage, ...]]
     preprocessor: dict[str, Any]
@@ -77,6 +89,7 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         precision=PRECISIONS[config.precision],
         dims=dims,
         vision=vision,
+        tower=_tower_products(checkpoint, config),
         selectors=selectors,
         schedules=_schedules(checkpoint, config, dims),
         preprocessor=preprocessor,
@@ -171,6 +184,25 @@ def _vision(
         checkpoint.config, config.resolutions, signals, token, preprocessor, tokenizer
     )
     return Vision(info, model, create_tower(info))
+
+
+def _tower_products(checkpoint: Checkpoint, config: ExportConfig) -> TowerProducts:
+    """Raises UnsupportedModel where int8 is asked for and cannot be."""
+    asked = config.tower_precision == "int8"
+    if checkpoint.family.tower is None:
+        _refuse_for_text(checkpoint, asked, "has no tower to multiply in int8")
+        return TowerProducts(False)
+    if config.tower_precision == "fp32":
+        return TowerProducts(False)
+    if int8_products(read_cpu_flags()) is not None:
+        return TowerProducts(True)
+    lacking = f"this processor has none of {', '.join(INT8_EXTENSIONS)}"
+    if asked:
+        raise UnsupportedModel(
+            f"tower_precision is int8, but {lacking}: sums of products would be wrong; accepted "
+            "here: fp32, auto"
+        )
+    return TowerProducts(False, (f"the tower multiplies in float32: {lacking}",))
 
 
 def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:

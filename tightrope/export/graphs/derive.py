@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from tightrope.export.graphs.files import GraphFile
 from tightrope.export.graphs.passes.branch import by_length
+from tightrope.export.graphs.passes.eight_bit import to_int8
 from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.packed import fuse_whole
 from tightrope.export.graphs.passes.rotary import fuse_rotary
@@ -17,6 +18,7 @@ from tightrope.export.graphs.passes.simplify import simplify, tidy
 from tightrope.export.graphs.passes.single import drop_transposes, merge_reshapes
 from tightrope.export.graphs.passes.widen import widen
 from tightrope.export.tracing.trace import axes_of, quiet
+from tightrope.interface.names import GraphName
 from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
 from tightrope.interface.tensors import KV_BUDGET
 from tightrope.plugins.slot_attention.body import Form
@@ -52,6 +54,14 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
         graph.graph.inputs.remove(budget)
     _settle(graph, file.single)
     return graph
+
+
+def in_int8(model: ir.Model) -> ir.Model:
+    """The host's tower with products in int8, from its simplified trace, which stays as it is."""
+    graph = model.clone()
+    with quiet():
+        to_int8(graph)
+    return derive(graph, GraphFile(GraphName("host", "vision"), ("vision", "")))
 
 
 def _lowered(model: ir.Model, form: Form) -> ir.Model:

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from tightrope.arrays import Array, Counts, Floats, Indices
-from tightrope.bundle import Bundle
+from tightrope.bundle import Bundle, Manifest
 from tightrope.errors import BackendError
 from tightrope.foreign import translated
 from tightrope.interface.calls import (
@@ -39,7 +39,7 @@ from tightrope.interface.tensors import (
     Rows,
     decoder_outputs,
 )
-from tightrope.jetson.probe import num_cores
+from tightrope.jetson.probe import INT8_EXTENSIONS, int8_products, num_cores, read_cpu_flags
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.backends.optimised import open_session
 from tightrope.runtime.cancel import Cancel, Cancelled
@@ -64,6 +64,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         _check_version(bundle.manifest.minimum_onnxruntime)
+        _check_processor(bundle.manifest)
         self._bundle = bundle
         self._chosen_threads = threads
         self.threads = threads or num_cores()
@@ -220,6 +221,16 @@ def _check_rows(session: Any, rows: Rows) -> None:
 def _translated() -> AbstractContextManager[None]:
     """Inside, whatever ONNX Runtime raises is a BackendError."""
     return translated(BackendError, "ONNX Runtime failed", "inspect --verify checks the bundle")
+
+
+def _check_processor(manifest: Manifest) -> None:
+    """Raises BackendError where a tower in int8 would be computed wrongly."""
+    if manifest.tower_int8 is not None and int8_products(read_cpu_flags()) is None:
+        raise BackendError(
+            "this bundle's tower multiplies in int8, and this processor has none of "
+            f"{', '.join(INT8_EXTENSIONS)}: sums would be wrong; export the checkpoint with "
+            "--tower-precision fp32"
+        )
 
 
 def _check_version(minimum: str) -> None:
