@@ -54,7 +54,8 @@ Backend = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="tensorrt, onnxruntime-cuda, onnxruntime, or auto: the first of them that is ready.",
+        help="tensorrt, onnxruntime, onnxruntime-cuda, or auto: tensorrt where it is ready, else "
+        "onnxruntime.",
     ),
 ]
 Selector = Annotated[str | None, option(OperatingPoint, "selector", metavar="NAME")]

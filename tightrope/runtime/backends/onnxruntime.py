@@ -62,7 +62,7 @@ class OnnxRuntimeBackend:
     device = "cpu"
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        _check_version(bundle.manifest.minimum_onnxruntime)
+        check_version(bundle.manifest.minimum_onnxruntime)
         self._bundle = bundle
         self._chosen_threads = threads
         self.threads = threads or num_cores()
@@ -122,7 +122,7 @@ class OnnxRuntimeBackend:
         return update_of(_run_until(cancel, session, feeds(call, views)))
 
     def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
-        with _translated():
+        with onnxruntime_errors():
             step = self._steps.get(slots)
             if step is None or step.storage is not slots.storage:
                 step = self._steps[slots] = _Step(self._decoder, slots, call)
@@ -136,7 +136,7 @@ def create(bundle: Bundle, threads: int | None) -> OnnxRuntimeBackend:
 
 def _run(session: Any, inputs: Mapping[str, Array], options: Any = None) -> dict[str, Array]:
     names = [output.name for output in session.get_outputs()]
-    with _translated():
+    with onnxruntime_errors():
         return dict(zip(names, session.run(names, inputs, options), strict=True))
 
 
@@ -215,12 +215,13 @@ def _check_rows(session: Any, rows: Rows) -> None:
             )
 
 
-def _translated() -> AbstractContextManager[None]:
+def onnxruntime_errors() -> AbstractContextManager[None]:
     """Inside, whatever ONNX Runtime raises is a BackendError."""
     return translated(BackendError, "ONNX Runtime failed", "inspect --verify checks the bundle")
 
 
-def _check_version(minimum: str) -> None:
+def check_version(minimum: str) -> None:
+    """Raises BackendError where ONNX Runtime is older than `minimum`, or not whole."""
     if not hasattr(onnxruntime, "__version__"):
         raise BackendError(
             "the onnxruntime package is incomplete; pip install --force-reinstall onnxruntime"
