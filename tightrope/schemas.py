@@ -11,6 +11,7 @@ from typing import Any
 SCHEMAS = {
     "answer": 1,
     "bench": 1,
+    "build": 1,
     "check": 1,
     "comparison": 1,
     "count": 1,
@@ -25,6 +26,8 @@ SCHEMAS = {
     "quality": 1,
     "report": 1,
     "score": 1,
+    "selftest": 1,
+    "selftest-report": 1,
     "task": 1,
 }
 

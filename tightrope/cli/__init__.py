@@ -24,6 +24,7 @@ from tightrope.cli.methods import methods
 from tightrope.cli.profile import profile
 from tightrope.cli.profile_worker import profile_worker
 from tightrope.cli.run import run
+from tightrope.cli.selftest import selftest
 from tightrope.cli.serve import serve
 from tightrope.cli.task import app as task_app
 from tightrope.errors import BudgetUnreachable, InputError, TightropeError
@@ -130,7 +131,10 @@ def demo() -> None:
     run_demo()
 
 
-_COMMANDS = (export, inspect, run, serve, bench, profile, profile_worker, build, methods, doctor)
+_COMMANDS = (
+    *(export, inspect, build, selftest, run, serve, bench, profile, profile_worker, methods),
+    doctor,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(frontier_app, name="frontier")

@@ -1,7 +1,7 @@
 """A prompt and 32 taught tokens, so that any backend can be held against the answers of another.
 
 A fixed prompt, with a tower one drawn picture as well, is read, and 32 tokens are taught one after
-another: the likeliest where it was recorded, those very ones where it is checked. Of `selftest.npz`:
+another: the likeliest where it was recorded, those very ones where it is checked. In selftest.npz:
 
     prompt      int64 [P], the placeholder standing for the picture
     picture     uint8 [H,W,3]; none in a text model, and none where the slots cannot hold it
@@ -158,4 +158,3 @@ def _taught(
     options = Options(max_tokens=steps, ignore_eos=True, point=point)
     answer = start(loaded, prompt, [] if picture is None else [picture], options, choose).answer()
     return np.stack(seen), np.array(answer.token_ids, np.int64)
-

@@ -11,7 +11,7 @@ from tightrope.errors import BackendError, InputError, ProfileError
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.planner import planner_of
-from tightrope.runtime.selftest import compare, stored
+from tightrope.runtime.selftest.steps import compare, stored
 from tightrope.runtime.server.refusal import LOG
 from tightrope.runtime.warm_up import warm_up
 
