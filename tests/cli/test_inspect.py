@@ -100,3 +100,22 @@ def test_layers_that_see_a_window_hold_no_more_and_say_so(command: Command, bund
     shown = command("inspect", str(bundle)).stdout
     assert "1 of 2 layers see and hold the newest 16 tokens" in shown
     assert "50 tokens at most" in shown
+
+
+def test_a_board_adds_a_memory_plan_and_predicted_times_with_their_sources(
+    command: Command, bundle: Path
+) -> None:
+    shown = command("inspect", str(bundle), "--board", "orin-nano-8gb").stdout
+    for said in ("proof level 0", "measured nowhere", "first token of 28 tokens", "each token"):
+        assert said in shown
+    for said in (
+        "weights of prefill (counted)",
+        "(estimated from dims)",
+        "(assumed)",
+        "data sheet",
+    ):
+        assert said in shown
+    told = json.loads(command("inspect", str(bundle), "--board", "orin nano 8GB", "--json").stdout)
+    promised = told["data_sheet"]
+    assert promised["proof_level"] == 0 and promised["memory"]["fits"]
+    assert promised["request"]["ttft_ms"] == promised["request"]["prefill_ms"] > 0

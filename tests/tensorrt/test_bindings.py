@@ -118,3 +118,16 @@ def test_what_is_not_there_is_noted(module_of: Callable[[Path], ModuleType]) -> 
         "Builder.create_network(options=)",
         "Runtime",
     ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_plan_is_built_the_way_that_a_version_has(
+    version: str, resolved: Callable[[str], dict[str, Any]]
+) -> None:
+    told = resolved(version)
+    assert told["built"] == ["plan", "measured"]
+    asked = {"IBuilderConfig.set_timing_cache", "IBuilderConfig.max_aux_streams"}
+    asked |= {"ITimingCache.serialize"}
+    if version != "10.3.0":
+        asked |= {"OnnxParser.load_initializer", "OnnxParser.parse_model_proto"}
+    assert asked <= set(told["asked"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from tightrope.errors import InputError
+from tightrope.state import file_slug
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,6 +29,7 @@ class Device:
     num_sms: int
     gpu_max_mhz: int
     memory_gb_per_s: int
+    memory_gb: int
 
     @property
     def fp16_flop_per_s(self) -> float:
@@ -46,11 +48,11 @@ def known_devices() -> tuple[Device, ...]:
 
 
 def find_device(name: str, power_mode: str | None = None) -> Device:
-    """The module called `name`, in upper or lower case; None: in its fastest mode.
+    """The module called `name`, in any case and with any signs between; None: in its fastest mode.
 
     Raises InputError naming what the tables have.
     """
-    modules = [device for device in known_devices() if device.name.lower() == name.lower()]
+    modules = [device for device in known_devices() if file_slug(device.name) == file_slug(name)]
     if not modules:
         known = ", ".join(dict.fromkeys(device.name for device in known_devices()))
         raise InputError(f"board is {name!r}; accepted: {known}")
@@ -78,4 +80,5 @@ def _read() -> Iterator[Device]:
                     num_sms=mode["num_sms"],
                     gpu_max_mhz=mode["gpu_max_mhz"],
                     memory_gb_per_s=mode["memory_gb_per_s"],
+                    memory_gb=module["memory_gb"],
                 )
