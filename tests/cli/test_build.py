@@ -22,7 +22,7 @@ from tightrope.cli.selftest import OPENING
 from tightrope.errors import BackendError, DeviceUnavailable
 from tightrope.jetson.facts import BoardFacts
 from tightrope.runtime.selftest.check import Finding
-from tightrope.runtime.selftest.report import Tested
+from tightrope.runtime.selftest.report import Verdict
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Find = Callable[[str], Path]
@@ -46,7 +46,7 @@ def on_board(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., N
 
     def be(facts: BoardFacts = HERE, *findings: Finding) -> None:
         monkeypatch.setattr(COMMAND, "_facts", lambda board: facts)
-        tested = Tested(backend="tensorrt", device="cuda", findings=findings or (finding(True),))
+        tested = Verdict(backend="tensorrt", device="cuda", findings=findings or (finding(True),))
         monkeypatch.setattr(COMMAND, "run", lambda *_, **__: tested)
 
     return be
@@ -97,7 +97,7 @@ def test_engines_that_answer_wrongly_are_removed(
     on_board: Callable[..., None], bundle: Find, tmp_path: Path
 ) -> None:
     on_board(HERE, finding(True, "prefill"), finding(False))
-    with pytest.raises(BackendError, match="answer otherwise .* were removed"):
+    with pytest.raises(BackendError, match=r"answer otherwise .* were removed"):
         build(bundle("llama-fp16"))
     assert not list((tmp_path / "state" / "engines").glob("*.plan"))
     told = json.loads((tmp_path / "state" / "selftest.json").read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def test_int4_groups_that_tensorrt_does_not_know_are_told(
     on_board()
     weights = {"mlp": {"stored": {"int4 by 48": 3}, "bytes": 1000, "logit_error": None}}
     path = edited(bundle("llama-fp16"), tmp_path, weights=weights)
-    with pytest.raises(BackendError, match="share a scale by 48, TensorRT 10.3 takes 16, 32"):
+    with pytest.raises(BackendError, match=r"share a scale by 48, TensorRT 10.3 takes 16, 32"):
         build(path)
 
 

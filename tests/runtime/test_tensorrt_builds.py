@@ -7,6 +7,7 @@ built from one in `tests/export/test_standard_graphs.py` and from the reference 
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
 from tightrope.bundle import Bundle
 from tightrope.export.check.rtx import check_graph
+from tightrope.interface.names import GraphName
 from tightrope.plugins.parsers.bundled import standard_graphs
 
 Find = Callable[[str], Path]
@@ -75,9 +77,15 @@ def test_other_families_build(name: str, bundle: Find) -> None:
 
 @pytest.mark.slow
 def test_a_prefill_of_30_layers_builds_within_a_minute(bundle: Find) -> None:
-    opened = Bundle.open(bundle("smollm2"))
+    opened, name = Bundle.open(bundle("smollm2")), GraphName("standard", "prefill")
     assert opened.manifest.dims.num_hidden_layers == 30
-    for name in standard_graphs(opened.manifest):
-        result = check_graph(str(name), opened.graph(name), opened.manifest.ranges(name))
-        assert result.ok, result.message
-        assert result.seconds < MOST_SECONDS
+    before = children_seconds()
+    result = check_graph(str(name), opened.graph(name), opened.manifest.ranges(name))
+    assert result.ok, result.message
+    assert children_seconds() - before < MOST_SECONDS
+
+
+def children_seconds() -> float:
+    """Of processors, by processes that have ended: what else the machine does is not counted."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -123,7 +123,7 @@ def test_an_engine_of_another_bundle_is_told(opened: Bundle, bundle: Find, tmp_p
 
 def test_an_engine_that_was_asked_for_differently_is_told(opened: Bundle, tmp_path: Path) -> None:
     built(opened, tmp_path)
-    with pytest.raises(BackendError, match="other options.*'search': '3'.*'search': '0'"):
+    with pytest.raises(BackendError, match=r"other options.*'search': '3'.*'search': '0'"):
         open_engines(opened, tmp_path, FACTS, BuildOptions(search=0))
 
 
@@ -138,7 +138,7 @@ def test_a_corrupted_plan_is_refused_and_built_anew(opened: Bundle, tmp_path: Pa
     plan.write_bytes(plan.read_bytes()[:-1] + b"?")
     engines = found(opened, tmp_path)
     engines.plan(PREFILL)
-    with pytest.raises(BackendError, match="decode-.* is damaged: .*sha256"):
+    with pytest.raises(BackendError, match=r"decode-.* is damaged: .*sha256"):
         engines.plan(DECODE)
     assert [engine.kept for engine in built(opened, tmp_path)] == [False, True]
     found(opened, tmp_path).plan(DECODE)

@@ -18,7 +18,7 @@ from tightrope.state import state_folder
 
 if TYPE_CHECKING:
     from tightrope.runtime.selftest.check import Finding
-    from tightrope.runtime.selftest.report import Tested
+    from tightrope.runtime.selftest.report import Verdict
 
 OPENING = "opening the backend"
 
@@ -50,7 +50,7 @@ def selftest(
     raise typer.Exit(0 if tested.passed else 1)
 
 
-def write(file: Path, bundle: Bundle, tested: Tested) -> None:
+def write(file: Path, bundle: Bundle, tested: Verdict) -> None:
     """The report that may be sent; raises InputError where it cannot be written."""
     from tightrope.cli.doctor import diagnose
     from tightrope.runtime.selftest.report import write_report
@@ -68,9 +68,9 @@ def _engines(bundle: Bundle) -> list[Any]:
         return [str(error)]
 
 
-def run(bundle: Bundle, backend: str, threads: int | None = None, *, say: bool) -> Tested:
+def run(bundle: Bundle, backend: str, threads: int | None = None, *, say: bool) -> Verdict:
     """Every finding about the bundle on the backend; say: print each as soon as it is there."""
-    from tightrope.runtime.selftest.report import Tested
+    from tightrope.runtime.selftest.report import Verdict
 
     told: dict[str, str] = {}
     findings = []
@@ -78,7 +78,7 @@ def run(bundle: Bundle, backend: str, threads: int | None = None, *, say: bool) 
         findings.append(finding)
         if say:
             print(line(finding), flush=True)
-    return Tested(
+    return Verdict(
         backend=told.get("name", backend), device=told.get("device"), findings=tuple(findings)
     )
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 
 from tightrope.arrays import Array
 from tightrope.bundle import SELFTEST, Bundle
-from tightrope.errors import TightropeError
+from tightrope.errors import BackendError, TightropeError
+from tightrope.foreign import translated
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.selftest.steps import compare, stored
@@ -52,7 +54,8 @@ def check(bundle: Bundle, backend: Backend) -> Iterator[Finding]:
 def _tried(bundle: Bundle, name: str, trials: Trials, arrays: dict[str, Array]) -> Finding:
     start = time.perf_counter()
     try:
-        outcome = trials.outcome(name)
+        with _failed():
+            outcome = trials.outcome(name)
         with bundle.damaged(SELFTEST):
             complaint, detail = _compared(name, outcome, arrays)
     except TightropeError as error:
@@ -63,6 +66,11 @@ def _tried(bundle: Bundle, name: str, trials: Trials, arrays: dict[str, Array]) 
         detail=complaint or detail,
         seconds=time.perf_counter() - start,
     )
+
+
+def _failed() -> AbstractContextManager[None]:
+    """Inside, whatever comes of a wrong answer, an index that no array has, is a BackendError."""
+    return translated(BackendError, "the backend failed", "its log may say more")
 
 
 def _compared(name: str, found: Outcome, arrays: dict[str, Array]) -> tuple[str, str]:
@@ -94,7 +102,8 @@ def _compared(name: str, found: Outcome, arrays: dict[str, Array]) -> tuple[str,
 def _taught(loaded: Loaded, steps: dict[str, Array]) -> Finding:
     start = time.perf_counter()
     try:
-        found = compare(loaded, steps)
+        with _failed():
+            found = compare(loaded, steps)
         passed = found.passed
         detail = (
             f"{len(steps['tokens'])} steps, logits differ by {found.worst:.1e}, "

@@ -28,7 +28,7 @@ _TOLD = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class Verdict:
     """What was held against the bundle's answers."""
 
     backend: str
@@ -46,7 +46,7 @@ class Tested:
 
 
 def write_report(
-    file: Path, bundle: Bundle, tested: Tested, machine: Mapping[str, Any], engines: Sequence[Any]
+    file: Path, bundle: Bundle, tested: Verdict, machine: Mapping[str, Any], engines: Sequence[Any]
 ) -> None:
     """Write the file whole or not at all; raises InputError where it cannot be written.
 
@@ -63,7 +63,7 @@ def write_report(
     text = json.dumps(versioned("selftest-report", told), indent=2)
     with (
         reaching("--report", file),
-        translated(InputError, f"{file} was not written", "name another"),
+        translated(InputError, f"--report {file} was not written", "name another"),
     ):
         write_whole(file, text + "\n")
 
