@@ -1,8 +1,8 @@
 """What a bundle answers where it is exported, into the folder that is not yet a bundle.
 
 `python -m tightrope.runtime.selftest.record BUNDLE` writes the `selftest.npz` of a bundle that has
-none. Every graph is run here, those of the host and the standard ones: what overflows float16 or
-does not run is told before anybody needs it.
+none. Every graph is run here, those of the host and the standard ones: what does not run, or gives
+what is no number, is told before anybody needs it.
 """
 
 from __future__ import annotations
