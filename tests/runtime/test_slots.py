@@ -17,8 +17,8 @@ from tightrope.point import OperatingPoint
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
-from tightrope.runtime.slots import SMALLEST_CAPACITY, Slots
-from tightrope.runtime.storage import NullStorage, NumpyStorage
+from tightrope.runtime.slots import Slots
+from tightrope.runtime.storage import SMALLEST_CAPACITY, NullStorage, NumpyStorage
 
 LAYERS, HEADS, WIDTH = 3, 2, 4
 DIMS = Dims(
