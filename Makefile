@@ -11,7 +11,7 @@ BIN := .venv/bin
 QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
 
-.PHONY: help venv demo reference test test-runtime test-rest test-oldest lint fetch-smollm2 fetch-tensorrt-bindings browser clean
+.PHONY: help venv demo reference test test-runtime test-rest test-oldest lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda browser clean
 
 help:
 	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
@@ -21,6 +21,7 @@ help:
 	@echo "make venv            only the environment, in .venv"
 	@echo "make fetch-smollm2   the 98 MB language model of the demo and of the slow tests"
 	@echo "make fetch-tensorrt-bindings   NVIDIA's Python bindings of four TensorRTs, 5 MB, for the tests"
+	@echo "make build-pycuda    pycuda without CUDA, for the tests of the TensorRT backend; some minutes, once"
 	@echo "make reference       train the reference model from nothing into .cache/reference, for hours"
 	@echo "make clean           remove what the above made, but no training"
 
@@ -33,7 +34,7 @@ venv: .venv/.stamp
 	@$(PYTHON) -m venv .venv || { \
 		echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,profile,serve,boards]"
+	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,kernels,profile,serve,boards]"
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt
@@ -47,6 +48,9 @@ fetch-smollm2: venv
 
 fetch-tensorrt-bindings: venv
 	@$(BIN)/python tests/tensorrt/fetch_bindings.py
+
+build-pycuda: venv
+	@$(BIN)/python tests/tensorrt/build_pycuda.py
 
 demo: venv fetch-smollm2
 	$(BIN)/tightrope demo
@@ -80,7 +84,7 @@ test-rest: venv .venv-oldest/.stamp
 	$(PYTEST) tests --ignore tests/runtime --ignore tests/profiles
 
 # Most of it computes on one core: two at a time take little more than half as long.
-test: lint fetch-smollm2 fetch-tensorrt-bindings browser .venv-oldest/.stamp
+test: lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda browser .venv-oldest/.stamp
 	@$(MAKE) --no-print-directory --jobs 2 test-rest test-runtime test-oldest
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.
