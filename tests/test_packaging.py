@@ -114,7 +114,11 @@ def test_the_installed_wheel_runs_from_any_folder(wheel: Path, tmp_path: Path) -
     assert "Commands" in run("-m", "tightrope", "--help").stdout
     assert "snapkv" in run("-m", "tightrope", "methods").stdout
     assert run("-m", "tightrope", "doctor", "--json").stdout.startswith("{")
-    boards = run("-c", "from tightrope.plugins.parsers import load_parser; load_parser('10.3')")
+    boards = run(
+        "-c",
+        "from tightrope.plugins.parsers import load_parser; load_parser('10.3'); "
+        "from tightrope.plugins.kernels.launch import load_launch; load_launch('commit', 87)",
+    )
     assert boards.returncode == 0, boards.stderr
     demo = run("-m", "tightrope", "demo")
     assert (demo.returncode, demo.stdout) == (2, "")

@@ -191,19 +191,20 @@ class Manifest:
         )
 
     def rows(self, name: GraphName) -> Rows:
-        """Inputs and outputs of one of the host's graphs; KeyError for one that is not listed."""
+        """Inputs and outputs of one of the graphs; KeyError for one that is not listed."""
         dims = self.dims
-        if name.role == "decoder":
+        if name.role in ("decoder", "prefill", "decode"):
             stages = len(self.schedules[name.method]) if name.method else 0
-            return (*decoder_inputs(dims, stages), *decoder_outputs(dims, stages))
+            inputs = decoder_inputs(dims, stages, budgeted=name.role != "prefill")
+            return (*inputs, *decoder_outputs(dims, stages))
         tower = self.tower
         assert tower is not None, "a model without a tower has decoders alone"
         vision = tower.output_rows(dims.hidden_size)
         if name.role == "vision":
             return (*tower.input_rows(), *vision)
         reads = self.selectors[name.method]
-        inputs = select_inputs(vision, reads.signals, reads.text_guided)
-        return (*inputs, *select_outputs(dims.hidden_size))
+        selected = select_inputs(vision, reads.signals, reads.text_guided)
+        return (*selected, *select_outputs(dims.hidden_size))
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON-ready values."""

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from tightrope.errors import BackendError
 
 _FOR_NOW = "onnxruntime runs every bundle on the CPU"
-_TENSORRT = "tightrope.runtime.backends.tensorrt"
+_TENSORRT = "tightrope.runtime.backends.tensorrt.create"
 _ONNXRUNTIME_CUDA = "tightrope.runtime.backends.onnxruntime_cuda"
 
 

@@ -1,4 +1,4 @@
-"""What differs between TensorRT 10.3, 10.13, 10.16 and 11: asked for here, by name, never by number.
+"""What differs between TensorRT 10.3, 10.13, 10.16 and 11: asked for by name, never by number.
 
 `trt` is the module itself. What exists in one version alone is found by its being there, so that a
 version between two that were tried needs no entry.
