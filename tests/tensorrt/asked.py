@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tightrope.point import OperatingPoint
 
 QUESTION = "what is on the left ?"
@@ -45,6 +47,17 @@ def ask_all(model: Any, image: str, few: int) -> dict[str, Any]:
     ]
     told["a chat"] = [list(turn.token_ids) for turn in turns]
     return told
+
+
+def probabilities(model: Any) -> list[list[list[float]]]:
+    """For each of some prompts and each of six tokens, the token and its log-probability."""
+    rng = np.random.default_rng(0)
+    found = []
+    for length in (3, 20, 90):
+        ids = rng.integers(5, 200, length).tolist()
+        answer = model.generate(ids, max_tokens=6, logprobs=1, ignore_eos=True)
+        found.append([[each.token_id, each.logprob] for each in answer.logprobs])
+    return found
 
 
 def ask(model: Any, images: list[str], prompt: str = QUESTION, **point: Any) -> list[Any]:

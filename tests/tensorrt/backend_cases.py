@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ fake = ctypes.CDLL(LIBRARY, ctypes.RTLD_GLOBAL)
 ctypes.CDLL(CURAND, ctypes.RTLD_GLOBAL)
 sys.setdlopenflags(os.RTLD_LAZY)  # pycuda names many functions that nobody here calls
 import fake_tensorrt  # type: ignore[import-not-found]  # noqa: E402
-from asked import ask, ask_all  # type: ignore[import-not-found]  # noqa: E402
+from asked import ask, ask_all, probabilities  # type: ignore[import-not-found]  # noqa: E402
 from kernel_bodies import register  # type: ignore[import-not-found]  # noqa: E402
 from storage_lives import live  # type: ignore[import-not-found]  # noqa: E402
 
@@ -156,19 +157,45 @@ def no_memory_on_the_device() -> Any:
         fake.fake_limit(ctypes.c_size_t(1 << 40))
 
 
-def slots_given_up_inside_a_call() -> Any:
-    made, _ = backend()
+def call_of(start: int, length: int) -> Call:
+    """Tokens without content at these ordinals, which keep the newest 64."""
     dims = bundle.manifest.dims
-    layers, heads, length = dims.num_hidden_layers, dims.num_key_value_heads, 65
-    places = np.arange(length)[None]
-    call = Call(
-        np.zeros((1, length, dims.hidden_size), np.float32),
+    places = np.arange(start, start + length)[None]
+    return Call(
+        np.ones((1, length, dims.hidden_size), np.float32),
         places.astype(np.int32),
         places,
-        np.full((layers, heads), 64),
-        np.zeros((layers, 8), np.float32),
+        np.full((dims.num_hidden_layers, dims.num_key_value_heads), 64),
+        np.tile(np.array([1, 0, 1, 0, 1, 0, 4, 8], np.float32), (dims.num_hidden_layers, 1)),
     )
-    made.prefill(Slots(dims, 1, made.make_storage), call, Cancel())
+
+
+def slots_given_up_inside_a_call() -> Any:
+    made, _ = backend()
+    slots = Slots(bundle.manifest.dims, 1, made.make_storage)
+    made.prefill(slots, call_of(0, 65), Cancel())
+
+
+def an_update_can_be_read() -> Any:
+    """Whether what a call says of positions and keys is what the slots hold after the commit."""
+    made, _ = backend()
+    slots = Slots(bundle.manifest.dims, 1, made.make_storage)
+    alike = []
+    for start, length in ((0, 5), (5, 1)):
+        call = call_of(start, length)
+        run: Any = made.decode if length == 1 else partial(made.prefill, cancel=Cancel())
+        _, update = run(slots, call)
+        told, keys = update.next_position.numpy(), update.key.numpy()
+        slots.commit(update)
+        new = slots.views().keys[1][:, :, start : start + length]
+        alike += [np.array_equal(told, slots.position), np.array_equal(keys[1], new)]
+    return alike
+
+
+def halves() -> Any:
+    """Likely tokens of a graph in float16, with their log-probabilities."""
+    made, _ = backend()
+    return probabilities(Model(bundle, made))
 
 
 def a_damaged_plan() -> Any:
@@ -232,7 +259,9 @@ CASES: tuple[Callable[[], Any], ...] = (
     a_plan_of_another_tensorrt,
     a_plan_of_another_graph,
     a_graph_that_cannot_be_captured,
+    an_update_can_be_read,
     storages_do_alike,
+    halves,
     the_device_fails,  # the last one: its stream stays failed
 )
 

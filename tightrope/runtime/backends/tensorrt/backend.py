@@ -158,7 +158,7 @@ class TensorRTBackend:
             )
             outputs = {name: array.copy() for name, array in run(inputs).items()}
         rows = new_rows(run, len(arena.capacity), self._memory.dtype.itemsize)
-        return outputs[LOGITS], update_of(outputs, rows, slots.side)
+        return outputs[LOGITS], update_of(run, outputs, arena, slots.side, rows)
 
     def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
         if self._step is self._prefill:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from tightrope.arrays import Array, Floats, Ordinals
+from tightrope.arrays import Array, Floats
 from tightrope.errors import BackendError
 from tightrope.interface.calls import Call, small_feeds
-from tightrope.interface.tensors import KEY, LOGITS, TARGET, VALUE, numbered
+from tightrope.interface.tensors import (
+    KEY,
+    LOGITS,
+    NEXT_POSITION,
+    NEXT_SCORE,
+    TARGET,
+    VALUE,
+    numbered,
+)
 from tightrope.runtime.backends.tensorrt.arena import Arena
 from tightrope.runtime.backends.tensorrt.driver import Device, Graph
 from tightrope.runtime.backends.tensorrt.engine import Context, Engine, Shape
 from tightrope.runtime.backends.tensorrt.run import Blocks, Run
-from tightrope.runtime.backends.tensorrt.storage import DeviceUpdate, NewRows
-
-_ON_THE_DEVICE = np.empty(0, np.float32), np.empty(0, np.int32)
-"""Stand for scores and positions, which a call wrote to the slots' spare side itself."""
+from tightrope.runtime.backends.tensorrt.storage import DeviceArray, DeviceUpdate, NewRows
 
 
 def handed_over(engine: Engine, call: Call) -> dict[str, Array]:
@@ -63,14 +69,32 @@ def new_rows(run: Run, layers: int, itemsize: int) -> NewRows:
     )
 
 
-def update_of(outputs: Mapping[str, Array], rows: NewRows, side: int) -> DeviceUpdate:
-    """What is to be committed of a call that read `side`."""
-    target: Ordinals | list[Ordinals]
-    if TARGET in outputs:
-        target = outputs[TARGET]
-    else:
-        target = [outputs[numbered(TARGET, layer)] for layer in range(len(rows.keys))]
-    return DeviceUpdate([], [], target, *_ON_THE_DEVICE, rows=rows, side=1 - side)
+def update_of(
+    run: Run, outputs: Mapping[str, Array], arena: Arena, side: int, rows: NewRows
+) -> DeviceUpdate:
+    """What is to be committed of a call that read `side`; outputs: those that came to the host."""
+    spare = arena.bindings(side)
+    places = {**run.addresses, **spare}
+    shapes = {**arena.shapes, **run.shapes}
+
+    def there(name: str) -> Any:
+        dtype = run.context.engine.tensors[name].dtype
+        return DeviceArray(run.device, places[name], shapes[name], dtype)
+
+    def stacked_or_not(name: str, found: Callable[[str], Any]) -> Any:
+        if name in run.shapes:
+            return found(name)
+        return [found(numbered(name, layer)) for layer in range(len(arena.capacity))]
+
+    return DeviceUpdate(
+        stacked_or_not(KEY, there),
+        stacked_or_not(VALUE, there),
+        stacked_or_not(TARGET, outputs.__getitem__),
+        there(NEXT_SCORE),
+        there(NEXT_POSITION),
+        rows=rows,
+        side=1 - side,
+    )
 
 
 class Step:
@@ -92,9 +116,10 @@ class Step:
             run.prepare(given, slots_of(arena, side, {}), stays(self._engine))
         layers = len(arena.capacity)
         itemsize = self._engine.tensors[KEY].dtype.itemsize
-        self._rows = new_rows(self._runs[0], layers, itemsize)
+        rows = new_rows(self._runs[0], layers, itemsize)
         self._updates = [
-            update_of(blocks.outputs.arrays, self._rows, side) for side in range(len(self._runs))
+            update_of(run, blocks.outputs.arrays, arena, side, rows)
+            for side, run in enumerate(self._runs)
         ]
         self._graphs: list[Graph | None] = [None, None]
         self._ran = [False, False]

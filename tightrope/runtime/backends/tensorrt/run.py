@@ -22,7 +22,7 @@ class Run:
     """A context and the memory that it is bound to."""
 
     def __init__(self, device: Device, context: Context, blocks: Blocks) -> None:
-        self._device, self.context, self.blocks = device, context, blocks
+        self.device, self.context, self.blocks = device, context, blocks
         self.shapes: dict[str, Shape] = {}
         """Of the outputs, once it was prepared."""
 
@@ -62,12 +62,12 @@ class Run:
     def queue(self) -> None:
         """Queue copying in, running, and copying back."""
         self.blocks.inputs.upload()
-        self.context.run(self._device.stream)
+        self.context.run(self.device.stream)
         self.blocks.outputs.download()
 
     def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name, in memory that the next call writes again."""
         self.blocks.inputs.put(values)
         self.queue()
-        self._device.wait()
+        self.device.wait()
         return self.blocks.outputs.arrays

@@ -18,6 +18,8 @@ from tightrope.interface.calls import Update
 from tightrope.interface.tensors import SLOT_KEY, SLOT_VALUE, numbered
 from tightrope.plugins.commit import LayerRow
 from tightrope.runtime.backends.tensorrt.arena import POSITIONS, SCORES, SlotMemory
+from tightrope.runtime.backends.tensorrt.driver import Device
+from tightrope.runtime.backends.tensorrt.engine import Shape
 from tightrope.runtime.storage import Move, SlotViews, compact_ranking
 
 
@@ -32,9 +34,27 @@ class NewRows:
     """New tokens that each layer saw."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceArray:
+    """An array on the device, as long as no call writes there again."""
+
+    device: Device
+    address: int
+    shape: Shape
+    dtype: np.dtype[Any]
+
+    def numpy(self) -> Array:
+        """A copy in the host's memory."""
+        array = np.empty(self.shape, self.dtype)
+        with self.device:
+            self.device.download(array, self.address)
+            self.device.wait()
+        return array
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceUpdate(Update):
-    """What one call left on the device; of the arrays only `target` is in the host's memory.
+    """What one call left: only `target` is in the host's memory, the others are `DeviceArray`s.
 
     Scores and positions are where they belong: the call wrote them to the slots' spare side.
     """
@@ -82,16 +102,13 @@ class DeviceStorage:
         name = numbered(name, layer)
         return self._downloaded(name, self._memory.dtype)
 
-    def _downloaded(self, name: str, dtype: np.dtype[Any] | type[Any]) -> Array:
-        array = np.empty(self.arena.shapes[name], dtype)
-        with self._device:
-            self._device.download(array, self.arena.address(name))
-            self._device.wait()
-        return array
+    def _downloaded(self, name: str, dtype: np.dtype[Any]) -> Array:
+        shape, address = self.arena.shapes[name], self.arena.address(name)
+        return DeviceArray(self._device, address, shape, dtype).numpy()
 
     def ranking(self, side: int) -> tuple[Floats, Ordinals]:
-        score = self._downloaded(SCORES[side], np.float32)
-        return score, self._downloaded(POSITIONS[side], np.int32)
+        score = self._downloaded(SCORES[side], np.dtype(np.float32))
+        return score, self._downloaded(POSITIONS[side], np.dtype(np.int32))
 
     def restore(self, side: int, score: Floats, position: Ordinals) -> None:
         with self._device:
