@@ -62,14 +62,15 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(source, "build_wheel", tmp_path_factory.mktemp("wheel"))
 
 
+_SUFFIXES = (".css", ".cubin", ".html", ".js", ".json", ".npz", ".ptx", ".py", ".toml")
+
+
 def package_files() -> set[str]:
     """Every file of the package that belongs into a wheel."""
     found = (path for path in (ROOT / "tightrope").rglob("*") if path.is_file())
-    return {
-        path.relative_to(ROOT).as_posix()
-        for path in found
-        if path.suffix in (".css", ".html", ".js", ".npz", ".py", ".toml")
-    } | {"tightrope/py.typed"}
+    return {path.relative_to(ROOT).as_posix() for path in found if path.suffix in _SUFFIXES} | {
+        "tightrope/py.typed"
+    }
 
 
 def test_the_wheel_holds_every_file_of_the_package_once_and_nothing_else(wheel: Path) -> None:
