@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tightrope.bundle import FORMAT, MANIFEST, Bundle, FileEntry, Manifest, Source
-from tightrope.cli.inspect import resident_memory
 from tightrope.interface.onnx import OWN_OPSET
 from tightrope.interface.tensors import Dims
+from tightrope.runtime.memory import planned_bytes, resident_memory
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -89,6 +89,13 @@ def test_slots_take_keys_and_values_of_every_layer_and_head() -> None:
     assert memory["slots at capacity, host graphs"] == 2 * 2 * 2 * 64 * 8 * 4
     assert memory["slots at capacity, standard graphs"] == 2 * 2 * 2 * 64 * 8 * 2
     assert memory["kept of earlier requests, at most"] == 128 << 20, "it sees no images"
+
+
+def test_a_backend_is_planned_with_its_own_graphs_alone() -> None:
+    found = manifest({"graphs/weights.data": bytes(1000)})
+    both = 100 * 32 * 2 + (128 << 20)
+    assert planned_bytes(found, "onnxruntime") == 2000 + 2 * 2 * 2 * 64 * 8 * 4 + both
+    assert planned_bytes(found, "tensorrt") == 1000 + 2 * 2 * 2 * 64 * 8 * 2 + both
 
 
 def test_layers_that_see_a_window_hold_no_more_and_say_so(command: Command, bundle: Path) -> None:

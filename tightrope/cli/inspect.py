@@ -13,10 +13,9 @@ from tightrope.cli.export import parity_rows, weight_rows
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import bytes_text, print_json, print_pairs
 from tightrope.errors import InputError
-from tightrope.interface.onnx import ITEM_BYTES
 from tightrope.jetson.device import Device, find_device
 from tightrope.jetson.roofline import DevicePrediction, decoder_sizes, predict_from_device
-from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
+from tightrope.runtime.memory import resident_memory
 from tightrope.schemas import versioned
 
 
@@ -72,29 +71,6 @@ def promise(device: Device, manifest: Manifest) -> DevicePrediction:
     """A full prefill call on the device, and steps behind it; nothing of it was measured."""
     chunk = manifest.prefill_chunk
     return predict_from_device(device, decoder_sizes(manifest), prompt_tokens=chunk, context=chunk)
-
-
-def resident_memory(manifest: Manifest) -> dict[str, int]:
-    """Estimated bytes in memory by what takes them.
-
-    Host graphs compute in float32, so 16-bit weights are held twice as large there; int4 weights
-    are packed twice, for prompts and for single tokens. Embeddings are memory-mapped: the part in
-    use, at most the file.
-    """
-    dims = manifest.dims
-    weights = sum(
-        entry.bytes for name, entry in manifest.files.items() if name.endswith("weights.data")
-    )
-    slot_values = 2 * sum(manifest.slots_by_layer) * dims.num_key_value_heads * dims.head_dim
-    host_weights = weights if manifest.precision == "fp32" else 2 * weights
-    return {
-        "weights, host graphs": host_weights,
-        "weights, standard graphs": weights,
-        "slots at capacity, host graphs": slot_values * ITEM_BYTES["float32"],
-        "slots at capacity, standard graphs": slot_values * ITEM_BYTES[manifest.activations],
-        "embeddings, at most": dims.vocab_size * dims.hidden_size * ITEM_BYTES[manifest.embeddings],
-        "kept of earlier requests, at most": PREFIX_BYTES + (IMAGE_BYTES if manifest.vision else 0),
-    }
 
 
 def _print_promise(promised: DevicePrediction, tokens: int) -> None:
