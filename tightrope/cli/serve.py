@@ -57,6 +57,7 @@ def serve(
     queue_per_client: Annotated[
         int, option(ServeConfig, "queue_per_client", metavar="N")
     ] = default_of(ServeConfig, "queue_per_client"),
+    memory_mb: Annotated[int | None, option(ServeConfig, "memory_mb", metavar="N")] = None,
     backend: Backend = "auto",
     threads: Threads = None,
 ) -> None:
@@ -76,13 +77,25 @@ def serve(
         max_answers=max_answers,
         queue=queue,
         queue_per_client=queue_per_client,
+        memory_mb=memory_mb,
     )
     from tightrope.runtime.server.serve import Server
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    _log()
     server = Server(bundles, config, backend=backend, threads=threads)
     _say(f"listening on {server.address}, loading")
     server.run(ready=lambda: _say("ready"))
+
+
+def _log() -> None:
+    """To the journal, with fields, where it listens; else what is wrong to the terminal."""
+    from logging_journald import JournaldLogHandler, check_journal_stream
+
+    if check_journal_stream():
+        handler = JournaldLogHandler(identifier="tightrope", use_message_id=False)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
 
 def _say(text: str) -> None:

@@ -15,16 +15,19 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from tightrope.errors import BundleError, InputError
+from tightrope.runtime.answer import Answer
 from tightrope.runtime.count import count
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.server.ask import Asked, Form, asked_by
 from tightrope.runtime.server.body import parsed, read_body
+from tightrope.runtime.server.bundles import Bundles
 from tightrope.runtime.server.gate import CLIENT, Places
 from tightrope.runtime.server.messages import MB, ImageLimits
 from tightrope.runtime.server.metrics import Metrics
 from tightrope.runtime.server.refusal import Refused, refusal
 from tightrope.runtime.server.replies import Kind, Reply, event
 from tightrope.runtime.server.running import Gone, Running, watched
+from tightrope.runtime.server.told import tell
 from tightrope.runtime.stream import Stream, start
 
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
@@ -34,8 +37,7 @@ _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-cont
 class Shared:
     """What the answering routes of a server have in common."""
 
-    bundles: Callable[[], Mapping[str, Loaded]]
-    """Those that answer; raises Refused until all are loaded."""
+    bundles: Bundles
     limits: ImageLimits
     places: Places
     metrics: Metrics
@@ -97,20 +99,21 @@ class Endpoint:
         asked: Asked | None = None
         try:
             with shared.places.taking(scope[CLIENT]):
-                bundles = shared.bundles()
+                shared.bundles.refuse_while_loading()
                 most = shared.limits.config.max_body_mb * MB
                 body = await read_body(Request(scope, receive), most)
                 complete = time.perf_counter()
-                asked = await run_in_threadpool(self._asked, body, bundles)
-                del body  # an answer may take long, and bodies are large
-                exchange = Exchange(
-                    asked=asked,
-                    complete=complete,
-                    receive=receive,
-                    client=client,
-                    metrics=shared.metrics,
-                )
-                await self._respond(exchange)
+                async with shared.bundles.using() as bundles:
+                    asked = await run_in_threadpool(self._asked, body, bundles)
+                    del body  # an answer may take long, and bodies are large
+                    exchange = Exchange(
+                        asked=asked,
+                        complete=complete,
+                        receive=receive,
+                        client=client,
+                        metrics=shared.metrics,
+                    )
+                    await self._respond(exchange)
         except Gone:
             if asked is not None:
                 shared.metrics.left(asked.model)
@@ -138,7 +141,7 @@ def answering(kind: Kind) -> Respond:
                 await _streamed(exchange, reply, running)
             else:
                 answer = await running.answer()
-                exchange.metrics.answered(exchange.asked.model, answer)
+                _finished(exchange, answer)
                 await exchange.client.json(reply.whole(answer))
 
     return respond
@@ -149,11 +152,16 @@ async def _streamed(exchange: Exchange, reply: Reply, running: Running) -> None:
     begin, said = reply.begin(), 0
     async for piece in running:
         if piece.answer is not None:
-            exchange.metrics.answered(exchange.asked.model, piece.answer)
+            _finished(exchange, piece.answer)
             await exchange.client.events(begin + reply.end(piece, piece.answer, said), more=False)
             return
         await exchange.client.events(begin + reply.piece(piece, said))
         begin, said = b"", said + len(piece.text)
+
+
+def _finished(exchange: Exchange, answer: Answer) -> None:
+    exchange.metrics.answered(exchange.asked.model, answer)
+    tell(exchange.asked.model, answer)
 
 
 async def counting(exchange: Exchange) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,11 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tightrope.bundle import Bundle
 from tightrope.checks import shown
-from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.server.answering import Endpoint, Shared, answering, counting
 from tightrope.runtime.server.ask import CHAT, COMPLETION
+from tightrope.runtime.server.bundles import Bundles
 from tightrope.runtime.server.config import ServeConfig
 from tightrope.runtime.server.files import Folder
 from tightrope.runtime.server.gate import Gate, Places
@@ -33,14 +31,12 @@ SILENT_SECONDS = 120.0
 class Service:
     """The bundles of a server and what it says of them."""
 
-    def __init__(self, config: ServeConfig, bundles: Mapping[str, Bundle]) -> None:
+    def __init__(self, config: ServeConfig, bundles: Bundles) -> None:
         self._config, self._bundles = config, bundles
-        self.loaded: dict[str, Loaded] = {}
-        """Those that are ready, by name; whoever loads them adds them."""
         places = Places(config)
         folder = None if config.images is None else Folder(config.images)
         self._shared = Shared(
-            bundles=self._ready,
+            bundles=bundles,
             limits=ImageLimits(config, folder),
             places=places,
             metrics=Metrics(lambda: places.taken),
@@ -72,19 +68,14 @@ class Service:
         routed.router.redirect_slashes = False
         return Gate(routed, self._config)
 
-    def _ready(self) -> Mapping[str, Loaded]:
-        if len(self.loaded) < len(self._bundles):
-            raise Refused(503, "the bundles are still being loaded", code="loading", retry_s=2.0)
-        return self.loaded
-
     async def _models(self, request: Request) -> Response:
-        models = [self._described(name) for name in self._bundles]
+        models = [self._described(name) for name in self._bundles.opened]
         return JSONResponse({"object": "list", "data": models})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        if name not in self._bundles:
-            known = ", ".join(self._bundles)
+        if name not in self._bundles.opened:
+            known = ", ".join(self._bundles.opened)
             raise Refused(
                 404,
                 f"model is {shown(name)}; this server has {known}",
@@ -94,7 +85,7 @@ class Service:
         return JSONResponse(self._described(name))
 
     def _described(self, name: str) -> dict[str, Any]:
-        manifest = self._bundles[name].manifest
+        manifest = self._bundles.opened[name].manifest
         resolutions = [] if manifest.vision is None else list(manifest.vision.resolutions)
         told = {
             "family": manifest.family,
@@ -110,14 +101,18 @@ class Service:
         return JSONResponse({"status": "alive"})
 
     async def _readiness(self, request: Request) -> Response:
-        silent = max(parts.engine.silent_s() for parts in self._ready().values())
+        bundles = self._bundles
+        bundles.refuse_while_loading()
+        if not bundles.complete:
+            raise Refused(503, "a bundle is being exchanged", code="loading", retry_s=2.0)
+        silent = max(parts.engine.silent_s() for parts in bundles.loaded.values())
         if silent > SILENT_SECONDS:
             raise Refused(
                 503,
                 f"nothing has come of the running request for {silent:.0f} s; restart the server",
                 code="engine_silent",
             )
-        return JSONResponse({"status": "ready", "models": list(self.loaded)})
+        return JSONResponse({"status": "ready", "models": list(bundles.loaded)})
 
     async def _figures(self, request: Request) -> Response:
         content, kind = self._shared.metrics.page()

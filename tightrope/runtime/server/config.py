@@ -11,6 +11,9 @@ from tightrope.configs import setting
 from tightrope.errors import InputError
 from tightrope.folders import reaching
 
+GOODBYE_SECONDS = 5
+"""For answers that are running when the server is told to stop."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeConfig:
@@ -34,12 +37,17 @@ class ServeConfig:
     max_answers: int = setting(8, "Answers to one prompt at most.")
     queue: int = setting(32, "Requests in work and waiting at most.")
     queue_per_client: int = setting(8, "Of these, from one key or one address.")
+    memory_mb: int | None = setting(
+        None, "Memory for bundles, in MB, when one is exchanged; what is free if left out."
+    )
 
     def __post_init__(self) -> None:
         check_type("host", self.host, str, "an address or a name")
         check_whole("port", self.port, least=0, most=65535)
         for name in _COUNTS:
             check_whole(name.replace("_", "-"), getattr(self, name), least=1)
+        if self.memory_mb is not None:
+            check_whole("memory-mb", self.memory_mb, least=1)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InputError("tls-certificate and tls-key belong together; give both or neither")
         if not self.is_local and self.api_keys is None:
