@@ -274,7 +274,7 @@ class Bundle:
         Raises BundleError naming the file and the way out, InputError for what is no path.
         """
         folder = check_path("path", path, "the folder that `tightrope export` wrote")
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         with translated(BundleError, f"{folder} cannot be read", "change its permissions"):
             _check_files(folder, manifest, verify)
         return cls(folder, manifest)
@@ -319,7 +319,8 @@ class Bundle:
         return translated(BundleError, f"{self.path / name} is damaged", _EXPORT_AGAIN)
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """What bundle.json says, whatever the other files are; raises BundleError."""
     file = folder / MANIFEST
     with translated(BundleError, f"{file} cannot be read", "change its permissions"):
         if not folder.exists():

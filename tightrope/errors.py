@@ -7,7 +7,8 @@ TightropeError
 ├── BudgetUnreachable     no operating point meets the budget
 ├── ProfileError          a measurement of this bundle on this board is missing, damaged or foreign
 ├── BackendError          the engine underneath failed, or cannot do what was asked of it
-└── DeviceUnavailable     the hardware or its driver that was asked for is not here
+├── DeviceUnavailable     the hardware or its driver that was asked for is not here
+└── ServiceError          systemd refuses, or the service did not become ready
 """
 
 
@@ -51,3 +52,7 @@ class BackendError(TightropeError):
 
 class DeviceUnavailable(TightropeError):
     """The hardware or its driver that was asked for is not here."""
+
+
+class ServiceError(TightropeError):
+    """systemd refuses, or the service did not become ready."""

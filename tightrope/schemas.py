@@ -25,6 +25,7 @@ SCHEMAS = {
     "quality": 1,
     "report": 1,
     "score": 1,
+    "service": 1,
     "task": 1,
 }
 
