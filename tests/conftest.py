@@ -185,6 +185,12 @@ def frontier_files() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def boards() -> ModuleType:
+    """`jetson/boards.py`: file systems of Jetson boards."""
+    return load_module(HERE / "jetson" / "boards.py")
+
+
+@pytest.fixture(scope="session")
 def machines() -> ModuleType:
     """`machines.py`: models without arithmetic on a clock that a script moves."""
     return load_module(HERE / "machines.py")

@@ -14,7 +14,7 @@ SCHEMAS = {
     "check": 1,
     "comparison": 1,
     "count": 1,
-    "doctor": 1,
+    "doctor": 2,
     "export": 1,
     "frontier": 1,
     "inspect": 1,
@@ -26,6 +26,7 @@ SCHEMAS = {
     "report": 1,
     "score": 1,
     "task": 1,
+    "tegrastats": 1,
 }
 
 

@@ -112,16 +112,19 @@ def test_a_machine_without_any_of_these_files_is_no_board_and_no_error(tmp_path:
 
 
 def test_the_power_mode_is_the_one_last_chosen(tmp_path: Path) -> None:
-    mode = probe.read_power_mode(laid_out(tmp_path, ORIN_NANO))
-    assert mode == probe.PowerMode(id=2, name="MAXN_SUPER", accepted=("15W", "25W", "MAXN_SUPER"))
+    board = probe.read_board(laid_out(tmp_path, ORIN_NANO))
+    assert board is not None and board.power_mode is not None
+    assert (board.power_mode.id, board.power_mode.name) == (2, "MAXN_SUPER")
+    assert board.power_modes.names == ("15W", "25W", "MAXN_SUPER")
+    assert board.is_super
 
 
 def test_without_a_choice_the_power_mode_is_the_configured_default(tmp_path: Path) -> None:
     laid_out(tmp_path, ORIN_NANO)
     (tmp_path / "var/lib/nvpmodel/status").unlink()
-    mode = probe.read_power_mode(tmp_path)
-    assert mode is not None
-    assert mode.name == "25W"
+    board = probe.read_board(tmp_path)
+    assert board is not None and board.power_mode is not None
+    assert board.power_mode.name == "25W"
 
 
 @pytest.mark.parametrize(
