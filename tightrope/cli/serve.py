@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from tightrope.cli.options import Backend, Threads, option
+from tightrope.cli.options import Backend, MaxTemp, MaxWatts, Threads, option
 from tightrope.configs import default_of
+from tightrope.runtime.ceiling import ceiling_of
 from tightrope.runtime.server.config import ServeConfig
 
 
@@ -59,6 +60,8 @@ def serve(
     ] = default_of(ServeConfig, "queue_per_client"),
     backend: Backend = "auto",
     threads: Threads = None,
+    max_temp: MaxTemp = None,
+    max_watts: MaxWatts = None,
 ) -> None:
     """Answer over HTTP as OpenAI's interface does, with deadlines, until it is told to stop."""
     config = ServeConfig(
@@ -80,7 +83,8 @@ def serve(
     from tightrope.runtime.server.serve import Server
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    server = Server(bundles, config, backend=backend, threads=threads)
+    ceiling = ceiling_of(max_temp, max_watts)
+    server = Server(bundles, config, backend=backend, threads=threads, ceiling=ceiling)
     _say(f"listening on {server.address}, loading")
     server.run(ready=lambda: _say("ready"))
 

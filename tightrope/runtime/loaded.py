@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
@@ -9,10 +10,12 @@ from tightrope.budget import Budget
 from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
 from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.positions import Rule, find_rule
+from tightrope.jetson.telemetry import telemetry_here
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.baselines import BASELINES, Baselines
 from tightrope.runtime.engine import engine_of
 from tightrope.runtime.finished import Watcher
+from tightrope.runtime.heat import Heat
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES, make_way
 from tightrope.runtime.language import Language
 from tightrope.runtime.prefixes import Prefixes
@@ -55,8 +58,13 @@ class Loaded:
             )
         self.watchers: list[Watcher] = []
         """Told of every finished request."""
+        # What is recorded is asked for by the time of the request: a scripted clock has none.
+        self.telemetry = telemetry_here() if clock is time.perf_counter else None
+        """What looks at the board; None where it has no sensors."""
         self.live = False
         """Whether what requests take is kept, and planned by."""
+        self.heat: Heat | None = None
+        """What keeps the board below a ceiling; whoever loads it says so."""
         self._unsaid: deque[str] = deque(maxlen=MOST_UNSAID)
         self.planners: dict[str | None, Any] = {}
         """Those of its budgets, by the task they name; a Planner needs what is loaded, not the

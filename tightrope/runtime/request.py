@@ -39,6 +39,7 @@ from tightrope.runtime.planned import Planned, claim_without_budget
 from tightrope.runtime.prefixes import stops_of
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
+from tightrope.runtime.spending import Spending
 from tightrope.runtime.stopwatch import Stopwatch
 from tightrope.runtime.thought import Thought
 from tightrope.runtime.vision import Prepared
@@ -77,6 +78,7 @@ class Request:
         self.cancel = Cancel()
         self._loaded, self._options = loaded, options
         self._watch = Stopwatch(loaded.clock, waited_s)
+        self._spending = Spending(loaded.telemetry)
         self._alone, self._trial = conversation is None and choose is None, trial
         self._prompt, self._sources = prompt, images
         self._conversation = conversation or Conversation(loaded)
@@ -110,7 +112,9 @@ class Request:
         waiting = self._loaded.engine.waiting
         waiting.start(self, self._loaded.clock())
         try:
-            self._watch.add("queue_ms", self._watch.elapsed_ms() - self._submitted_ms)
+            queued_ms = self._watch.elapsed_ms() - self._submitted_ms
+            self._watch.add("queue_ms", queued_ms)
+            self._spending.runs(queued_ms)
             if self._planned is not None:
                 self._begin(self._planned)
             for piece in self._run():
@@ -396,5 +400,6 @@ class Request:
             deadline_met=None if planned is None else planned.met(timings, samples),
             logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
+            spent=self._spending.spent(self._watch, timings, len(self._rows[0].token_ids) - 1),
             notes=notes if self._trial else (*notes, *self._loaded.unsaid()),
         )

@@ -14,6 +14,7 @@ from tightrope.arrays import Floats
 from tightrope.errors import InputError
 from tightrope.inputs.layout import Size
 from tightrope.latency import LatencyModel, SourceImage
+from tightrope.power import PowerModel
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
@@ -39,6 +40,10 @@ class Times:
     """That were counted on."""
     cached_tokens: tuple[int, ...]
     """Of the prompt, in slots that are kept."""
+    first_j: Floats
+    """Joules until the first token, images not decoded; not a number where nobody measured any."""
+    decode_j: Floats
+    """Of all steps."""
 
 
 class TimeTable:
@@ -50,9 +55,10 @@ class TimeTable:
         model: LatencyModel,
         candidates: Sequence[Candidate],
         lengths: Lengths,
+        power: PowerModel | None = None,
     ) -> None:
         self._loaded, self._model, self._candidates = loaded, model, candidates
-        self._lengths = lengths
+        self._lengths, self._power = lengths, power
         self._times = lru_cache(maxsize=512)(self._compute)
         self._resolutions: list[int | None] | None = None
         """Of the candidates, since they changed last."""
@@ -91,6 +97,11 @@ class TimeTable:
     def _settings(self, entry: Candidate) -> Settings:
         return resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
 
+    def sources_j(self, images: Sequence[SourceImage]) -> Floats:
+        """Joules of that, [P]; 0 where nobody measured any."""
+        host_w = 0.0 if self._power is None else self._power.host_w
+        return host_w * self.sources_ms(images) / 1e3
+
     def _compute(
         self,
         num_ids: int,
@@ -105,13 +116,15 @@ class TimeTable:
             most = self._lengths.most(group, place)
             length = max_tokens if most is None else min(max_tokens, most)
             rows.append(self._row(entry, num_ids, images, length, beginnings))
-        ttft, decode, token, lengths, cached = zip(*rows, strict=True)
+        ttft, decode, token, lengths, cached, first_j, decode_j = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
             decode=np.array(decode),
             token=np.array(token),
             completion_tokens=lengths,
             cached_tokens=cached,
+            first_j=np.array(first_j),
+            decode_j=np.array(decode_j),
         )
 
     def _row(
@@ -121,16 +134,21 @@ class TimeTable:
         images: Sequence[SourceImage],
         length: int,
         beginnings: Beginnings,
-    ) -> tuple[float, float, float, int, int]:
+    ) -> tuple[float, float, float, int, int, float, float]:
         settings = self._settings(entry)
         try:
             counted = work_of(self._loaded, num_ids, images, settings, length, beginnings)
         except InputError:  # the slots cannot hold it at this point
-            return math.inf, math.inf, math.inf, length, 0
+            return math.inf, math.inf, math.inf, length, 0, math.inf, math.inf
         work = counted.work
         length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
-        ttft = stages.ttft_ms - self._sources_ms(images, work.resolution)
-        return ttft, token * (length - 1), token, length, counted.cached_tokens
+        sources_ms = self._sources_ms(images, work.resolution)
+        ttft, decode = stages.ttft_ms - sources_ms, token * (length - 1)
+        first_j, decode_j = math.nan, math.nan
+        if self._power is not None:
+            first_j = self._power.first_j(stages) - self._power.host_w * sources_ms / 1e3
+            decode_j = self._power.write_w * decode / 1e3
+        return ttft, decode, token, length, counted.cached_tokens, first_j, decode_j

@@ -9,6 +9,7 @@ from pathlib import Path
 from tightrope.bundle import SELFTEST, Bundle
 from tightrope.errors import BackendError, InputError, ProfileError
 from tightrope.runtime.backends import create_backend
+from tightrope.runtime.heat import Heat
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.planner import planner_of
 from tightrope.runtime.selftest import compare, stored
@@ -29,12 +30,16 @@ def opened(paths: Sequence[Path]) -> dict[str, Bundle]:
     return bundles
 
 
-def loaded(name: str, bundle: Bundle, backend: str, threads: int | None) -> Loaded:
+def loaded(
+    name: str, bundle: Bundle, backend: str, threads: int | None, heat: Heat | None = None
+) -> Loaded:
     """The bundle, ready for requests: it answers as where it was exported, and is warm.
 
-    Raises BackendError where it answers otherwise.
+    heat: what keeps the board below a ceiling.
+    Raises BackendError where it answers otherwise, and ProfileError where a ceiling cannot be kept.
     """
     parts = Loaded(bundle, create_backend(backend, bundle, threads), time.perf_counter)
+    parts.heat = heat
     if SELFTEST in bundle.manifest.files:
         comparison = compare(parts, stored(bundle))
         if not comparison.passed:
@@ -46,5 +51,7 @@ def loaded(name: str, bundle: Bundle, backend: str, threads: int | None) -> Load
     try:
         warm_up(parts, planner_of(parts, None))
     except ProfileError as error:
+        if heat is not None:
+            raise
         LOG.warning("%s keeps no deadlines: %s", name, error)
     return parts

@@ -14,7 +14,9 @@ from prometheus_client import (
     generate_latest,
 )
 
+from tightrope.jetson.telemetry import telemetry_here
 from tightrope.runtime.answer import Answer
+from tightrope.runtime.server.board import BoardFigures
 from tightrope.runtime.server.refusal import Refused
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -29,6 +31,7 @@ class Metrics:
         """in_work: how many requests are."""
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        registry.register(BoardFigures(telemetry_here()))
 
         def histogram(name: str, sentence: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(

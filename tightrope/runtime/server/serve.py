@@ -12,6 +12,9 @@ import uvicorn
 from tightrope.checks import shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
+from tightrope.jetson.telemetry import telemetry_here
+from tightrope.runtime.ceiling import Ceiling
+from tightrope.runtime.heat import heat_of
 from tightrope.runtime.server.app import Service
 from tightrope.runtime.server.bundles import loaded, opened
 from tightrope.runtime.server.config import ServeConfig
@@ -34,10 +37,16 @@ class Server:
         *,
         backend: str = "auto",
         threads: int | None = None,
+        ceiling: Ceiling | None = None,
     ) -> None:
-        """Raises InputError for an address or a file that cannot be used, and BundleError."""
+        """ceiling: over heat and power, of all bundles together.
+
+        Raises InputError for an address or a file that cannot be used, BundleError, and
+        DeviceUnavailable for a ceiling that no sensor tells of.
+        """
         self._bundles = opened(paths)
         self._backend, self._threads = backend, threads
+        self._heat = heat_of(ceiling, telemetry_here())
         self._service = Service(config, self._bundles)
         self._server = uvicorn.Server(_settings(self._service, config))
         self._listener = _bound(config)
@@ -67,7 +76,7 @@ class Server:
     def _load(self, ready: Callable[[], None]) -> None:
         try:
             for name, bundle in self._bundles.items():
-                parts = loaded(name, bundle, self._backend, self._threads)
+                parts = loaded(name, bundle, self._backend, self._threads, self._heat)
                 self._service.loaded[name] = parts
             ready()
         except Exception as error:  # raised by `run`, which ends by it
