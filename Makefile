@@ -11,16 +11,18 @@ BIN := .venv/bin
 QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
 
-.PHONY: help venv demo reference test test-runtime test-rest test-oldest lint fetch-smollm2 fetch-tensorrt-bindings browser clean
+.PHONY: help venv demo reference test test-runtime test-rest test-oldest test-install lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda browser systemd clean
 
 help:
 	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
 	@echo "make test            everything that CI checks"
 	@echo "make test-oldest     the runtime alone, with the oldest supported packages and no torch"
+	@echo "make test-install    jetson/install.sh in a Debian of its own, with files of a board, in minutes"
 	@echo "make lint            ruff, mypy, import-linter"
 	@echo "make venv            only the environment, in .venv"
 	@echo "make fetch-smollm2   the 98 MB language model of the demo and of the slow tests"
 	@echo "make fetch-tensorrt-bindings   NVIDIA's Python bindings of four TensorRTs, 5 MB, for the tests"
+	@echo "make build-pycuda    pycuda without CUDA, for the tests of the TensorRT backend; some minutes, once"
 	@echo "make reference       train the reference model from nothing into .cache/reference, for hours"
 	@echo "make clean           remove what the above made, but no training"
 
@@ -33,7 +35,7 @@ venv: .venv/.stamp
 	@$(PYTHON) -m venv .venv || { \
 		echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,profile,serve,boards]"
+	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,kernels,profile,serve,boards]"
 	@touch $@
 
 .venv-oldest/.stamp: pyproject.toml constraints-oldest.txt
@@ -47,6 +49,9 @@ fetch-smollm2: venv
 
 fetch-tensorrt-bindings: venv
 	@$(BIN)/python tests/tensorrt/fetch_bindings.py
+
+build-pycuda: venv
+	@$(BIN)/python tests/tensorrt/build_pycuda.py
 
 demo: venv fetch-smollm2
 	$(BIN)/tightrope demo
@@ -71,6 +76,17 @@ browser:
 		[ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "no browser: to test pages as well, apt-get install chromium"
 
+# Runs as process 1 of namespaces in the tests of the service; without it they are skipped and say so.
+systemd:
+	@[ -x /lib/systemd/systemd ] || { \
+		[ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends systemd >/dev/null; } || \
+		echo "no systemd: to test the service as well, apt-get install systemd"
+
+test-install: venv systemd
+	@command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap >/dev/null; }
+	$(BIN)/python tests/jetson/debian.py
+	TIGHTROPE_INSTALL=1 $(BIN)/pytest tests/jetson/test_install.py
+
 PYTEST = TIGHTROPE_OTHER_PYTHON=$(CURDIR)/.venv-oldest/bin/python $(BIN)/pytest
 
 test-runtime: venv .venv-oldest/.stamp
@@ -80,7 +96,7 @@ test-rest: venv .venv-oldest/.stamp
 	$(PYTEST) tests --ignore tests/runtime --ignore tests/profiles
 
 # Most of it computes on one core: two at a time take little more than half as long.
-test: lint fetch-smollm2 fetch-tensorrt-bindings browser .venv-oldest/.stamp
+test: lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda browser systemd .venv-oldest/.stamp
 	@$(MAKE) --no-print-directory --jobs 2 test-rest test-runtime test-oldest
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.

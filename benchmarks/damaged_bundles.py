@@ -25,8 +25,8 @@ from damage import NUMBERS, VALUES, Random, damage_bytes, damage_value, one_of
 
 import tightrope as tr
 from tightrope.bundle import MANIFEST, Bundle
-from tightrope.runtime import selftest
 from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.selftest import steps as selftest
 
 Attempt = tuple[str, Callable[[], object]]
 PICTURE = PIL.Image.fromarray(

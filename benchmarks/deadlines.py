@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from measuring import record
@@ -201,7 +201,7 @@ def told(verdicts: list[Verdict]) -> dict[str, Any]:
     }
 
 
-def enlarged(path: Path, size: tuple[int, int]) -> bytes:
+def enlarged(path: Path | IO[bytes], size: tuple[int, int]) -> bytes:
     """The picture as a camera's JPEG: scaled to fit, on grey, where it was square."""
     with Image.open(path) as picture:
         side = min(size)

@@ -32,9 +32,14 @@ class Client:
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, bytes]:
         try:
-            self._connection.request(method, path, body, headers)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                # Refused while it was sent: the answer is there.
+                self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
-            return response.status, response.read()
+            status, content = response.status, response.read()
+            if status != 200:  # with a body that was not read the connection ends
+                self._connection.close()
+            return status, content
         except (OSError, http.client.HTTPException):
             self._connection.close()
             raise
@@ -42,7 +47,8 @@ class Client:
     def hang_up(self, path: str, body: bytes, after_bytes: int) -> None:
         """Ask, read so much, and leave."""
         self._connection.request("POST", path, body, {"content-type": "application/json"})
-        self._connection.getresponse().read(after_bytes)
+        if after_bytes:
+            self._connection.getresponse().read(after_bytes)
         self._connection.close()
 
     def resident_bytes(self) -> float:

@@ -3,83 +3,97 @@
     tightrope profile mix.bundle --task mix
     python benchmarks/serving_deadlines.py mix.bundle mix
 
-Requests arrive open-loop by a Poisson process, at shares of what the engine answers at its fastest
-point, one after another. Questions and deadlines are those of `deadlines.py`: short answers, and
-deadlines from 1.2 x the p95 of the fastest point up to the p50 of the slowest. Each rate is run
-with the earliest due first and, in the same run, first come first served: without admission by what
-others were promised, as one queue whose length counts. Held is a complete answer whose last byte
-came in time by the client's own watch.
+Requests arrive open-loop by a Poisson process, at shares of what the engine answers of the task's
+own pictures at its fastest point, one after another. Questions, pictures and deadlines are those of
+`deadlines.py`: short answers, one picture in ten a large JPEG, and deadlines from 1.2 x the p95 of
+the fastest point up to the p50 of the slowest. No picture comes twice. Each rate is run with the
+earliest due first and, in the same run, first come first served: without admission by what others
+were promised, as one queue whose length counts. Held is a complete answer whose last byte came in
+time by the client's own watch.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
+import io
 import json
 import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deadlines import LONG, MAX_TOKENS, RUNS
+from deadlines import LARGE, LARGE_SHARE, LONG, MAX_TOKENS, RUNS, enlarged
 from measuring import record
+from PIL import Image
 from serving import CHAT, Client, question, server
 
 import tightrope as tr
-from tightrope.profiles.task.task import read_task
+from tightrope.profiles.task.task import Item, read_task
 from tightrope.runtime.planner import planner_of
 
 LOADS = (0.5, 0.7, 0.9)
+OWN = "the task's own"
 ORDERS = {
     "earliest due first": ("-m", "tightrope", "serve"),
     "first come first served": (str(Path(__file__)), "--serve"),
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request and when it is sent."""
+
+    gap_s: float
+    """Behind the one before."""
+    limit_ms: float
+    size: str
+    body: bytes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("task", type=Path)
-    parser.add_argument("--requests", type=int, default=300, help="at each rate and in each order")
+    parser.add_argument("--requests", type=int, default=1000, help="at each rate and in each order")
+    parser.add_argument("--large", type=float, default=LARGE_SHARE, help="share of large JPEGs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="serving_deadlines", help="of the record")
     given = parser.parse_args()
     rng = np.random.default_rng(given.seed)
     items = [item for item in read_task(given.task).items if item.type not in LONG]
     low, high, busy_ms = measured(given.bundle, items, rng)
+    if low >= high:
+        raise SystemExit(f"no deadline lies between {low:.0f} and {high:.0f} ms")
     figures: dict[str, Any] = {
         "requests": given.requests,
         "deadlines_ms": [round(low, 1), round(high, 1)],
         "capacity_per_second": round(1e3 / busy_ms, 2),
+        "large_share": given.large,
     }
     for load in LOADS:
-        gaps = rng.exponential(busy_ms / 1e3 / load, given.requests)
-        asked = [items[int(rng.integers(len(items)))] for _ in gaps]
-        limits = rng.uniform(low, high, given.requests)
-        bodies = [
-            question(
-                item.messages[-1]["content"],
-                list(item.images),
-                max_tokens=MAX_TOKENS,
-                deadline_ms=float(limit),
-            )
-            for item, limit in zip(asked, limits, strict=True)
+        asks = [
+            made(number, items, busy_ms / 1e3 / load, (low, high), given.large, rng)
+            for number in range(given.requests)
         ]
         for order, program in ORDERS.items():
             limited = ("--queue", "256", "--queue-per-client", "256")
             with server(str(given.bundle), *limited, program=program) as port:
-                outcomes = played(port, bodies, gaps, limits)
-            figures[f"{load:.0%}, {order}"] = told(outcomes)
+                outcomes = played(port, asks)
+            figures[f"{load:.0%}, {order}"] = by_size(asks, outcomes)
             print(f"{load:.0%}", order, told(outcomes), flush=True)
-    record("serving_deadlines", figures)
+    record(given.name, figures)
 
 
 def measured(
-    bundle: Path, items: list[Any], rng: np.random.Generator
+    bundle: Path, items: list[Item], rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Shortest and longest deadline, and how long the fastest point takes a request, in ms."""
-    model = tr.load(bundle)
+    model = tr.load(bundle, live=False)
     model.warm_up()
 
     def times(point: tr.OperatingPoint, runs: int) -> list[float]:
@@ -104,32 +118,72 @@ def measured(
     )
 
 
-def played(port: int, bodies: list[bytes], gaps: Any, limits: Any) -> list[str]:
-    """What came of each request, sent when its time has come whatever became of the others."""
-    outcomes = [""] * len(bodies)
+def made(
+    number: int,
+    items: list[Item],
+    mean_gap_s: float,
+    limits_ms: tuple[float, float],
+    large: float,
+    rng: np.random.Generator,
+) -> Ask:
+    """One request of a Poisson process."""
+    item = items[int(rng.integers(len(items)))]
+    limit, size = float(rng.uniform(*limits_ms)), OWN
+    images = [unlike(path, number) for path in item.images]
+    if images and rng.random() < large:
+        wide, high = LARGE[int(rng.integers(len(LARGE)))]
+        images[0], size = enlarged(io.BytesIO(images[0]), (wide, high)), f"{high}p JPEG"
+    text = item.messages[-1]["content"]
+    body = question(text, images, max_tokens=MAX_TOKENS, deadline_ms=limit)
+    return Ask(float(rng.exponential(mean_gap_s)), limit, size, body)
 
-    def ask(number: int) -> None:
-        client = Client(port)
+
+def unlike(path: Path, number: int) -> bytes:
+    """The picture but for one pixel, so that it is none that the server has seen."""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    picture.putpixel((0, 0), (number % 256, number // 256 % 256, 0))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def played(port: int, asks: list[Ask]) -> list[str]:
+    """What came of each request, sent when its time has come whatever became of the others."""
+    outcomes = [""] * len(asks)
+
+    def send(number: int) -> None:
+        client, limit_ms = Client(port), asks[number].limit_ms
         began = time.perf_counter()
-        status, content = client.post(CHAT, bodies[number])
+        try:
+            status, content = client.post(CHAT, asks[number].body)
+        except (OSError, http.client.HTTPException) as error:
+            outcomes[number] = type(error).__name__
+            return
         took = (time.perf_counter() - began) * 1e3
         if status != 200:
-            outcomes[number] = "refused" if status in (422, 429) else f"status {status}"
+            outcomes[number] = "refused" if status in (422, 429, 503) else f"status {status}"
             return
         met = json.loads(content)["tightrope"]["deadline_met"]
-        late = took > limits[number]
-        outcomes[number] = "late" if late else "held" if met else "cut"
+        outcomes[number] = "late" if took > limit_ms else "held" if met else "cut"
 
     threads = []
     due = time.perf_counter()
-    for number, gap in enumerate(gaps):
-        due += float(gap)
+    for number, ask in enumerate(asks):
+        due += ask.gap_s
         time.sleep(max(0.0, due - time.perf_counter()))
-        threads.append(threading.Thread(target=ask, args=(number,)))
+        threads.append(threading.Thread(target=send, args=(number,)))
         threads[-1].start()
     for thread in threads:
         thread.join()
     return outcomes
+
+
+def by_size(asks: list[Ask], outcomes: list[str]) -> dict[str, Any]:
+    sizes = dict.fromkeys(ask.size for ask in asks)
+    pairs = list(zip(asks, outcomes, strict=True))
+    each = {size: told([found for ask, found in pairs if ask.size == size]) for size in sizes}
+    return {**told(outcomes), "by_size": each}
 
 
 def told(outcomes: list[str]) -> dict[str, Any]:

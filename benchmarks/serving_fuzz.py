@@ -53,6 +53,7 @@ def main() -> None:
         keys = folder / "keys"
         keys.write_text(f"{hashlib.sha256(KEY.encode()).hexdigest()} benchmark\n")
         options = ("--api-keys", str(keys), "--images", str(folder / "allowed"))
+        options += ("--fetch", "pictures.example", "--fetch", "127.0.0.1:1")
         limits = ("--max-body-mb", "2", "--max-image-mb", "1", "--max-images", "4")
         with server(str(given.bundle), *options, *limits) as port:
             before = resident(port)

@@ -23,7 +23,7 @@ from tightrope.runtime.backends import create_backend
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.conversation import Conversation
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.settings import resolve
+from tightrope.runtime.settings import Settings, resolve
 
 
 def filled(loaded: Loaded, tokens: int) -> Conversation:
@@ -37,9 +37,11 @@ def filled(loaded: Loaded, tokens: int) -> Conversation:
     return conversation
 
 
-def one_step(loaded: Loaded, conversation: Conversation) -> Update:
+def one_step(
+    loaded: Loaded, conversation: Conversation, settings: Settings | None = None
+) -> Update:
     """The decode call for the next token, not committed: the slots stay as they are."""
-    settings = resolve(None, loaded.manifest)
+    settings = settings or resolve(None, loaded.manifest)
     place = np.array([[conversation.next_ordinal]])
     embeds = loaded.embeddings([[1]])
     call = Call(embeds, place.astype(np.int32), place, settings.kv_budget, settings.policy)

@@ -50,8 +50,14 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"precision": "fp32", "schedules": ("fastv",), "resolutions": (112, 56, 28)},
     ),
     "internvl": ("internvl", {"precision": "fp32", "resolutions": (69, 49, 28), **TEXT}),
+    "gemma3-vl": (
+        "gemma3-vl",
+        {"precision": "fp32", "schedules": ("fastv",), "resolutions": (56, 28)},
+    ),
 }
 """Bundle -> the checkpoint that it comes from, and how it is exported."""
+
+CHECKPOINT_FILES = ("checkpoints.py", "tiled_checkpoints.py", "gemma_checkpoint.py")
 
 Find = Callable[[str], Path]
 
@@ -84,8 +90,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
                 pytest.skip("the SmolLM2 file is not here: run `make fetch-smollm2`")
             return SMOLLM2
         folder = tmp_path_factory.mktemp("checkpoints") / name
-        files = ("checkpoints.py", "tiled_checkpoints.py")
-        known = [load_module(HERE / file).CHECKPOINTS for file in files]
+        known = [load_module(HERE / file).CHECKPOINTS for file in CHECKPOINT_FILES]
         if name in FAMILIES.TEXT_FAMILIES:
             fields = FAMILIES.fields_of(name)
             load_module(HERE / "checkpoints.py").text_family(folder, *fields)
@@ -97,18 +102,45 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint: Find, tmp_path_factory: pytest.TempPathFactory) -> Find:
+def exported() -> Callable[..., Any]:
+    """`exported(checkpoint, folder, precision="fp16")`: a summary.
+
+    Tracing depends on no precision: exports that differ in that alone share it.
+    """
+    pytest.importorskip("torch", reason="exporting needs torch")
+    from tightrope.export import export as exporting
+    from tightrope.export.config import ExportConfig
+    from tightrope.export.graphs.traces import trace_all
+
+    known: dict[str, Any] = {}
+
+    def trace(recipe: Any, progress: Any) -> Any:
+        info = recipe.vision and recipe.vision.info
+        source = recipe.checkpoint.folder, recipe.checkpoint.name
+        key = repr((source, recipe.dims, info, recipe.selectors, tuple(recipe.schedules)))
+        if key not in known:
+            known[key] = trace_all(recipe, progress)
+        return known[key]
+
+    def export(checkpoint: Path, folder: Path, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exporting, "trace_all", trace)
+            return exporting.export(checkpoint, folder, ExportConfig(**options))
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def bundle(
+    checkpoint: Find, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Find:
     """`bundle("llava-fp16")`: a folder that was exported in this session."""
 
     @functools.cache
     def find(name: str) -> Path:
-        pytest.importorskip("torch", reason="exporting needs torch")
-        from tightrope.export.config import ExportConfig
-        from tightrope.export.export import export
-
         source, options = EXPORTS[name]
         folder = tmp_path_factory.mktemp("bundles") / f"{name}.bundle"
-        export(checkpoint(source), folder, ExportConfig(**options))
+        request.getfixturevalue("exported")(checkpoint(source), folder, **options)
         return folder
 
     return find
@@ -137,12 +169,8 @@ def hugging_face(checkpoint: Find) -> Callable[[str], Any]:
         file = checkpoint(name)
         gguf = {"gguf_file": file.name} if file.is_file() else {}
         folder = file.parent if gguf else file
-        see = name in (
-            "llava",
-            "reference",
-            *GRIDS,
-            *load_module(HERE / "tiled_checkpoints.py").CHECKPOINTS,
-        )
+        others = [load_module(HERE / file).CHECKPOINTS for file in CHECKPOINT_FILES[1:]]
+        see = name in ("llava", "reference", *GRIDS, *(each for one in others for each in one))
         auto = (
             transformers.AutoModelForImageTextToText if see else transformers.AutoModelForCausalLM
         )
@@ -182,6 +210,12 @@ def synthetic() -> ModuleType:
 def frontier_files() -> ModuleType:
     """Quality files and files of measured points, as `frontier_files.py` writes them."""
     return load_module(HERE / "frontier_files.py")
+
+
+@pytest.fixture(scope="session")
+def boards() -> ModuleType:
+    """`jetson/boards.py`: file systems of Jetson boards."""
+    return load_module(HERE / "jetson" / "boards.py")
 
 
 @pytest.fixture(scope="session")

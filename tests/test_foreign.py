@@ -165,8 +165,9 @@ def test_the_tokenizer(
     model: Any = loaded("llama")
     ours = model._loaded.language._tokenizer
     monkeypatch.setattr(ours, "_tokenizer", Failing(ours._tokenizer, "encode", error))
+    asked = f"a {error!r}"  # what was asked before is not encoded again
     with pytest.raises(BundleError, match=r"tokenizer\.json cannot encode"):
-        model.generate("a", max_tokens=2)
+        model.generate(asked, max_tokens=2)
 
 
 @pytest.mark.parametrize("error", FOREIGN, ids=name_of)

@@ -88,7 +88,7 @@ def test_importing_loads_nothing_heavy_and_no_part_under_its_bare_name(statement
     "command",
     [
         *("", "run", "serve", "export", "bench", "profile", "inspect", "task score", "task make"),
-        *("frontier show", "frontier report", "frontier compare"),
+        *("frontier show", "frontier report", "frontier compare", "service install"),
     ],
 )
 def test_help_loads_nothing_heavy(command: str) -> None:

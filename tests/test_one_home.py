@@ -15,6 +15,7 @@ PACKAGE = Path(tightrope.__file__).parent
 DISTINCTIVE = {
     tensors.INPUTS_EMBEDS,
     tensors.QUERY_POSITION,
+    tensors.QUERY_REACH,
     tensors.ROPE_POSITION,
     tensors.SLOT_KEY,
     tensors.SLOT_VALUE,
@@ -24,6 +25,8 @@ DISTINCTIVE = {
     tensors.KEEP_RAMP,
     tensors.NEXT_SCORE,
     tensors.NEXT_POSITION,
+    tensors.CONV_STATE,
+    tensors.NEXT_CONV_STATE,
     tensors.VISUAL_EMBEDS,
     tensors.CLS_ATTENTION,
     tensors.TOWER_KEYS,

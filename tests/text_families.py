@@ -114,9 +114,19 @@ TEXT_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "logits_scaling": 2.5,
         },
     ),
+    "lfm2": (
+        "lfm2",
+        {
+            "hidden_size": 42,
+            "num_hidden_layers": 5,
+            "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"],
+            "conv_bias": True,
+            "block_multiple_of": 8,
+        },
+    ),
 }
 """Name -> model type, and what it has beside COMMON."""
-WITHOUT_HEAD_DIM = ("phi3",)
+WITHOUT_HEAD_DIM = ("phi3", "lfm2")
 """Whose configs have no such field: heads are as wide as the model's share."""
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tightrope.export.export import export
     from tightrope.point import OperatingPoint
     from tightrope.runtime.answer import Answer
+    from tightrope.runtime.ceiling import Ceiling
     from tightrope.runtime.chat import Chat
     from tightrope.runtime.model import Model, load
 
@@ -52,6 +53,7 @@ __all__ = [
     "Budget",
     "BudgetUnreachable",
     "BundleError",
+    "Ceiling",
     "Chat",
     "DeviceUnavailable",
     "ExportConfig",
@@ -80,6 +82,7 @@ _HOMES = {
     "tightrope.export.config": ("ExportConfig",),
     "tightrope.point": ("OperatingPoint",),
     "tightrope.runtime.answer": ("Answer",),
+    "tightrope.runtime.ceiling": ("Ceiling",),
     "tightrope.runtime.chat": ("Chat",),
     "tightrope.runtime.model": ("Model", "load"),
 }

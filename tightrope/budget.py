@@ -62,6 +62,7 @@ def in_words(budget: Budget) -> str:
         for name, value, unit in (
             ("deadline", budget.deadline_ms, " ms"),
             ("first token", budget.first_token_ms, " ms"),
+            ("energy", budget.energy_j, " J"),
             ("min_quality", budget.min_quality, ""),
         )
         if value is not None

@@ -53,6 +53,8 @@ MANIFEST = "bundle.json"
 EMBEDDINGS = "embeddings.data"
 SELFTEST = "selftest.npz"
 _EXPORT_AGAIN = "export the checkpoint again"
+_MAY_BE_NONE = ("deepstack", "reach", "conv_layers", "conv_inputs")
+"""Dims that a decoder may have none of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class Parity:
     """Greedy tokens that were compared."""
     int8_activations: float | None = None
     """int4: relative difference of logits computed with int8 and with float32 activations."""
+    int8_tower: float | None = None
+    """Relative difference of logits between a tower in int8 and in float32."""
     stored_weights: float | None = None
     """Relative difference of logits between the weights as written and the checkpoint's own."""
     read_weights: float | None = None
@@ -111,6 +115,16 @@ class Parity:
     tolerance: float | None = None
     """By how much a likely token's logit may differ on another backend: twice what rounding changed
     when the standard graphs, and int8 activations, were tried at export."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerInt8:
+    """How far a tower whose products are int8 lies from itself in float32, on drawn pictures."""
+
+    embeds: float
+    """Relative difference of visual tokens."""
+    agreement: dict[str, float]
+    """By selector, the share of the tokens kept at 25 % that both keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +168,8 @@ class Manifest:
     """Per standard graph: operator -> one node of that type."""
     exporter: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
+    tower_int8: TowerInt8 | None = None
+    """Where the host's tower multiplies in int8; None: in float32."""
     weights: dict[str, WeightGroup] = field(default_factory=dict)
     """By part of the model: attention, mlp, head, embeddings, norms, tower, projector."""
     files: dict[str, FileEntry] = field(default_factory=dict)
@@ -191,19 +207,20 @@ class Manifest:
         )
 
     def rows(self, name: GraphName) -> Rows:
-        """Inputs and outputs of one of the host's graphs; KeyError for one that is not listed."""
+        """Inputs and outputs of one of the graphs; KeyError for one that is not listed."""
         dims = self.dims
-        if name.role == "decoder":
+        if name.role in ("decoder", "prefill", "decode"):
             stages = len(self.schedules[name.method]) if name.method else 0
-            return (*decoder_inputs(dims, stages), *decoder_outputs(dims, stages))
+            inputs = decoder_inputs(dims, stages, budgeted=name.role != "prefill")
+            return (*inputs, *decoder_outputs(dims, stages))
         tower = self.tower
         assert tower is not None, "a model without a tower has decoders alone"
         vision = tower.output_rows(dims.hidden_size)
         if name.role == "vision":
             return (*tower.input_rows(), *vision)
         reads = self.selectors[name.method]
-        inputs = select_inputs(vision, reads.signals, reads.text_guided)
-        return (*inputs, *select_outputs(dims.hidden_size))
+        selected = select_inputs(vision, reads.signals, reads.text_guided)
+        return (*selected, *select_outputs(dims.hidden_size))
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON-ready values."""
@@ -221,11 +238,15 @@ def _check_values(manifest: Manifest) -> None:
     """Raises ValueError for what no export writes and what would size an allocation."""
     sizes = {**asdict(manifest.dims), "slots": manifest.slots, "chunk": manifest.prefill_chunk}
     for name, number in sizes.items():
-        if number < (0 if name == "deepstack" else 1):
+        if number < (0 if name in _MAY_BE_NONE else 1):
             raise ValueError(f"{name} is {number}")
-    _ = manifest.tower  # which checks its sizes
+    tower = manifest.tower  # which checks its sizes
     if manifest.vision is not None:
         _check_vision(manifest.vision, manifest.dims.vocab_size)
+    if manifest.dims.reach:
+        sides = () if manifest.vision is None else manifest.vision.resolutions
+        if tower is None or max(map(tower.most_tokens, sides)) > manifest.prefill_chunk:
+            raise ValueError(f"images do not fit prefill_chunk {manifest.prefill_chunk}")
     for kind in (manifest.embeddings, manifest.activations):
         if kind not in ("float16", "float32"):
             raise ValueError(f"an element type is {kind!r}")
@@ -274,7 +295,7 @@ class Bundle:
         Raises BundleError naming the file and the way out, InputError for what is no path.
         """
         folder = check_path("path", path, "the folder that `tightrope export` wrote")
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         with translated(BundleError, f"{folder} cannot be read", "change its permissions"):
             _check_files(folder, manifest, verify)
         return cls(folder, manifest)
@@ -319,7 +340,8 @@ class Bundle:
         return translated(BundleError, f"{self.path / name} is damaged", _EXPORT_AGAIN)
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """What bundle.json says, whatever the other files are; raises BundleError."""
     file = folder / MANIFEST
     with translated(BundleError, f"{file} cannot be read", "change its permissions"):
         if not folder.exists():

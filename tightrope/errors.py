@@ -7,7 +7,8 @@ TightropeError
 ├── BudgetUnreachable     no operating point meets the budget
 ├── ProfileError          a measurement of this bundle on this board is missing, damaged or foreign
 ├── BackendError          the engine underneath failed, or cannot do what was asked of it
-└── DeviceUnavailable     the hardware or its driver that was asked for is not here
+├── DeviceUnavailable     the hardware or its driver that was asked for is not here
+└── ServiceError          systemd refuses, or the service did not become ready
 """
 
 
@@ -31,14 +32,19 @@ class BudgetUnreachable(TightropeError):
     """No operating point meets the budget."""
 
     def __init__(
-        self, text: str, fastest_ms: float | None = None, retry_ms: float | None = None
+        self,
+        text: str,
+        fastest_ms: float | None = None,
+        retry_ms: float | None = None,
+        slowed: bool = False,
     ) -> None:
         """fastest_ms: what the fastest point needs in 90 of 100 requests; None if none may run.
 
-        retry_ms: after which it could be met, if only other requests are in its way.
+        retry_ms: after which it could be met, if only other requests are in its way. slowed:
+        whether it could be met if the machine were as fast as when it was measured.
         """
         super().__init__(text)
-        self.fastest_ms, self.retry_ms = fastest_ms, retry_ms
+        self.fastest_ms, self.retry_ms, self.slowed = fastest_ms, retry_ms, slowed
 
 
 class ProfileError(TightropeError):
@@ -51,3 +57,7 @@ class BackendError(TightropeError):
 
 class DeviceUnavailable(TightropeError):
     """The hardware or its driver that was asked for is not here."""
+
+
+class ServiceError(TightropeError):
+    """systemd refuses, or the service did not become ready."""

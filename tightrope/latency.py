@@ -38,6 +38,8 @@ class SourceImage:
     encoded_bytes: int = 0
     known: bool = False
     """Whether the tower has seen it: its content is recognised, and nothing is decoded."""
+    pictures: int = 1
+    """Frames of a clip that it is made of, all of this size."""
     detail: float = 0.0
     """Times the resolution, the least that decoding leaves of its shorter side; 0: all of it."""
 
@@ -50,7 +52,8 @@ class SourceImage:
 
     def megapixels(self, resolution: int | None) -> float:
         """That come out of the decoder."""
-        return self.width * self.height / self.scale(resolution) ** 2 / 1e6
+        each = self.width * self.height / self.scale(resolution) ** 2
+        return self.pictures * each / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class Decoding:
         """Pixels are hashed to be recognised, as files are: an array costs no more than that."""
         if image.known and image.encoded_bytes:
             return 0.0, 0.0, 0.0
-        return 1.0, image.megapixels(resolution), image.encoded_bytes / 1e6
+        return float(image.pictures), image.megapixels(resolution), image.encoded_bytes / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +149,9 @@ class Preprocessing:
     def units(work: Workload) -> Units:
         new = [image for image in work.images if not image.known]
         decoded = math.fsum(image.megapixels(work.resolution) for image in new)
-        result = len(new) * (work.resolution or 0) ** 2 / 1e6
-        return float(len(new)), decoded, result
+        count = sum(image.pictures for image in new)
+        result = count * (work.resolution or 0) ** 2 / 1e6
+        return float(count), decoded, result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from tightrope.bundle import Bundle
 from tightrope.errors import ProfileError
 from tightrope.foreign import words
 from tightrope.latency import LatencyModel, check_model
+from tightrope.power import PowerModel, check_power
 from tightrope.schemas import SCHEMAS, versioned
 from tightrope.state import file_slug, set_aside, state_folder, write_whole
 from tightrope.typed import typed
@@ -76,6 +77,10 @@ class LatencyRecord:
     packages: dict[str, str]
     held_out: HeldOut
     model: LatencyModel
+    power: PowerModel | None = None
+    """None where no sensor told what the board drew."""
+    held_back: tuple[str, ...] = ()
+    """What held the board back while it was measured: its times are those of a hot board."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values with a schema number."""
@@ -114,10 +119,17 @@ def make_one(bundle: Bundle) -> str:
     return f"`tightrope profile {bundle.path} --latency-only`"
 
 
+def _check(record: LatencyRecord) -> None:
+    """Raises ValueError for figures that no fit gives."""
+    check_model(record.model)
+    if record.power is not None:
+        check_power(record.power)
+
+
 LATENCY = RecordKind(
     schema="latency",
     record=LatencyRecord,
-    check=lambda record: check_model(record.model),
+    check=_check,
     make_one=make_one,
 )
 

@@ -69,6 +69,12 @@ class LiveRequest:
     """Whether it was the first of its kind in its process: graphs were loaded for it."""
     took: Stages
     """Without what it waited for others."""
+    energy_j: float | None = None
+    """None: not measured."""
+    throttled: tuple[str, ...] = ()
+    """What held the board back meanwhile."""
+    over_current: int = 0
+    """Events meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,11 @@ from typing import Any
 SCHEMAS = {
     "answer": 1,
     "bench": 1,
+    "build": 1,
     "check": 1,
     "comparison": 1,
     "count": 1,
-    "doctor": 1,
+    "doctor": 2,
     "export": 1,
     "frontier": 1,
     "inspect": 1,
@@ -25,7 +26,11 @@ SCHEMAS = {
     "quality": 1,
     "report": 1,
     "score": 1,
+    "selftest": 1,
+    "selftest-report": 1,
+    "service": 1,
     "task": 1,
+    "tegrastats": 1,
 }
 
 

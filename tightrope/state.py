@@ -2,8 +2,11 @@
 
 NAME.state/
   stamp.json      size, mtime and inode of each file when it was last hashed
+  sessions/       graphs as ONNX Runtime made them, see `tightrope.runtime.backends.optimised`
   profile.lock    held while something is measured
   latency/        what requests cost on one board, see `tightrope.latency_file`
+  engines/        TensorRT engines that were built here, see `runtime.backends.tensorrt.cache`
+  selftest.json   what the self-test after the last build of engines found
   points/         what operating points cost there, see `tightrope.profiles.latency.measured`
   quality/        what operating points are worth, see `tightrope.quality_file`
   live.sqlite     what requests really took, see `tightrope.live_file`

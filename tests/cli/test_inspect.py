@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tightrope.bundle import FORMAT, MANIFEST, Bundle, FileEntry, Manifest, Source
-from tightrope.cli.inspect import resident_memory
 from tightrope.interface.onnx import OWN_OPSET
 from tightrope.interface.tensors import Dims
+from tightrope.runtime.memory import planned_bytes, resident_memory
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -91,6 +91,13 @@ def test_slots_take_keys_and_values_of_every_layer_and_head() -> None:
     assert memory["kept of earlier requests, at most"] == 128 << 20, "it sees no images"
 
 
+def test_a_backend_is_planned_with_its_own_graphs_alone() -> None:
+    found = manifest({"graphs/weights.data": bytes(1000)})
+    both = 100 * 32 * 2 + (128 << 20)
+    assert planned_bytes(found, "onnxruntime") == 2000 + 2 * 2 * 2 * 64 * 8 * 4 + both
+    assert planned_bytes(found, "tensorrt") == 1000 + 2 * 2 * 2 * 64 * 8 * 2 + both
+
+
 def test_layers_that_see_a_window_hold_no_more_and_say_so(command: Command, bundle: Path) -> None:
     values = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
     values |= {"windows": [0, 16], "max_positions": 50}
@@ -100,3 +107,22 @@ def test_layers_that_see_a_window_hold_no_more_and_say_so(command: Command, bund
     shown = command("inspect", str(bundle)).stdout
     assert "1 of 2 layers see and hold the newest 16 tokens" in shown
     assert "50 tokens at most" in shown
+
+
+def test_a_board_adds_a_memory_plan_and_predicted_times_with_their_sources(
+    command: Command, bundle: Path
+) -> None:
+    shown = command("inspect", str(bundle), "--board", "orin-nano-8gb").stdout
+    for said in ("proof level 0", "measured nowhere", "first token of 28 tokens", "each token"):
+        assert said in shown
+    for said in (
+        "weights of prefill (counted)",
+        "(estimated from dims)",
+        "(assumed)",
+        "data sheet",
+    ):
+        assert said in shown
+    told = json.loads(command("inspect", str(bundle), "--board", "orin nano 8GB", "--json").stdout)
+    promised = told["data_sheet"]
+    assert promised["proof_level"] == 0 and promised["memory"]["fits"]
+    assert promised["request"]["ttft_ms"] == promised["request"]["prefill_ms"] > 0

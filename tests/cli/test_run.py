@@ -41,6 +41,7 @@ def answer(text: str, samples: tuple[Any, ...] | None = None) -> Any:
         finish_reason="stop",
         stop=SimpleNamespace(text="</s>", token_id=2),
         plan=None,
+        spent=None,
         deadline_met=None,
         to_dict=lambda: told,
     )

@@ -131,7 +131,7 @@ def test_wherever_it_is_raised_nothing_is_left_and_the_error_is_ours(
     if owner is not exporting or attribute != "trace_all":
         monkeypatch.setattr(exporting, "trace_all", lambda *_: {})
     if attribute != "write_graphs":
-        monkeypatch.setattr(exporting, "write_graphs", lambda *_: {})
+        monkeypatch.setattr(exporting, "write_graphs", lambda *_: ({}, None))
     monkeypatch.setattr(owner, attribute, throw)
     target = tmp_path / "bundles" / "x.bundle"
     with pytest.raises(TightropeError) as raised:

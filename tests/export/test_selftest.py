@@ -37,13 +37,13 @@ def test_a_bundle_that_does_not_open_is_told_at_export_and_not_left(
 ) -> None:
     measure = parity.measure
 
-    def broken(recipe: Any, model: Any, weights: Any, folder: Path) -> Any:
-        figures = measure(recipe, model, weights, folder)
+    def broken(recipe: Any, model: Any, weights: Any, folder: Path, tower: Path | None) -> Any:
+        figures = measure(recipe, model, weights, folder, tower)
         (folder / file).write_bytes(content)
         return figures
 
     monkeypatch.setattr(parity, "measure", broken)
-    with pytest.raises(UnsupportedModel, match=f"was written but does not open .*{said}") as caught:
+    with pytest.raises(UnsupportedModel, match=f"does not open or answer .*{said}") as caught:
         exporting.export(checkpoint("llama"), tmp_path / "x.bundle", TINY)
     assert str(tmp_path) not in str(caught.value) and "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -263,15 +263,3 @@ def test_every_text_family_has_operators_that_every_parser_reads(
     for operators in recorded.values():
         for version in parser_versions():
             assert load_parser(version).refuse(operators) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemma3", "qwen3_moe"])
-def test_text_families_are_built_by_a_real_tensorrt_parser(name: str, bundle: Find) -> None:
-    """Those whose operators no other family has: caps, two rotary rules, experts."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    from tightrope.export.check.rtx import check_bundle
-
-    results = check_bundle(bundle(name))
-    assert {result.graph: result.message for result in results if not result.ok} == {}
-    assert len(results) == 2

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from tightrope.bundle import Parity
+from tightrope.bundle import Parity, TowerInt8
 from tightrope.cli.export import parity_rows, summary_rows
 from tightrope.errors import InputError
 from tightrope.export.config import PRECISIONS, ExportConfig, ExportSummary
@@ -37,6 +38,7 @@ def test_a_summary_is_json_with_a_schema_number() -> None:
         "equal_tokens": 9,
         "tokens": 9,
         "int8_activations": None,
+        "int8_tower": None,
         "stored_weights": None,
         "read_weights": None,
         "tolerance": None,
@@ -49,6 +51,13 @@ def test_people_read_every_figure_and_note() -> None:
     assert rows["selectors"] == "none: a text model"
     assert rows["parity: greedy tokens"] == "9 of 9 equal"
     assert rows["note"] == "something to know"
+
+
+def test_a_tower_in_int8_says_how_far_it_lies_from_float32() -> None:
+    tower = TowerInt8(embeds=0.021, agreement={"divprune": 0.97})
+    rows = dict(summary_rows(replace(SUMMARY, tower_int8=tower)))
+    assert rows["tower in int8"] == "visual tokens differ by 2.10%, divprune keeps 97% of the same"
+    assert "tower in int8" not in dict(summary_rows(SUMMARY))
 
 
 def test_figures_that_were_not_measured_have_no_line() -> None:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightrope.errors import BundleError
-from tightrope.inputs.layout import ImageTokens, Text, Visual, assemble, visual_tokens
+from tightrope.inputs.layout import (
+    ImageTokens,
+    Text,
+    Visual,
+    assemble,
+    reach,
+    visual_tokens,
+    wholes,
+)
 from tightrope.inputs.positions import find_rule
 
 MARK, WIDTH = 99, 3
@@ -109,3 +117,17 @@ def test_ordinal_positions_are_the_ordinals() -> None:
 def test_a_rule_that_is_not_known_names_those_there_are() -> None:
     with pytest.raises(BundleError, match="positions 'spiral'; this version knows: ordinal"):
         find_rule("spiral")
+
+
+def test_what_is_left_of_an_image_reaches_its_last_token_and_text_itself() -> None:
+    pictures = [
+        ImageTokens((Text((7,)), Visual(4), Text((8,))), np.array([0, 2]), embed([1, 2])),
+        ImageTokens((Visual(3),), np.array([1]), embed([1])),
+        ImageTokens((Visual(2),), np.zeros(0, np.int64), np.zeros((0, WIDTH), np.float32)),
+    ]
+    stream = assemble([1, MARK, 2, MARK, MARK, 3], MARK, pictures, embed, 10)
+    # 1 7 [11+1: 12..15] 8 2 [18..20] [21..22] 3
+    assert stream.ordinals.tolist() == [10, 11, 12, 14, 16, 17, 19, 23]
+    assert reach(stream).tolist() == [10, 11, 15, 15, 16, 17, 20, 23]
+    found = [(whole.start, whole.stop, whole.last) for whole in wholes(stream)]
+    assert found == [(2, 4, 15), (6, 7, 20), (7, 7, 22)]

@@ -32,6 +32,9 @@ dims_of_all_kinds = st.builds(
     vocab_size=st.integers(2, 9),
     rope_axes=st.sampled_from([1, 3]),
     deepstack=st.integers(0, 2),
+    reach=st.booleans(),
+    conv_layers=st.sampled_from([0, 2]),
+    conv_inputs=st.just(2),
 )
 
 
@@ -50,6 +53,7 @@ def call_of(dims: Dims, rows: int, length: int, stages: int) -> Call:
         np.zeros((layers, 8), np.float32),
         selection,
         no_levels(dims, rows, length),
+        place if dims.reach else None,
     )
 
 

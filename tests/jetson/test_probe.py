@@ -112,16 +112,19 @@ def test_a_machine_without_any_of_these_files_is_no_board_and_no_error(tmp_path:
 
 
 def test_the_power_mode_is_the_one_last_chosen(tmp_path: Path) -> None:
-    mode = probe.read_power_mode(laid_out(tmp_path, ORIN_NANO))
-    assert mode == probe.PowerMode(id=2, name="MAXN_SUPER", accepted=("15W", "25W", "MAXN_SUPER"))
+    board = probe.read_board(laid_out(tmp_path, ORIN_NANO))
+    assert board is not None and board.power_mode is not None
+    assert (board.power_mode.id, board.power_mode.name) == (2, "MAXN_SUPER")
+    assert board.power_modes.names == ("15W", "25W", "MAXN_SUPER")
+    assert board.is_super
 
 
 def test_without_a_choice_the_power_mode_is_the_configured_default(tmp_path: Path) -> None:
     laid_out(tmp_path, ORIN_NANO)
     (tmp_path / "var/lib/nvpmodel/status").unlink()
-    mode = probe.read_power_mode(tmp_path)
-    assert mode is not None
-    assert mode.name == "25W"
+    board = probe.read_board(tmp_path)
+    assert board is not None and board.power_mode is not None
+    assert board.power_mode.name == "25W"
 
 
 @pytest.mark.parametrize(
@@ -176,3 +179,21 @@ def test_every_module_of_every_table_can_be_found_by_each_of_its_ids() -> None:
     ids = [key for table in tables for row in table["module"] for key in row["ids"]]
     assert len(ids) == len(set(ids))
     assert all(probe.find_module(key) is not None for key in ids)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("flags\t\t: fpu avx2 avx512_vnni", "avx512_vnni"),
+        ("flags\t\t: fpu avx2 avx_vnni", "avx_vnni"),
+        ("Features\t: fp asimd asimddp", "asimddp"),
+        ("flags\t\t: fpu avx2 avx512f", None),
+        ("CPU part\t: 0xd42", None),
+    ],
+)
+def test_the_kernel_says_whether_products_of_int8_are_exact(
+    line: str, found: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(f"processor\t: 0\n{line}\n", encoding="utf-8")
+    assert probe.int8_products(probe.read_cpu_flags(tmp_path)) == found

@@ -18,7 +18,15 @@ from tightrope.bundle import Bundle
 from tightrope.errors import InputError
 from tightrope.jetson.device import Device, find_device, known_devices
 from tightrope.jetson.probe import find_module
-from tightrope.jetson.roofline import DecoderSizes, decoder_sizes, predict_from_device
+from tightrope.jetson.roofline import (
+    TEXT_TOKENS,
+    DecoderSizes,
+    decoder_sizes,
+    predict_from_device,
+    predict_request,
+    tower_patches,
+    weights_of,
+)
 
 AGX = find_device("AGX Orin 64GB", "MAXN")
 
@@ -138,3 +146,38 @@ def test_an_unknown_board_or_mode_names_the_known_ones() -> None:
         find_device("Orin")
     with pytest.raises(InputError, match=r"power mode is '60W'; Orin Nano 8GB has 7W, 15W, 25W"):
         find_device("orin nano 8gb", "60W")
+
+
+def test_the_towers_weights_and_the_decoders_are_counted_apart(
+    bundle: Callable[[str], Path],
+) -> None:
+    manifest = Bundle.open(bundle("llava-fp16")).manifest
+    groups = manifest.weights
+    tower, stored = weights_of(manifest, of_tower=True)
+    assert stored == groups["tower"].bytes + groups["projector"].bytes == 2 * tower
+    decoder, _ = weights_of(manifest, of_tower=False)
+    parts = ("attention", "mlp", "head", "norms")
+    assert decoder == sum(groups[name].bytes for name in parts) // 2
+    coded, coded_bytes = weights_of(Bundle.open(bundle("llama-int4")).manifest, of_tower=False)
+    assert 3 * coded_bytes < 2 * coded, "four bits and their scales"
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "patches"), [("llava", 56, 17), ("qwen3_vl", 96, 144), ("internvl", 69, 0)]
+)
+def test_patches_are_those_that_the_tower_reads(
+    name: str, side: int, patches: int, bundle: Callable[[str], Path]
+) -> None:
+    manifest = Bundle.open(bundle(name)).manifest
+    found = tower_patches(manifest, side)
+    tokens = manifest.tower.most_tokens(side) if manifest.tower else 0
+    assert found == patches or (patches == 0 and found > tokens)
+
+
+def test_a_request_waits_for_its_image_and_its_prompt(bundle: Callable[[str], Path]) -> None:
+    seeing, reading = (
+        predict_request(AGX, Bundle.open(bundle(name)).manifest) for name in ("llava", "llama")
+    )
+    assert seeing.visual_tokens == 16 and seeing.prompt_tokens == 16 + TEXT_TOKENS
+    assert seeing.ttft_ms == seeing.vision_ms + seeing.prefill_ms > seeing.prefill_ms
+    assert (reading.resolution, reading.visual_tokens, reading.vision_ms) == (None, 0, 0)

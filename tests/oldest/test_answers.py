@@ -10,6 +10,7 @@ import tightrope as tr
 from tightrope.profiles.task.score import score_task
 from tightrope.profiles.task.score_config import ScoreConfig
 from tightrope.profiles.task.task import read_task
+from tightrope.runtime.selftest.check import check
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
 POINTS = {
@@ -48,3 +49,9 @@ def test_a_conversation_keeps_its_slots(model: tr.Model) -> None:
     assert first.text == "red"
     assert second.usage.cached_tokens >= first.usage.prompt_tokens
     assert not second.notes
+
+
+def test_every_graph_answers_as_where_it_was_exported(model: tr.Model) -> None:
+    found = list(check(model.bundle, model.backend))
+    assert [finding.detail for finding in found if not finding.passed] == []
+    assert len(found) >= 7

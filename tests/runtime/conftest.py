@@ -154,3 +154,13 @@ def qwen(
     pytest.importorskip("torch", reason="the oracle is Hugging Face's model")
     oracle = module_of(Path(__file__).parent / "qwen_oracle.py")
     return lambda name: oracle.Qwen(hugging_face(name), checkpoint(name))
+
+
+@pytest.fixture(scope="session")
+def gemma(
+    checkpoint: Callable[[str], Path], hugging_face: Callable[[str], Any], module_of: Any
+) -> Any:
+    """What `gemma_oracle.py` knows of the checkpoint "gemma3-vl"."""
+    pytest.importorskip("torch", reason="the oracle is Hugging Face's model")
+    oracle = module_of(Path(__file__).parent / "gemma_oracle.py")
+    return oracle.Gemma(hugging_face("gemma3-vl"), checkpoint("gemma3-vl"))

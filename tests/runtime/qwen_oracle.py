@@ -36,23 +36,27 @@ class Qwen:
         resolution: int,
         interval: float,
     ) -> ClipPrompt:
-        """`ids` with one placeholder for each frame of a video, `interval` seconds apart.
+        """`ids` with one placeholder for each pair of a video's frames, `interval` seconds apart.
 
-        A frame stands for all the pictures that a patch of a video is made of.
+        A patch of a video is made of two frames; of an odd number the last is taken twice.
         """
-        given = self.processed(frames, resolution)
+        even = [*frames, *frames[len(frames) - len(frames) % 2 :]]
+        given = self.processed(even, resolution)
         grids = given["image_grid_thw"]
         cells = int(grids[0].prod()) // 4
         video = self.model.config.video_token_id
         whole = [
             token for one in ids for token in ([video] * cells if one == self.marker else [one])
         ]
+        # As an image a frame fills a patch by itself: [pairs,2,patches,3,2,pixels].
+        apart = given["pixel_values"].reshape(len(even) // 2, 2, 4 * cells, 3, 2, -1)
+        paired = torch.stack([apart[:, 0, :, :, 0], apart[:, 1, :, :, 0]], 3)
         inputs = {
-            "pixel_values_videos": given["pixel_values"],
-            "video_grid_thw": torch.tensor([[len(grids), *grids[0, 1:].tolist()]]),
+            "pixel_values_videos": paired.reshape(-1, given["pixel_values"].shape[-1]),
+            "video_grid_thw": torch.tensor([[len(even) // 2, *grids[0, 1:].tolist()]]),
         }
         if hasattr(self.model.config.vision_config, "tokens_per_second"):
-            inputs["second_per_grid_ts"] = torch.tensor([interval])
+            inputs["second_per_grid_ts"] = torch.tensor([2 * interval])
         return ClipPrompt(self.model, whole, inputs)
 
     def prompt(

@@ -307,3 +307,27 @@ def test_a_closed_engine_ends_its_work_and_another_process_gets_none(
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(BackendError, match="forked"):
         engine.submit(Counting(1))
+
+
+def test_who_watches_hears_of_every_piece_and_of_idle_times(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "IDLE_SECONDS", 0.05)
+    beats: list[str] = []
+    engine.watch(lambda: beats.append(threading.current_thread().name))
+    end = time.monotonic() + 20
+    while len(beats) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert set(beats) == {"tightrope test"}  # nothing was asked
+    permits = threading.Semaphore(0)
+    work = Counting(2, permits)
+    ticket = engine.submit(work)
+    time.sleep(0.3)
+    silent = len(beats)
+    time.sleep(0.3)
+    assert len(beats) == silent, "work that hangs is silence"
+    permits.release(2)
+    assert list(ticket) == [0, 1] and len(beats) > silent
+    engine.watch(None)
+    work.thread.join(20)  # type: ignore[union-attr]
+    assert not work.thread.is_alive()  # type: ignore[union-attr]

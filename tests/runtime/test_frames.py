@@ -167,7 +167,7 @@ def test_frames_begin_where_the_first_does_and_text_follows_their_longer_side() 
 
 
 @pytest.mark.parametrize("name", sorted(BUDGETS))
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_clip_is_read_as_hugging_face_reads_a_video(
     name: str, count: int, recorded: Load, qwen: Oracle
 ) -> None:
@@ -181,6 +181,64 @@ def test_a_clip_is_read_as_hugging_face_reads_a_video(
     expected = whole.continued(answer.token_ids)
     np.testing.assert_allclose(backend.logits, expected, atol=1e-4)
     assert expected.argmax(-1).tolist() == list(answer.token_ids)
+
+
+def test_frames_are_read_in_pairs_and_told_the_time_in_their_middle() -> None:
+    clip = [(0.0, "a"), (0.5, "b"), (1.0, "c")]
+    prompt, images = place_frames("what now?", ["x"], clip, replace(TOLD, together=2))
+    told = [text("<0.2 seconds>"), IMAGE, text("<1.0 seconds>"), IMAGE]
+    assert prompt == [{"role": "user", "content": [IMAGE, *told, text("what now?")]}]
+    pairs = [image for image in images if isinstance(image, Frame)]
+    assert [(pair.source, pair.others) for pair in pairs] == [("a", ("b",)), ("c", ())]
+    _, images = place_frames("?", [], clip, replace(MEASURED, together=2))
+    assert [image.behind for image in images if isinstance(image, Frame)] == [None, 2]
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+@pytest.mark.parametrize("interval", [0.5, 0.7, 2.0])
+def test_times_are_written_as_hugging_face_writes_them(count: int, interval: float) -> None:
+    module = pytest.importorskip(
+        "transformers.models.qwen3_vl.processing_qwen3_vl",
+        reason="the oracle is Hugging Face's own code",
+    )
+    calculate = module.Qwen3VLProcessor._calculate_timestamps
+    wanted = [f"<{at:.1f} seconds>" for at in calculate(None, list(range(count)), 1 / interval)]
+    clip = [(i / (1 / interval), "a") for i in range(count)]
+    prompt, _ = place_frames("?", [], clip, replace(TOLD, together=2))
+    assert isinstance(prompt, list) and isinstance(prompt[0], dict)
+    told = [part["text"] for part in prompt[0]["content"][:-1] if part != IMAGE]
+    assert told == wanted
+
+
+@pytest.mark.parametrize("name", sorted(BUDGETS))
+def test_frames_that_are_read_as_one_have_one_size(name: str, loaded: Load) -> None:
+    (first, picture), (second, _) = frames(2)
+    clip = [(first, picture), (second, picture.resize((50, 90)))]
+    said = "frames of 90 x 50 and 50 x 90 pixels would be read as one"
+    for ask in (loaded(name).generate, loaded(name).count):
+        with pytest.raises(InputError, match=said):
+            ask("what now?", frames=clip)
+    apart = [*frames(2), (9.0, picture.resize((50, 90)))]
+    answer = loaded(name).generate("what now?", frames=apart, max_tokens=2)
+    assert answer.usage.visual_tokens == loaded(name).count("?", frames=apart).visual_tokens
+
+
+def test_a_pair_costs_what_both_pictures_cost(loaded: Load) -> None:
+    model = loaded("qwen3_vl")
+    pair, single = model.count("?", frames=frames(3)).work.images
+    assert (pair.pictures, single.pictures) == (2, 1)
+    assert pair.megapixels(None) == 2 * single.megapixels(None) == 2 * 90 * 50 / 1e6
+
+
+def test_only_the_second_picture_of_a_pair_differs_and_so_does_the_answer(loaded: Load) -> None:
+    model, clip = loaded("qwen3_vl"), frames(2)
+    still = [(at, clip[0][1]) for at, _ in clip]
+    plain = model.generate("what now?", frames=clip[:1], max_tokens=STEPS)
+    assert plain.usage.visual_tokens == model.count("?", frames=still).visual_tokens
+    moved, same = (
+        model.generate("what now?", frames=shown, max_tokens=STEPS) for shown in (clip, still)
+    )
+    assert moved.token_ids != same.token_ids
 
 
 def test_a_family_without_videos_answers_as_to_images(loaded: Load) -> None:
@@ -205,7 +263,7 @@ def test_a_chat_goes_on_behind_a_clip(name: str, loaded: Load) -> None:
 @pytest.mark.parametrize("name", sorted(BUDGETS))
 def test_frames_that_no_slots_hold_are_told_before_anything_runs(name: str, loaded: Load) -> None:
     with pytest.raises(InputError, match=r"the prompt needs .* slots, the bundle has 2048"):
-        loaded(name).generate("?", frames=frames(100))
+        loaded(name).generate("?", frames=frames(200))
     chosen = OperatingPoint(selector="divprune", keep=2)
-    answer = loaded(name).generate("?", frames=frames(20), max_tokens=2, point=chosen)
+    answer = loaded(name).generate("?", frames=frames(40), max_tokens=2, point=chosen)
     assert answer.usage.visual_tokens_kept == 40

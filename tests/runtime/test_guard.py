@@ -110,6 +110,20 @@ def test_the_newest_steps_decide() -> None:
     assert keeps._token_s() == pytest.approx(0.03)
 
 
+def test_a_pause_is_no_step() -> None:
+    clock = Clock()
+    keeps = guard(clock, 1000.0)
+    keeps.pause(1.0)  # before its first token
+    clock.now = 1.0
+    for length in range(1, LEAST_STEPS + 3):
+        keeps(state(length))
+        clock.now += 0.01
+        if length == LEAST_STEPS:
+            keeps.pause(5.0)
+            clock.now += 5.0
+    assert keeps._token_s() == pytest.approx(0.01)
+
+
 def test_a_token_that_another_control_took_is_no_longer_step() -> None:
     clock = Clock()
     keeps = guard(clock, 1000.0)

@@ -115,7 +115,7 @@ def test_no_less_is_decoded_than_the_resolution_needs(
     exif[PIL.ExifTags.Base.Orientation] = orientation
     data = jpeg(smooth(width, height), exif=exif)
     (entry,) = hold_images([data], detail)
-    whole, pixels = load_image(data), entry.pixels(resolution)
+    whole, (pixels,) = load_image(data), entry.pictures(resolution)
     assert entry.size == whole.size
     scale = entry.header.scale(resolution)
     assert scale in (1, *SCALES)
@@ -130,10 +130,10 @@ def test_what_is_left_out_is_hardly_seen(model: Model, parts_of: Callable[[Model
     vision = parts_of(model).vision
     assert vision is not None and vision.detail == 1.0
     data = jpeg(smooth(1920, 1080))
-    whole, less = (hold_images([data], detail)[0].pixels(56) for detail in (0.0, 1.0))
+    whole, less = (hold_images([data], detail)[0].pictures(56)[0] for detail in (0.0, 1.0))
     assert whole.size == (1920, 1080) and less.size == (240, 135)
     prepare = vision._prepare
-    exact, near = (prepare(image, 56)["pixel_values"] for image in (whole, less))
+    exact, near = (prepare([image], 56)["pixel_values"] for image in (whole, less))
     assert 0 < np.abs(exact - near).mean() < 0.01 * exact.std()
 
 

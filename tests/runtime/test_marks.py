@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tightrope.bundle import MANIFEST
 from tightrope.errors import TightropeError
+from tightrope.runtime import language
 from tightrope.runtime.marks import Mark, marks_of
+from tightrope.runtime.model import Model, load
 from tightrope.runtime.prompt import render_and_encode
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.tokenizer import Tokenizer
@@ -152,3 +158,44 @@ def test_marks_ascend_and_leave_something_to_be_read(
     ends = [mark.num_ids for mark in marks]
     assert len(ends) <= 2 and ends == sorted(set(ends))
     assert all(0 < end < len(ids) for end in ends)
+
+
+def test_a_prompt_is_rendered_once_however_often_it_is_asked_about(
+    loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loaded("llama")
+    model = Model(real.bundle, real.backend)
+    rendered: list[str] = []
+
+    def watched(*arguments: Any, **named: Any) -> list[int]:
+        rendered.append(repr(arguments[2]))
+        return render_and_encode(*arguments, **named)
+
+    monkeypatch.setattr(language, "render_and_encode", watched)
+    messages = said((SYSTEM, "be brief"), (USER, "why ?"))
+    first = model.generate(messages, max_tokens=2)
+    model.count(messages)
+    again = model.generate(messages, max_tokens=2)
+    assert again.token_ids == first.token_ids
+    # The prompt, and two probes behind the system's message.
+    assert len(rendered) == len(set(rendered)) == 3
+    messages[0]["content"] = "be kind"
+    model.count(messages)
+    assert len(rendered) == len(set(rendered)) == 6
+
+
+def test_a_template_that_writes_the_time_is_asked_each_time(
+    bundle: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "dated.bundle"
+    shutil.copytree(bundle("llama"), folder)
+    template, manifest = folder / "chat_template.jinja", folder / MANIFEST
+    content = b"{{ strftime_now('%f') }}" + template.read_bytes()
+    template.write_bytes(content)
+    values = json.loads(manifest.read_text(encoding="utf-8"))
+    digest = hashlib.sha256(content).hexdigest()
+    values["files"][template.name] = {"bytes": len(content), "sha256": digest}
+    manifest.write_text(json.dumps(values), encoding="utf-8")
+    model = load(folder, "onnxruntime", 1, live=False)
+    messages = said((USER, "what time is it ?"))
+    assert len({tuple(model.token_ids(messages)) for _ in range(5)}) == 5

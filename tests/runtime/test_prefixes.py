@@ -334,3 +334,20 @@ def test_bounds_that_are_none_are_refused(name: str, value: Any, loaded: Load) -
     real = loaded("llama")
     with pytest.raises(InputError, match=f"{name} is {value}; accepted: bytes, 0 or more"):
         Model(real.bundle, real.backend, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3"])
+def test_what_has_left_a_window_is_missed_by_nobody(
+    name: str, recorded: Load, hugging_face: Callable[[str], Any], oracle: Any
+) -> None:
+    model, theirs = recorded(name), hugging_face(name)
+    backend: Any = model.backend
+    first = model.generate(asked(LONG, "what is it ?"), max_tokens=2)
+    backend.forget()
+    answer = model.generate(asked(LONG, "and where ?"), max_tokens=8, ignore_eos=True)
+    # The prompt is longer than the windows of 21 tokens.
+    assert first.usage.cached_tokens == 0 and answer.usage.cached_tokens == len(LONG) + 2
+    ids = model.token_ids(asked(LONG, "and where ?"))
+    expected = oracle.continued(theirs, oracle.text_embeds(theirs, ids), answer.token_ids)
+    np.testing.assert_allclose(backend.logits, expected, atol=1e-4)
+    assert expected.argmax(-1).tolist() == list(answer.token_ids)

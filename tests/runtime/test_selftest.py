@@ -13,7 +13,7 @@ from tightrope.bundle import SELFTEST, Bundle
 from tightrope.errors import BundleError
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.selftest import PROMPT_TOKENS, STEPS, TOP, compare, recorded, stored
+from tightrope.runtime.selftest.steps import PROMPT_TOKENS, STEPS, TOP, compare, recorded, stored
 
 Parts = Callable[[Model], Loaded]
 TOLERANCE = 1e-4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import threading
 import time
@@ -34,12 +33,13 @@ class Asking:
     come: float = 0.0
     deadline: float = math.inf
     takes: float = 0.0
+    call: float = 1.0
     cancel: Cancel = field(default_factory=Cancel)
 
 
-def promised(due: float, takes: float, late: float | None = None) -> Claim:
+def promised(due: float, takes: float, late: float | None = None, call: float = 0.0) -> Claim:
     late = takes if late is None else late
-    return Claim(due=due, latest_start=due - late, expected_s=takes, late_s=late)
+    return Claim(due=due, latest_start=due - late, expected_s=takes, late_s=late, call_s=call)
 
 
 def test_an_empty_device_is_idle() -> None:
@@ -49,14 +49,15 @@ def test_an_empty_device_is_idle() -> None:
 def test_what_is_due_before_is_waited_for_and_what_is_due_later_leaves_room() -> None:
     waiting, requests = Waiting(), [Asking() for _ in range(3)]
     for request, due, takes in zip(requests, (1.0, 3.0, 4.0), (0.2, 0.5, 0.5), strict=True):
-        waiting.add(request, promised(due, takes))
+        waiting.add(request, promised(due, takes, call=0.3))
     first, middle, last = (waiting.load(due, now=0.0) for due in (0.5, 2.0, 9.0))
     assert first.waiting_ms == 0 and first.room_ms == pytest.approx(800)
     assert middle.waiting_ms == pytest.approx(200) and middle.room_ms == pytest.approx(2300)
     assert last.waiting_ms == pytest.approx(1200) and last.room_ms == math.inf
     assert first.others == 3 and first.busy_ms == pytest.approx(1200)
-    waiting.start(requests[2], now=0.0)  # what runs is before all others
-    assert waiting.load(0.5, now=0.1).waiting_ms == pytest.approx(400)
+    waiting.start(requests[2], now=0.0)  # its call is before all others
+    assert waiting.load(0.5, now=0.1).waiting_ms == pytest.approx(300)
+    assert waiting.load(0.5, now=0.3).waiting_ms == pytest.approx(200)  # no more is left of it
     assert waiting.load(0.5, now=9.0).waiting_ms == 0
     waiting.finish(requests[2])
     assert waiting.load(9.0, now=0.1).waiting_ms == pytest.approx(700)
@@ -91,65 +92,116 @@ def test_without_a_deadline_it_is_behind_all_that_have_one_and_not_for_ever() ->
     assert waiting.load(499.0, now=1.0).waiting_ms == pytest.approx(500)
 
 
+def test_who_runs_leaves_room_for_those_due_before_and_waits_meanwhile() -> None:
+    waiting, running, behind = Waiting(), Asking(), Asking()
+    waiting.add(running, promised(4.0, 1.0, call=0.3))
+    waiting.start(running, now=0.0)
+    load = waiting.load(2.0, now=0.5)
+    assert load.waiting_ms == pytest.approx(300)
+    assert load.room_ms == pytest.approx(4000 - 500 - 500)
+    assert waiting.load(5.0, now=0.5).waiting_ms == pytest.approx(500)
+    moments = iter([0.5, 2.5])
+    with waiting.paused(running, lambda: next(moments)):
+        load = waiting.load(3.0, now=1.5)
+        assert load.waiting_ms == 0  # nothing of it runs
+        assert load.room_ms == pytest.approx(4000 - 1500 - 500)
+    assert waiting.load(5.0, now=2.7).waiting_ms == pytest.approx(300)
+    waiting.add(behind, promised(4.5, 1.0))  # it has to wait for the rest of what runs
+    assert waiting.load(2.0, now=2.7).room_ms == pytest.approx(4500 - 2700 - 1000 - 300)
+
+
 ARRIVALS = st.lists(
     st.builds(
         Asking,
         come=st.floats(0.0, 3.0),
         deadline=st.one_of(st.just(math.inf), st.floats(0.05, 4.0)),
         takes=st.floats(0.01, 1.0),
+        call=st.floats(0.01, 1.0),
     ),
     max_size=25,
 )
 
 
+@dataclass
+class Device:
+    """Runs calls, one after another, of whoever is due first, as the engine does it."""
+
+    waiting: Waiting = field(default_factory=Waiting)
+    now: float = 0.0
+    due: dict[Asking, float] = field(default_factory=dict)
+    """Of those that are not done, in the order in which they came."""
+    left: dict[Asking, float] = field(default_factory=dict)
+    """Of those that have begun."""
+    paused: dict[Asking, Any] = field(default_factory=dict)
+    ended: dict[Asking, float] = field(default_factory=dict)
+    current: Asking | None = None
+    call_ends: float = math.inf
+
+    def run_until(self, moment: float) -> None:
+        while True:
+            if self.current is None:
+                if not self.due:
+                    self.now = moment
+                    return
+                self._go_on(self._first())
+            if self.call_ends > moment:
+                return
+            self.now, request = self.call_ends, self.current
+            assert request is not None
+            if self.left[request] <= 1e-12:
+                self.ended[request] = self.now
+                self.waiting.finish(request)
+                del self.due[request]
+                self.current = None
+            elif (first := self._first()) is request:
+                self._call(request)
+            else:
+                self.paused[request] = self.waiting.paused(request, lambda: self.now)
+                self.paused[request].__enter__()
+                self._go_on(first)
+
+    def _first(self) -> Asking:
+        return min(self.due, key=lambda request: (self.due[request], request not in self.left))
+
+    def _go_on(self, request: Asking) -> None:
+        if request in self.left:
+            self.paused.pop(request).__exit__(None, None, None)
+        else:
+            self.waiting.start(request, self.now)
+            self.left[request] = request.takes
+        self._call(request)
+
+    def _call(self, request: Asking) -> None:
+        takes = min(request.call, self.left[request])
+        self.left[request] -= takes
+        self.current, self.call_ends = request, self.now + takes
+
+
 @given(ARRIVALS)
 def test_whoever_is_let_in_is_in_time(arrivals: list[Asking]) -> None:
-    """One device, the earliest due first, nothing broken off: as the engine does it."""
-    waiting = Waiting()
-    queue: list[tuple[float, int, Asking]] = []
-    ended: dict[Asking, float] = {}
-    admitted: list[Asking] = []
-    free = 0.0
-
-    def run_until(now: float) -> float:
-        moment = free
-        while queue and moment <= now:
-            _, _, request = heapq.heappop(queue)
-            waiting.start(request, moment)
-            running.append((request, moment + request.takes))
-            moment += request.takes
-            ended[request] = moment
-        return max(moment, now) if not queue else moment
-
-    running: list[tuple[Asking, float]] = []
-    for number, request in enumerate(sorted(arrivals, key=lambda asking: asking.come)):
+    device, admitted = Device(), []
+    for request in sorted(arrivals, key=lambda asking: asking.come):
         now = request.come
-        free = run_until(now)
-        for done, end in list(running):
-            if end <= now:
-                waiting.finish(done)
-        due = now + request.deadline
+        device.run_until(now)
+        due, takes, call = now + request.deadline, request.takes, min(request.call, request.takes)
         if request.deadline == math.inf:
-            claim = Claim(
-                due=waiting.patient_due(now), expected_s=request.takes, late_s=request.takes
-            )
+            due = device.waiting.patient_due(now)
+            claim = Claim(due=due, expected_s=takes, late_s=takes, call_s=call)
         else:
-            load = waiting.load(due, now)
-            if load.waiting_ms / 1e3 + request.takes > request.deadline:
+            load = device.waiting.load(due, now)
+            if load.waiting_ms / 1e3 + takes > request.deadline or takes > load.room_ms / 1e3:
                 continue
-            if request.takes > load.room_ms / 1e3:
-                continue
-            claim = promised(due, request.takes)
-        waiting.add(request, claim)
+            claim = promised(due, takes, call=call)
+        device.waiting.add(request, claim)
+        device.due[request] = claim.due
         admitted.append(request)
-        heapq.heappush(queue, (claim.due, number, request))
-    run_until(math.inf)
-    assert set(ended) == set(admitted)
+    device.run_until(math.inf)
+    assert set(device.ended) == set(admitted)
     for request in admitted:
-        assert ended[request] <= request.come + request.deadline + 1e-9
+        assert device.ended[request] <= request.come + request.deadline + 1e-6
     if arrivals:  # an idle device refuses nobody that could be in time
         first = min(arrivals, key=lambda asking: asking.come)
-        assert (first in ended) == (first.takes <= first.deadline)
+        assert (first in device.ended) == (first.takes <= first.deadline)
 
 
 def test_the_engine_runs_the_earliest_due_first() -> None:
@@ -193,7 +245,7 @@ def held(
 
 def begun(model: Any) -> None:
     """Wait until the engine has taken up the first request, which the gate then holds."""
-    while not model._loaded.engine.waiting._starts:
+    while not model._loaded.engine.waiting._runs:
         time.sleep(0.001)
 
 
@@ -297,3 +349,46 @@ def test_a_long_prompt_gives_way_between_chunks(held: Any) -> None:
     assert urgent.answer().deadline_met
     assert long.answer().usage.prompt_tokens == 100
     assert [length for _, length in order] == [32, 2, 32, 32, 4]
+
+
+def test_an_answer_with_a_deadline_gives_way_to_a_nearer_one_and_both_are_held(held: Any) -> None:
+    model, machine, gate, record = held
+    order: list[int] = []
+    prefill = machine.prefill
+
+    def noted(slots: Any, call: Any, cancel: Any) -> Any:
+        order.append(call.embeds.shape[1])
+        return prefill(slots, call, cancel)
+
+    machine.prefill = noted
+    ask: dict[str, Any] = {"ignore_eos": True}
+    far = Budget(deadline_ms=5000)
+    long = model.stream(list(range(20, 120)), budget=far, max_tokens=40, **ask)
+    begun(model)
+    while not order:
+        time.sleep(0.001)
+    near = model.stream([30, 31], budget=Budget(deadline_ms=400), max_tokens=4, **ask)
+    gate.set()
+    urgent, answer = near.answer(), long.answer()
+    assert order == [32, 2, 32, 32, 4]
+    assert urgent.deadline_met and answer.deadline_met
+    assert answer.usage.completion_tokens == 40  # the pause was none of its tokens' time
+    assert answer.timings.queue_ms == pytest.approx(urgent.timings.total_ms, abs=5)
+    spent = answer.timings.prefill_ms + answer.timings.decode_ms
+    assert spent == pytest.approx(4 * 3.0 + 39 * 3.0)
+    learnt = model._loaded.planners[None]
+    alone = record.model.predict(model.count(list(range(20, 120)), max_tokens=40).work).stages
+    assert learnt._total_pace._recent[-1] == pytest.approx(spent / alone.total_ms, rel=0.01)
+
+
+def test_what_is_promised_too_tightly_lets_nobody_come_before(held: Any) -> None:
+    model, _, gate, _ = held
+    ask: dict[str, Any] = {"max_tokens": 40, "ignore_eos": True}
+    alone = model.count("?", max_tokens=40, budget=Budget(deadline_ms=1e6)).plan.total.p99_ms
+    tight = model.stream("?", budget=Budget(deadline_ms=1.2 * alone), **ask)
+    begun(model)
+    with pytest.raises(BudgetUnreachable, match="other requests are in its way"):
+        model.stream("?", budget=Budget(deadline_ms=1.1 * alone), **ask)
+    brief = model.stream("?", budget=Budget(deadline_ms=1.1 * alone), max_tokens=2)
+    gate.set()
+    assert brief.answer().deadline_met and tight.answer().deadline_met

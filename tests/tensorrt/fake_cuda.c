@@ -4,8 +4,8 @@
    It is stricter than a driver. Work that is queued on a stream runs only when somebody waits for it:
    a result that is read too early is the old one, a pinned buffer that is reused too early is read
    with its new bytes. Every address is looked up: outside an allocation, after its end, or on the
-   wrong side of a copy, the call fails or the stream does, and stays failed. Memory is filled with 0xCD when it is allocated. Not safe for
-   several threads at once. */
+   wrong side of a copy, the call fails or the stream does, and stays failed. So it is where device
+   memory is read that nobody wrote. Not safe for several threads at once. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,11 +21,16 @@ enum {
   ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
 };
 enum { DEVICE, PINNED };
-enum { COPY, FILL, LAUNCH, MARK };
+enum { COPY, FILL, LAUNCH, MARK, HOST };
 enum { MOST_ARGUMENTS = 64, MOST_BYTES = 512, MOST_NAME = 64 };
 
 typedef int Result;
-typedef struct Block { char *base; size_t size; int kind, freed; struct Block *next; } Block;
+typedef struct Block {
+  char *base, *written; /* a byte for each byte of device memory: whether it was */
+  size_t size;
+  int kind, freed;
+  struct Block *next;
+} Block;
 typedef struct Kernel {
   char name[MOST_NAME];
   int count, sizes[MOST_ARGUMENTS];
@@ -34,6 +39,7 @@ typedef struct Kernel {
 } Kernel;
 typedef struct Module { int alive; struct Module *next; } Module;
 typedef struct Event { int done; } Event;
+typedef Result (*HostBody)(void *data);
 typedef struct Op {
   int kind;
   char *to, *from;
@@ -43,6 +49,8 @@ typedef struct Op {
   unsigned grid[3], block[3];
   char arguments[MOST_BYTES];
   Event *event;
+  HostBody host;
+  void *data;
   struct Op *next;
 } Op;
 typedef struct Graph { Op *first, *last; int alive; } Graph;
@@ -55,7 +63,8 @@ typedef struct Stream {
 typedef Result (*Body)(const void **arguments, const unsigned *grid, const unsigned *block);
 typedef struct Registered { char name[MOST_NAME]; Body body; struct Registered *next; } Registered;
 
-static int initialized, retained, current;
+static int initialized, retained;
+static __thread int current; /* how often a thread has the one context on its stack */
 static Block *blocks;
 static Kernel *kernels;
 static Module *modules;
@@ -117,28 +126,58 @@ static Result check(const char *address, size_t size, int kind, const char *what
   return SUCCESS;
 }
 
-/* For the bodies of kernels: whether so many bytes there may be read and written. */
-Result fake_check(const char *address, size_t size) {
-  return check(address, size, DEVICE, "kernel");
+/* Whether device memory may be read, all of it having been written. */
+static Result reads(const char *address, size_t size, const char *what) {
+  Result result = check(address, size, DEVICE, what);
+  if (result) return result;
+  Block *block = block_of(address);
+  for (size_t i = 0; i < size; i++)
+    if (!block->written[address - block->base + i])
+      return fail(ILLEGAL_ADDRESS, "%s: byte %zu of %zu at %p was never written", what, i, size,
+                  address);
+  return SUCCESS;
 }
+
+static void wrote(const char *address, size_t size) {
+  Block *block = block_of(address);
+  if (block && block->kind == DEVICE) memset(block->written + (address - block->base), 1, size);
+}
+
+/* For bodies: whether so many bytes there may be read, and whether they may be written. */
+Result fake_reads(const char *address, size_t size) { return reads(address, size, "kernel"); }
+Result fake_writes(const char *address, size_t size) {
+  Result result = check(address, size, DEVICE, "kernel");
+  if (!result) wrote(address, size);
+  return result;
+}
+
+/* Where an argument of that size stands behind others of `at` bytes. */
+static size_t placed(size_t at, int size) { return (at + size - 1) / size * size; }
 
 static Result run(Op *op) {
   Result result = SUCCESS;
   if (op->kind == COPY) {
     if ((result = check(op->to, op->size, op->to_kind, "copy to"))) return result;
-    if ((result = check(op->from, op->size, op->from_kind, "copy from"))) return result;
+    if (op->from_kind == DEVICE) result = reads(op->from, op->size, "copy from");
+    else result = check(op->from, op->size, op->from_kind, "copy from");
+    if (result) return result;
     memmove(op->to, op->from, op->size);
+    wrote(op->to, op->size);
   } else if (op->kind == FILL) {
     if ((result = check(op->to, op->size, DEVICE, "fill"))) return result;
     memset(op->to, op->byte, op->size);
+    wrote(op->to, op->size);
   } else if (op->kind == MARK) {
     op->event->done = 1;
+  } else if (op->kind == HOST) {
+    return op->host(op->data);
   } else {
     if (!op->kernel->module->alive)
       return fail(INVALID_HANDLE, "%s: its module was unloaded", op->kernel->name);
     const void *arguments[MOST_ARGUMENTS];
-    char *at = op->arguments;
-    for (int i = 0; i < op->kernel->count; at += op->kernel->sizes[i++]) arguments[i] = at;
+    size_t at = 0;
+    for (int i = 0; i < op->kernel->count; at += op->kernel->sizes[i++])
+      arguments[i] = op->arguments + (at = placed(at, op->kernel->sizes[i]));
     for (Registered *entry = registered; entry; entry = entry->next)
       if (!strcmp(entry->name, op->kernel->name)) {
         return entry->body(arguments, op->grid, op->block);
@@ -193,6 +232,7 @@ static int capturing(void) {
     if (s->alive && s->capture) return 1;
   return 0;
 }
+int fake_capturing(void) { return capturing(); }
 
 /* Devices and contexts. */
 Result cuInit(unsigned flags) { (void)flags; initialized = 1; return SUCCESS; }
@@ -213,6 +253,12 @@ Result cuDeviceGetName(char *name, int size, int device) {
   snprintf(name, size, "a device that is not there");
   return SUCCESS;
 }
+Result cuDeviceComputeCapability(int *major, int *minor, int device) {
+  (void)device;
+  *major = 8;
+  *minor = 7;
+  return SUCCESS;
+}
 Result cuDevicePrimaryCtxRetain(void **context, int device) {
   (void)device;
   if (!initialized) return fail(NOT_INITIALIZED, "cuInit was not called");
@@ -227,6 +273,18 @@ Result cuDevicePrimaryCtxRelease_v2(int device) {
   return SUCCESS;
 }
 Result cuCtxSetCurrent(void *context) { current = context != NULL; return SUCCESS; }
+Result cuCtxPushCurrent_v2(void *context) {
+  if (!context || !retained) return fail(INVALID_CONTEXT, "the context was not retained");
+  current++;
+  return SUCCESS;
+}
+Result cuCtxPopCurrent_v2(void **context) {
+  if (!current) return fail(INVALID_CONTEXT, "this thread has no context to give back");
+  if (context) *context = &retained;
+  current--;
+  return SUCCESS;
+}
+Result cuCtxGetDevice(int *device) { NEED_CONTEXT; *device = 0; return SUCCESS; }
 Result cuCtxGetCurrent(void **context) { *context = current ? &retained : NULL; return SUCCESS; }
 Result cuCtxSynchronize(void) {
   NEED_CONTEXT;
@@ -246,6 +304,7 @@ static Result allocate(char **address, size_t size, int kind) {
   Block *block = calloc(1, sizeof *block);
   block->base = aligned_alloc(256, (size + 255) / 256 * 256);
   memset(block->base, 0xCD, size);
+  block->written = calloc(kind == DEVICE ? size : 1, 1);
   block->size = size;
   block->kind = kind;
   block->next = blocks;
@@ -289,6 +348,7 @@ Result cuMemcpyHtoDAsync_v2(char *to, char *from, size_t size, Stream *stream) {
     if (stream_of(stream)->capture) return fail(CAPTURE_UNSUPPORTED, "a copy from pageable memory");
     if ((result = drain(stream_of(stream)))) return result;
     memcpy(to, from, size);
+    wrote(to, size);
     return SUCCESS;
   }
   return copy(to, DEVICE, from, PINNED, size, stream);
@@ -298,6 +358,25 @@ Result cuMemcpyDtoHAsync_v2(char *to, char *from, size_t size, Stream *stream) {
 }
 Result cuMemcpyDtoDAsync_v2(char *to, char *from, size_t size, Stream *stream) {
   return copy(to, DEVICE, from, DEVICE, size, stream);
+}
+typedef struct Side {
+  size_t x, y;
+  int type; /* 2: device */
+  char *host, *device, *array;
+  size_t pitch;
+} Side;
+typedef struct Rows { Side from, to; size_t width, height; } Rows;
+Result cuMemcpy2DAsync_v2(const Rows *rows, Stream *stream) {
+  Result result = SUCCESS;
+  if (rows->from.type != 2 || rows->to.type != 2 || rows->from.x || rows->from.y || rows->to.x ||
+      rows->to.y)
+    return fail(INVALID_VALUE, "rows are only copied on the device, from their first byte on");
+  if (rows->from.pitch < rows->width || rows->to.pitch < rows->width)
+    return fail(INVALID_VALUE, "rows of %zu bytes are farther apart than their pitch", rows->width);
+  for (size_t i = 0; i < rows->height && !result; i++)
+    result = copy(rows->to.device + i * rows->to.pitch, DEVICE,
+                  rows->from.device + i * rows->from.pitch, DEVICE, rows->width, stream);
+  return result;
 }
 Result cuMemsetD8Async(char *to, unsigned char byte, size_t size, Stream *stream) {
   Op op = {.kind = FILL, .to = to, .size = size, .byte = byte};
@@ -329,6 +408,11 @@ Result cuStreamSynchronize(Stream *stream) {
 }
 Result cuStreamQuery(Stream *stream) {
   return stream_of(stream)->first ? NOT_READY : stream_of(stream)->failed;
+}
+/* For stand-ins of libraries that run work of their own: `body(data)` at its turn on the stream. */
+Result fake_queue(Stream *stream, HostBody body, void *data) {
+  Op op = {.kind = HOST, .host = body, .data = data};
+  return queue(stream, &op);
 }
 Result cuEventCreate(Event **event, unsigned flags) {
   (void)flags;
@@ -377,9 +461,14 @@ Result cuGraphLaunch(Graph *executable, Stream *stream) {
 Result cuGraphExecDestroy(Graph *graph) { graph->alive = 0; return SUCCESS; }
 Result cuGraphDestroy(Graph *graph) { graph->alive = 0; return SUCCESS; }
 
-/* Modules: "FAKE" and then a line for each kernel, its name and the sizes of its arguments. */
+/* Modules: "FAKE" and then a line for each kernel, its name and the sizes of its arguments. Of a
+   cubin a test tells what is in it. */
+typedef const char *(*Reader)(const char *image);
+static Reader reader;
+void fake_reader(Reader tells) { reader = tells; }
 Result cuModuleLoadData(Module **module, const char *image) {
   NEED_CONTEXT;
+  if (!memcmp(image, "\177ELF", 4) && reader) image = reader(image);
   if (strncmp(image, "FAKE\n", 5)) return fail(INVALID_IMAGE, "the image is none of ours");
   *module = calloc(1, sizeof **module);
   (*module)->alive = 1;
@@ -398,11 +487,22 @@ Result cuModuleLoadData(Module **module, const char *image) {
   free(text);
   return SUCCESS;
 }
+Result cuModuleLoadDataEx(Module **module, const char *image, unsigned count, int *options,
+                          void **values) {
+  (void)count;
+  (void)options;
+  (void)values;
+  return cuModuleLoadData(module, image);
+}
 Result cuModuleUnload(Module *module) { module->alive = 0; return SUCCESS; }
 Result cuModuleGetFunction(Kernel **kernel, Module *module, const char *name) {
   for (Kernel *k = kernels; k; k = k->next)
     if (k->module == module && !strcmp(k->name, name)) { *kernel = k; return SUCCESS; }
   return fail(NOT_FOUND, "the module has no kernel %s", name);
+}
+/* pycuda calls it before every launch, which says the same itself. */
+Result cuFuncSetBlockShape(Kernel *kernel, int x, int y, int z) {
+  return kernel && x > 0 && y > 0 && z > 0 ? SUCCESS : INVALID_VALUE;
 }
 Result cuLaunchKernel(Kernel *kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
                       unsigned by, unsigned bz, unsigned shared, Stream *stream,
@@ -415,8 +515,10 @@ Result cuLaunchKernel(Kernel *kernel, unsigned gx, unsigned gy, unsigned gz, uns
                 bx, by, bz);
   Op op = {.kind = LAUNCH, .kernel = kernel, .grid = {gx, gy, gz}, .block = {bx, by, bz}};
   size_t size = 0;
-  for (int i = 0; i < kernel->count; size += kernel->sizes[i++])
+  for (int i = 0; i < kernel->count; size += kernel->sizes[i++]) {
+    size = placed(size, kernel->sizes[i]);
     if (parameters) memcpy(op.arguments + size, parameters[i], kernel->sizes[i]);
+  }
   if (extra) { /* 1: the packed arguments, 2: how many bytes they are, 0: the end */
     char *packed = NULL;
     size_t given = 0;

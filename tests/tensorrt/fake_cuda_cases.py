@@ -20,7 +20,7 @@ fake = ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
 from cuda.bindings import driver  # noqa: E402
 
 fake.fake_said.restype = ctypes.c_char_p
-fake.fake_check.argtypes = (ctypes.c_uint64, ctypes.c_size_t)
+fake.fake_reads.argtypes = (ctypes.c_uint64, ctypes.c_size_t)
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
 BODY = ctypes.CFUNCTYPE(
     ctypes.c_int, POINTERS, ctypes.POINTER(ctypes.c_uint), ctypes.POINTER(ctypes.c_uint)
@@ -46,7 +46,7 @@ def floats(address: Any) -> Any:
 def scale(arguments: Any, grid: Any, block: Any) -> int:
     """Multiplies SIZE bytes at its first argument by its second."""
     address = ctypes.c_uint64.from_address(arguments[0]).value
-    if code := fake.fake_check(address, SIZE):
+    if code := fake.fake_reads(address, SIZE):
         return int(code)
     floats(address)[:] *= ctypes.c_float.from_address(arguments[1]).value
     return 0
@@ -110,10 +110,9 @@ def a_captured_launch_is_replayed_with_the_arguments_it_had(made: Made) -> Any:
     return made.wait()
 
 
-def new_memory_holds_no_zeros(made: Made) -> Any:
+def memory_that_nobody_wrote(made: Made) -> Any:
     made.download()
-    made.wait()
-    return bool((made.out != 0).all())
+    return made.wait()
 
 
 def a_copy_past_the_end(made: Made) -> Any:
@@ -193,7 +192,7 @@ CASES: tuple[Callable[[Made], Any], ...] = (
     results_come_when_they_are_waited_for,
     a_pinned_buffer_that_is_reused_too_early_is_read_late,
     a_captured_launch_is_replayed_with_the_arguments_it_had,
-    new_memory_holds_no_zeros,
+    memory_that_nobody_wrote,
     a_copy_past_the_end,
     a_kernel_on_memory_that_was_freed,
     a_stream_that_failed,

@@ -70,7 +70,7 @@ def resolved(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_all_that_parses_and_builds_a_graph_is_in_the_bindings(
+def test_all_that_builds_a_graph_and_runs_an_engine_is_in_the_bindings(
     version: str, resolved: Callable[[str], dict[str, Any]]
 ) -> None:
     told = resolved(version)
@@ -79,8 +79,17 @@ def test_all_that_parses_and_builds_a_graph_is_in_the_bindings(
     assert built == "" and refused.startswith("does not parse"), "the program ran to both its ends"
     asked = {"Builder", "OnnxParser.parse_from_file", "IOptimizationProfile.set_shape"}
     asked |= {"OnnxParser.get_error"}
+    asked |= {"Runtime.deserialize_cuda_engine", "IExecutionContext.execute_async_v3"}
+    asked |= {"IExecutionContext.get_tensor_shape", "ExecutionContextAllocationStrategy"}
     assert asked <= set(told["asked"])
     assert set(told["missing"]) == OF_RTX_ALONE
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_fake_tensorrt_has_no_names_of_its_own(
+    version: str, resolved: Callable[[str], dict[str, Any]]
+) -> None:
+    assert resolved(version)["made_up"] == []
 
 
 def test_what_is_not_there_is_noted(module_of: Callable[[Path], ModuleType]) -> None:
@@ -118,3 +127,16 @@ def test_what_is_not_there_is_noted(module_of: Callable[[Path], ModuleType]) -> 
         "Builder.create_network(options=)",
         "Runtime",
     ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_plan_is_built_the_way_that_a_version_has(
+    version: str, resolved: Callable[[str], dict[str, Any]]
+) -> None:
+    told = resolved(version)
+    assert told["built"] == ["plan", "measured"]
+    asked = {"IBuilderConfig.set_timing_cache", "IBuilderConfig.max_aux_streams"}
+    asked |= {"ITimingCache.serialize"}
+    if version != "10.3.0":
+        asked |= {"OnnxParser.load_initializer", "OnnxParser.parse_model_proto"}
+    assert asked <= set(told["asked"])

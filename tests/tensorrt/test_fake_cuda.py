@@ -20,7 +20,7 @@ EXPECTED: dict[str, Any] = {
     "results_come_when_they_are_waited_for": [0.0, 3.0],
     "a_pinned_buffer_that_is_reused_too_early_is_read_late": 7.0,
     "a_captured_launch_is_replayed_with_the_arguments_it_had": 9.0,
-    "new_memory_holds_no_zeros": True,
+    "memory_that_nobody_wrote": "700: copy from: byte 0 of 64 at _ was never written",
     "a_copy_past_the_end": "700: copy from: 65 bytes at _ end behind the allocation",
     "a_kernel_on_memory_that_was_freed": "700: kernel: _ was freed",
     "a_stream_that_failed": "700: copy from: 65 bytes at _ end behind the allocation",

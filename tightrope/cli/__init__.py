@@ -24,7 +24,9 @@ from tightrope.cli.methods import methods
 from tightrope.cli.profile import profile
 from tightrope.cli.profile_worker import profile_worker
 from tightrope.cli.run import run
+from tightrope.cli.selftest import selftest
 from tightrope.cli.serve import serve
+from tightrope.cli.service import app as service_app
 from tightrope.cli.task import app as task_app
 from tightrope.errors import BudgetUnreachable, InputError, TightropeError
 
@@ -33,7 +35,7 @@ EXTRAS = {
     "cpu": ("onnxruntime",),
     "export": ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors", "gguf"),
     "check": ("tensorrt_rtx",),
-    "serve": ("starlette", "uvicorn", "prometheus_client", "h11"),
+    "serve": ("starlette", "uvicorn", "prometheus_client", "h11", "sdnotify", "logging_journald"),
     "profile": ("vl_convert",),
     "boards": ("distributed",),
 }
@@ -130,8 +132,12 @@ def demo() -> None:
     run_demo()
 
 
-_COMMANDS = (export, inspect, run, serve, bench, profile, profile_worker, build, methods, doctor)
+_COMMANDS = (
+    *(export, inspect, build, selftest, run, serve, bench, profile, profile_worker, methods),
+    doctor,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(frontier_app, name="frontier")
+app.add_typer(service_app, name="service")
 app.add_typer(task_app, name="task")

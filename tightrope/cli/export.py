@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tightrope.bundle import Parity, WeightGroup
+from tightrope.bundle import Parity, TowerInt8, WeightGroup
 from tightrope.cli.options import Json, option
 from tightrope.cli.output import (
     bytes_text,
@@ -49,6 +49,9 @@ def export(
         list[int] | None,
         option(ExportConfig, "resolutions", "--resolution", metavar="PIXELS", repeated=True),
     ] = None,
+    tower_precision: Annotated[
+        str, option(ExportConfig, "tower_precision", metavar="NAME")
+    ] = default_of(ExportConfig, "tower_precision"),
     block_size: Annotated[int, option(ExportConfig, "block_size", metavar="N")] = default_of(
         ExportConfig, "block_size"
     ),
@@ -76,6 +79,7 @@ def export(
         selectors=None if selector is None else tuple(selector),
         schedules=tuple(schedule or ()),
         resolutions=None if resolution is None else tuple(resolution),
+        tower_precision=tower_precision,
         block_size=block_size,
         template=template,
         seed=seed,
@@ -99,6 +103,7 @@ def summary_rows(summary: ExportSummary) -> list[tuple[str, str]]:
         ("selectors", ", ".join(summary.selectors) or "none: a text model"),
         ("schedules", ", ".join(summary.schedules) or "none"),
         *weight_rows(summary.weights),
+        *tower_rows(summary.tower_int8),
         *parity_rows(summary.parity),
         *(("note", note) for note in summary.notes),
         ("took", f"{summary.seconds:.1f} s"),
@@ -115,6 +120,14 @@ def weight_rows(groups: Mapping[str, WeightGroup]) -> list[tuple[str, str]]:
     return rows
 
 
+def tower_rows(tower: TowerInt8 | None) -> list[tuple[str, str]]:
+    """How far a tower in int8 lies from itself in float32; nothing where it is in float32."""
+    if tower is None:
+        return []
+    shares = [f"{name} keeps {share:.0%} of the same" for name, share in tower.agreement.items()]
+    return [("tower in int8", ", ".join([f"visual tokens differ by {tower.embeds:.2%}", *shares]))]
+
+
 def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     """What the check against Hugging Face found, in words."""
     if parity is None:
@@ -126,6 +139,7 @@ def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     ]
     for name, value in (
         ("int8 activations against float32 (relative)", parity.int8_activations),
+        ("tower in int8 against float32 (relative)", parity.int8_tower),
         ("weights as written against the checkpoint (relative)", parity.stored_weights),
         ("that model against the GGUF file's own tensors (relative)", parity.read_weights),
     ):

@@ -16,6 +16,7 @@ from tightrope.cli.options import (
     Backend,
     BundlePath,
     Deadline,
+    Energy,
     FirstToken,
     Images,
     Json,
@@ -87,6 +88,7 @@ def best(
     bundle: BundlePath,
     deadline: Deadline = None,
     first_token: FirstToken = None,
+    energy: Energy = None,
     min_quality: MinQuality = None,
     task: Task = None,
     prompt: Question = None,
@@ -99,6 +101,7 @@ def best(
     budget = Budget(
         deadline_ms=_duration("--deadline", deadline),
         first_token_ms=_duration("--first-token", first_token),
+        energy_j=energy,
         min_quality=min_quality,
         task=task,
     )
@@ -154,13 +157,22 @@ def print_frontier(frontier: Frontier) -> None:
     """The table of points, and what is missing."""
     goodput = bool(frontier.slos)
     numbers = ["quality", "95 % interval", "n", *_TIMES, "slots", "keys and values", "peak memory"]
+    energy = any(row.took is not None and row.took.energy_j is not None for row in frontier.rows)
+    if energy:
+        numbers.append("energy")
     if goodput:
         numbers.append("goodput")
     print_table(
         f"{frontier.bundle}: {_by_task(frontier)}, {frontier.key}",
         ("point", *numbers, "times", ""),
         [
-            [*_cells(row), *([_goodput(row)] if goodput else []), _source(row), _mark(row)]
+            [
+                *_cells(row),
+                *([_energy(row)] if energy else []),
+                *([_goodput(row)] if goodput else []),
+                _source(row),
+                _mark(row),
+            ]
             for row in frontier.rows
         ],
         numbers=numbers,
@@ -195,6 +207,11 @@ def _figures(ttft: Percentiles, total: Percentiles) -> list[float]:
 
 def _or_not(num_bytes: int | None) -> str:
     return NOT_MEASURED if num_bytes is None else mebibytes(num_bytes)
+
+
+def _energy(row: Row) -> str:
+    joules = None if row.took is None else row.took.energy_j
+    return NOT_MEASURED if joules is None else f"{joules:.2f} J"
 
 
 def _goodput(row: Row) -> str:
@@ -238,7 +255,7 @@ def _print_choice(frontier: Frontier, choice: Choice) -> None:
             ("in all, p50, p95, p99", _three(took.total)),
             ("of these, means", ", ".join(f"{name} {ms:.1f}" for name, ms in stages.items())),
             ("times", f"{took.source}, {took.runs} runs" if took.runs else took.source),
-            ("energy", NOT_MEASURED if took.energy_j is None else f"{took.energy_j:.2f} J"),
+            ("energy", _energy(row)),
             ("best within the budget", in_words(choice.best.point)),
             ("not told apart from it", str(len(choice.alike))),
             ("within the budget", f"{choice.fitting} of {len(frontier.rows)} points"),

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
 from tightrope.bundle import Bundle, Manifest
-from tightrope.cli.export import parity_rows, weight_rows
+from tightrope.cli.build import print_plan
+from tightrope.cli.export import parity_rows, tower_rows, weight_rows
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import bytes_text, print_json, print_pairs
 from tightrope.errors import InputError
-from tightrope.interface.onnx import ITEM_BYTES
 from tightrope.jetson.device import Device, find_device
-from tightrope.jetson.roofline import DevicePrediction, decoder_sizes, predict_from_device
-from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
+from tightrope.jetson.facts import facts_of
+from tightrope.jetson.memory import MemoryPlan, plan_memory
+from tightrope.jetson.roofline import (
+    DevicePrediction,
+    RequestPrediction,
+    decoder_sizes,
+    predict_from_device,
+    predict_request,
+)
+from tightrope.runtime.memory import resident_memory
 from tightrope.schemas import versioned
 
 
@@ -31,7 +39,7 @@ def inspect(
     board: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Adds what its data sheet promises, such as 'Orin Nano 8GB'."
+            metavar="NAME", help="Adds what a board such as orin-nano-8gb would take for it."
         ),
     ] = None,
     power_mode: Annotated[
@@ -45,11 +53,11 @@ def inspect(
     device = None if board is None else find_device(board, power_mode)
     manifest = Bundle.open(bundle, verify=verify).manifest
     memory = resident_memory(manifest)
-    promised = None if device is None else promise(device, manifest)
+    promised = None if device is None else Promise.of(device, manifest)
     if json:
         values: dict[str, Any] = {"bundle": manifest.to_dict(), "memory_bytes": memory}
         if promised is not None:
-            values["data_sheet"] = asdict(promised)
+            values["data_sheet"] = promised.to_dict()
         print_json(versioned("inspect", values))
         return
     print_pairs(str(bundle), _facts(manifest))
@@ -68,45 +76,59 @@ def inspect(
         _print_promise(promised, manifest.prefill_chunk)
 
 
-def promise(device: Device, manifest: Manifest) -> DevicePrediction:
-    """A full prefill call on the device, and steps behind it; nothing of it was measured."""
-    chunk = manifest.prefill_chunk
-    return predict_from_device(device, decoder_sizes(manifest), prompt_tokens=chunk, context=chunk)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a board's data sheet and counted bytes say of a bundle; nothing of it was measured."""
+
+    chunk: DevicePrediction
+    """A full prefill call, and steps behind it."""
+    request: RequestPrediction
+    memory: MemoryPlan
+
+    @classmethod
+    def of(cls, device: Device, manifest: Manifest) -> Promise:
+        """For the bundle on that board in that mode."""
+        chunk = manifest.prefill_chunk
+        sizes = decoder_sizes(manifest)
+        facts = facts_of(device.name, device.power_mode)
+        return cls(
+            chunk=predict_from_device(device, sizes, prompt_tokens=chunk, context=chunk),
+            request=predict_request(device, manifest),
+            memory=plan_memory(manifest, facts),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        request = asdict(self.request) | {"ttft_ms": self.request.ttft_ms}
+        memory = asdict(self.memory) | {"fits": self.memory.fits}
+        return {**asdict(self.chunk), "request": request, "memory": memory, "proof_level": 0}
 
 
-def resident_memory(manifest: Manifest) -> dict[str, int]:
-    """Estimated bytes in memory by what takes them.
-
-    Host graphs compute in float32, so 16-bit weights are held twice as large there; int4 weights
-    are packed twice, for prompts and for single tokens. Embeddings are memory-mapped: the part in
-    use, at most the file.
-    """
-    dims = manifest.dims
-    weights = sum(
-        entry.bytes for name, entry in manifest.files.items() if name.endswith("weights.data")
+def _print_promise(promised: Promise, tokens: int) -> None:
+    chunk, request = promised.chunk, promised.request
+    device = chunk.device
+    seen = (
+        ""
+        if request.resolution is None
+        else (f", {request.visual_tokens} of an image at {request.resolution}")
     )
-    slot_values = 2 * sum(manifest.slots_by_layer) * dims.num_key_value_heads * dims.head_dim
-    host_weights = weights if manifest.precision == "fp32" else 2 * weights
-    return {
-        "weights, host graphs": host_weights,
-        "weights, standard graphs": weights,
-        "slots at capacity, host graphs": slot_values * ITEM_BYTES["float32"],
-        "slots at capacity, standard graphs": slot_values * ITEM_BYTES[manifest.activations],
-        "embeddings, at most": dims.vocab_size * dims.hidden_size * ITEM_BYTES[manifest.embeddings],
-        "kept of earlier requests, at most": PREFIX_BYTES + (IMAGE_BYTES if manifest.vision else 0),
-    }
-
-
-def _print_promise(promised: DevicePrediction, tokens: int) -> None:
-    device = promised.device
+    rows = [
+        (f"prefill of {tokens} tokens (operations: 2 a weight and token)", chunk.prefill_ms),
+        (f"a token behind {tokens} slots (bytes: weights and slots)", chunk.tpot_ms),
+    ]
+    if request.resolution is not None:
+        rows.append(("vision (operations: 2 a weight and patch)", request.vision_ms))
+    rows += [
+        (f"first token of {request.prompt_tokens} tokens{seen}", request.ttft_ms),
+        ("each token behind it", request.tpot_ms),
+    ]
     print_pairs(
-        f"\n{device.name}, {device.power_mode}, guessed from {promised.basis}",
-        [
-            (f"prefill of {tokens} tokens", f"{promised.prefill_ms:.0f} ms"),
-            (f"a token behind {tokens} slots", f"{promised.tpot_ms:.1f} ms"),
-        ],
+        f"\n{device.name}, {device.power_mode}, guessed from {chunk.basis} (proof level 0)",
+        [(what, f"{ms:.1f} ms") for what, ms in rows],
         numbers=True,
     )
+    print()
+    print_plan(promised.memory, facts_of(device.name, device.power_mode))
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
@@ -121,6 +143,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("ONNX Runtime", f"{manifest.minimum_onnxruntime} or newer"),
         *((f"source: {name}", value) for name, value in asdict(manifest.source).items()),
         *weight_rows(manifest.weights),
+        *tower_rows(manifest.tower_int8),
         *parity_rows(manifest.parity),
         *((f"exported with {name}", value) for name, value in manifest.exporter.items()),
     ]

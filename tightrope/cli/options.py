@@ -14,6 +14,7 @@ from tightrope.checks import check_one_of, shown
 from tightrope.configs import help_of
 from tightrope.errors import InputError
 from tightrope.point import Keep, OperatingPoint
+from tightrope.runtime.ceiling import Ceiling
 from tightrope.runtime.options import Options
 
 
@@ -54,7 +55,8 @@ Backend = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="tensorrt, onnxruntime-cuda, onnxruntime, or auto: the first of them that is ready.",
+        help="tensorrt, onnxruntime, onnxruntime-cuda, or auto: tensorrt where it is ready, else "
+        "onnxruntime.",
     ),
 ]
 Selector = Annotated[str | None, option(OperatingPoint, "selector", metavar="NAME")]
@@ -80,6 +82,7 @@ Deadline = Annotated[str | None, option(Budget, "deadline_ms", "--deadline", met
 FirstToken = Annotated[
     str | None, option(Budget, "first_token_ms", "--first-token", metavar="300ms")
 ]
+Energy = Annotated[float | None, option(Budget, "energy_j", "--energy", metavar="J")]
 MinQuality = Annotated[float | None, option(Budget, "min_quality", metavar="X")]
 Task = Annotated[str | None, option(Budget, "task", metavar="NAME")]
 Question = Annotated[
@@ -96,6 +99,8 @@ BestEffort = Annotated[
     ),
 ]
 Recent = Annotated[int | None, option(OperatingPoint, "recent", metavar="N")]
+MaxTemp = Annotated[float | None, option(Ceiling, "max_temp", metavar="C")]
+MaxWatts = Annotated[float | None, option(Ceiling, "max_watts", metavar="W")]
 
 
 def parse_duration_ms(name: str, text: str) -> float:
@@ -118,16 +123,17 @@ def budget_of(
     *,
     deadline: str | None,
     first_token: str | None,
+    energy: float | None = None,
     min_quality: float | None,
     task: str | None,
     best_effort: bool,
 ) -> Budget | None:
     """The budget that the options spell, or None where none of them was given."""
-    if deadline is None and first_token is None and min_quality is None:
+    if deadline is None and first_token is None and energy is None and min_quality is None:
         if task is not None or best_effort:
             raise InputError(
                 "--plan-task and --best-effort say how to plan, but there is no budget; accepted: "
-                "--deadline, --first-token or --min-quality beside them"
+                "--deadline, --first-token, --energy or --min-quality beside them"
             )
         return None
     return Budget(
@@ -135,6 +141,7 @@ def budget_of(
         first_token_ms=None
         if first_token is None
         else parse_duration_ms("--first-token", first_token),
+        energy_j=energy,
         min_quality=min_quality,
         task=task,
         if_unreachable="best_effort" if best_effort else "refuse",

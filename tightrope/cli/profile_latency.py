@@ -49,6 +49,24 @@ def print_latency(bundle: Bundle, record: LatencyRecord) -> None:
             ("times per token above their p95", f"{held_out.tpot_above_p95_percent:.1f} %"),
         ],
     )
+    if (power := record.power) is not None:
+        print_pairs(
+            f"\nPower, {power.source}",
+            [
+                ("idle", f"{power.idle_w:.1f} W"),
+                ("images and text, on the host", f"{power.host_w:.1f} W"),
+                ("looking and reading", f"{power.read_w:.1f} W"),
+                ("writing", f"{power.write_w:.1f} W"),
+                ("error of 5 s that it was not fitted to", f"{power.error_percent:.1f} %"),
+            ],
+            numbers=True,
+        )
+    else:
+        print("\npower: not measured, no sensor tells what the machine draws")
+    if record.held_back:
+        print(
+            f"\nthe board was held back meanwhile ({', '.join(record.held_back)}): cool it, repeat"
+        )
     print(f"\nwritten to {latency_file(bundle, key)}")
 
 

@@ -54,7 +54,7 @@ def print_points(bundle: Bundle, record: PointsRecord) -> None:
     """One row a point, and the file."""
     from tightrope.profiles.latency.measured import points_file
 
-    columns = ("TTFT p50", "p95", "total p50", " p95", "p99 ms", "slots", "peak memory")
+    columns = ("TTFT p50", "p95", "total p50", " p95", "p99 ms", "slots", "peak memory", "energy")
     rows = []
     for found in record.points:
         times = (
@@ -68,8 +68,9 @@ def print_points(bundle: Bundle, record: PointsRecord) -> None:
                 *(f"{ms:.1f}" for ms in times),
                 str(max(run.occupied_slots for run in found.runs)),
                 "not measured" if peak is None else mebibytes(peak),
+                "not measured" if found.energy_j is None else f"{found.energy_j:.2f} J",
             )
         )
     title = f"\n{len(record.points[0].runs)} runs of each point, from end to end"
     print_table(title, ("point", *columns), rows, numbers=columns)
-    print(f"\nwritten to {points_file(bundle, record.key, record.asked)}; energy: not measured")
+    print(f"\nwritten to {points_file(bundle, record.key, record.asked)}")

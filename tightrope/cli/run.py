@@ -15,12 +15,15 @@ from tightrope.cli.options import (
     BestEffort,
     BundlePath,
     Deadline,
+    Energy,
     FirstToken,
     Frames,
     Images,
     Json,
     KeepText,
     KvBudget,
+    MaxTemp,
+    MaxWatts,
     MinQuality,
     PlanTask,
     Policy,
@@ -38,10 +41,11 @@ from tightrope.cli.options import (
     parse_thinking,
 )
 from tightrope.cli.output import print_json, print_pairs
-from tightrope.cli.plan import plan_rows
+from tightrope.cli.plan import plan_rows, spent_rows
 from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.folders import reaching
+from tightrope.runtime.ceiling import ceiling_of
 from tightrope.runtime.options import Options
 
 if TYPE_CHECKING:
@@ -68,9 +72,12 @@ def run(
     recent: Recent = None,
     deadline: Deadline = None,
     first_token: FirstToken = None,
+    energy: Energy = None,
     min_quality: MinQuality = None,
     plan_task: PlanTask = None,
     best_effort: BestEffort = False,
+    max_temp: MaxTemp = None,
+    max_watts: MaxWatts = None,
     thinking: Thinking = None,
     thinking_tokens: ThinkingTokens = None,
     max_tokens: Annotated[int, option(Options, "max_tokens", metavar="N")] = default_of(
@@ -132,6 +139,7 @@ def run(
     budget = budget_of(
         deadline=deadline,
         first_token=first_token,
+        energy=energy,
         min_quality=min_quality,
         task=plan_task,
         best_effort=best_effort,
@@ -159,6 +167,12 @@ def run(
         raise InputError("--chat streams one answer after another; it takes neither --json nor --n")
     if chat and budget is not None:
         raise InputError("--chat keeps its slots from turn to turn; no budget is planned for that")
+    ceiling = ceiling_of(max_temp, max_watts)
+    if ceiling is not None and budget is None:
+        raise InputError(
+            "--max-temp and --max-watts are kept by planning, but there is no budget; accepted: "
+            "--deadline, --first-token, --energy or --min-quality beside them"
+        )
     if dry_run and (chat or n != 1):
         raise InputError("--dry-run tells of one answer; it takes neither --chat nor --n")
     if not chat and question is None:
@@ -166,7 +180,7 @@ def run(
 
     import tightrope
 
-    model = tightrope.load(bundle, backend=backend)
+    model = tightrope.load(bundle, backend=backend, ceiling=ceiling)
     if chat:
         first = [question] if question else []
         _chat(model, first, images, frames, system=system, options=options, explain=explain)
@@ -290,6 +304,8 @@ def _explain(answer: Answer) -> None:
         rows += [(name, _shown(value)) for name, value in values if value is not None]
     if answer.plan is not None:
         rows += plan_rows(answer.plan)
+    if answer.spent is not None:
+        rows += spent_rows(answer.spent)
     if answer.deadline_met is not None:
         rows.append(("deadline met", "yes" if answer.deadline_met else "no"))
     rows += [("note", note) for note in told.get("notes") or ()]

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from tightrope.cli.options import Backend, Threads, option
+from tightrope.cli.options import Backend, MaxTemp, MaxWatts, Threads, option
 from tightrope.configs import default_of
+from tightrope.runtime.ceiling import ceiling_of
 from tightrope.runtime.server.config import ServeConfig
 
 
@@ -29,6 +30,9 @@ def serve(
     ),
     api_keys: Annotated[Path | None, option(ServeConfig, "api_keys", metavar="FILE")] = None,
     images: Annotated[Path | None, option(ServeConfig, "images", metavar="FOLDER")] = None,
+    fetch: Annotated[
+        list[str] | None, option(ServeConfig, "fetch", metavar="HOST", repeated=True)
+    ] = None,
     tls_certificate: Annotated[
         Path | None, option(ServeConfig, "tls_certificate", metavar="FILE")
     ] = None,
@@ -57,8 +61,14 @@ def serve(
     queue_per_client: Annotated[
         int, option(ServeConfig, "queue_per_client", metavar="N")
     ] = default_of(ServeConfig, "queue_per_client"),
+    memory_mb: Annotated[int | None, option(ServeConfig, "memory_mb", metavar="N")] = None,
+    chunk_ms: Annotated[int, option(ServeConfig, "chunk_ms", metavar="N")] = default_of(
+        ServeConfig, "chunk_ms"
+    ),
     backend: Backend = "auto",
     threads: Threads = None,
+    max_temp: MaxTemp = None,
+    max_watts: MaxWatts = None,
 ) -> None:
     """Answer over HTTP as OpenAI's interface does, with deadlines, until it is told to stop."""
     config = ServeConfig(
@@ -66,6 +76,7 @@ def serve(
         port=port,
         api_keys=api_keys,
         images=images,
+        fetch=tuple(fetch or ()),
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         max_body_mb=max_body_mb,
@@ -76,13 +87,27 @@ def serve(
         max_answers=max_answers,
         queue=queue,
         queue_per_client=queue_per_client,
+        memory_mb=memory_mb,
+        chunk_ms=chunk_ms,
     )
     from tightrope.runtime.server.serve import Server
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    server = Server(bundles, config, backend=backend, threads=threads)
+    _log()
+    ceiling = ceiling_of(max_temp, max_watts)
+    server = Server(bundles, config, backend=backend, threads=threads, ceiling=ceiling)
     _say(f"listening on {server.address}, loading")
     server.run(ready=lambda: _say("ready"))
+
+
+def _log() -> None:
+    """To the journal, with fields, where it listens; else what is wrong to the terminal."""
+    from logging_journald import JournaldLogHandler, check_journal_stream
+
+    if check_journal_stream():
+        handler = JournaldLogHandler(identifier="tightrope", use_message_id=False)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
 
 def _say(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tightrope.bundle import Parity, WeightGroup
+from tightrope.bundle import Parity, TowerInt8, WeightGroup
 from tightrope.checks import check_one_of, check_type, check_whole
 from tightrope.configs import setting
 from tightrope.errors import InputError
@@ -32,6 +32,7 @@ PRECISIONS = {
     "fp16": Precision("float16"),
     "int4": Precision("float16", quantized=True),
 }
+TOWER_PRECISIONS = ("auto", "fp32", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +51,17 @@ class ExportConfig:
     """Each adds a prefill graph."""
     resolutions: tuple[int, ...] | None = setting(None, "Side of the image in pixels.")
     """None: the one that the tower was trained at."""
+    tower_precision: str = setting(
+        "fp32", "How a tower multiplies on a CPU: fp32, int8, or auto: int8 where its gate lets it."
+    )
+    """int8 is refused where processor or gate speak against it; auto then takes fp32."""
     block_size: int = setting(32, "Weights that share one int4 scale: 32 or 128.")
     template: str | None = setting(None, "Which of several chat templates; else the default.")
     seed: int = setting(0, "Seed of the parity check.")
 
     def __post_init__(self) -> None:
         check_one_of("precision", self.precision, PRECISIONS)
+        check_one_of("tower_precision", self.tower_precision, TOWER_PRECISIONS)
         check_whole("slots", self.slots, least=32)
         if self.prefill_chunk is not None:
             check_whole("prefill_chunk", self.prefill_chunk, least=16)
@@ -88,6 +94,7 @@ class ExportSummary:
     total_bytes: int
     seconds: float
     parity: Parity | None
+    tower_int8: TowerInt8 | None = None
     weights: dict[str, WeightGroup] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 

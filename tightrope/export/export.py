@@ -11,7 +11,7 @@ from tightrope import bundle as bundles
 from tightrope.bundle import Manifest
 from tightrope.checks import check_path, check_type
 from tightrope.errors import BundleError, InputError
-from tightrope.export import groups, parity, selftest
+from tightrope.export import groups, parity, selftest, tower_int8
 from tightrope.export.checkpoint import Checkpoint, open_checkpoint, parameters_of
 from tightrope.export.config import ExportConfig, ExportSummary
 from tightrope.export.foreign import exporting
@@ -22,6 +22,7 @@ from tightrope.export.manifest import describe
 from tightrope.export.recipe import plan
 from tightrope.export.weights import WeightFile
 from tightrope.folders import finished_folder, reaching
+from tightrope.interface.names import GraphName
 from tightrope.progress import Progress, part, silent
 
 
@@ -66,6 +67,7 @@ def export(
         total_bytes=sum(sizes),
         seconds=time.perf_counter() - started,
         parity=manifest.parity,
+        tower_int8=manifest.tower_int8,
         weights=manifest.weights,
         notes=tuple(notes),
     )
@@ -85,19 +87,23 @@ def _write(
     graphs.mkdir()
     parameters, published = parameters_of(model), checkpoint.published(model)
     with WeightFile(graphs, parameters, recipe.precision, config.block_size, published) as weights:
-        operators = write_graphs(recipe, traces, graphs, weights, part(progress, 0.55, 0.8))
+        operators, trial = write_graphs(recipe, traces, graphs, weights, part(progress, 0.55, 0.8))
     progress("writing embeddings and texts", 0.8)
     write_host_files(recipe, model, weights, folder)
+    tower, notes = tower_int8.gate(recipe, model, weights, folder, trial)
     progress("measuring what each part costs", 0.82)
     parts = groups.measure(recipe, model, weights, folder)
     progress("checking parity", 0.85)
-    figures = parity.measure(recipe, model, weights, folder)
+    taken = None if tower is None else trial
+    figures = parity.measure(recipe, model, weights, folder, taken)
+    if taken is not None:
+        taken.replace(folder / GraphName("host", "vision").file)
     progress("hashing", 0.97)
     described = describe(recipe, windows_of(traces), operators, figures, folder)
-    manifest = replace(described, weights=parts)
+    manifest = replace(described, weights=parts, tower_int8=tower)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("opening what was written", 0.98)
     manifest = selftest.record(folder, manifest)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
-    return manifest, recipe.notes(model) + weights.notes()
+    return manifest, recipe.notes(model) + weights.notes() + notes

@@ -71,7 +71,8 @@ def check_config(config: dict[str, Any]) -> list[WithoutEffect]:
             if part is not config:
                 _refuse_quantised(part)
             refuse_code("config.json", part)
-            refuse_layers(part.get("layer_types"))
+            family = FAMILIES.get(str(part.get("model_type")))
+            refuse_layers(part.get("layer_types"), () if family is None else family.layers)
             _refuse_both_ways(part)
             found += _check_rope(part, interleaved)
     return found

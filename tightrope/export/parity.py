@@ -33,7 +33,7 @@ from tightrope.export.gguf.model import GgufModel
 from tightrope.export.recipe import Recipe, Vision
 from tightrope.export.weights import WeightFile
 from tightrope.inputs.embeddings import Embeddings
-from tightrope.inputs.layout import ImageTokens, Stream, assemble, visual_tokens
+from tightrope.inputs.layout import ImageTokens, Stream, assemble, reach, visual_tokens
 from tightrope.inputs.positions import Rule, find_rule, following
 from tightrope.interface.calls import Call, Update, feeds, no_levels, update_of
 from tightrope.interface.names import GraphName
@@ -57,9 +57,12 @@ _READ_ALIKE = 1e-3
 """float32 leaves 1e-4 at most; a bias or a scaling that is lost makes 1e-2 and more."""
 
 
-def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Parity:
+def measure(
+    recipe: Recipe, model: Any, weights: WeightFile, folder: Path, tower: Path | None = None
+) -> Parity:
     """Figures of the bundle in `folder`; `model` carries the weights as written afterwards.
 
+    tower: the graph of the tower in int8, if the bundle is to have it instead.
     Raises UnsupportedModel where float32 parity does not hold.
     """
     rng = np.random.default_rng(recipe.config.seed)
@@ -68,7 +71,8 @@ def measure(recipe: Recipe, model: Any, weights: WeightFile, folder: Path) -> Pa
     original = text_logits(model, token_ids)
     read = held_against_file(recipe.checkpoint.gguf, model, token_ids)
     _replace_weights(model, weights)
-    ours, theirs = _prompts(recipe, model, folder, token_ids.tolist(), rng)
+    graphs = [folder / GraphName("host", "vision").file, *([] if tower is None else [tower])]
+    ours, theirs = _prompts(recipe, model, (folder, graphs), token_ids.tolist(), rng)
     figures = _compare(recipe, model, ours, theirs, folder)
     if rounded:
         distance = relative(original, text_logits(model, token_ids))
@@ -109,6 +113,8 @@ class _Prompt:
 
     stream: Stream
     embed: Embeddings
+    rounded: Stream | None = None
+    """The same with what a tower in int8 sees."""
 
 
 Read = Callable[[Sequence[int]], dict[str, torch.Tensor]]
@@ -116,9 +122,17 @@ Read = Callable[[Sequence[int]], dict[str, torch.Tensor]]
 
 
 def _prompts(
-    recipe: Recipe, model: Any, folder: Path, token_ids: list[int], rng: np.random.Generator
+    recipe: Recipe,
+    model: Any,
+    files: tuple[Path, Sequence[Path]],
+    token_ids: list[int],
+    rng: np.random.Generator,
 ) -> tuple[_Prompt, Read]:
-    """The prompt as the bundle in `folder` takes it, and as Hugging Face's model does."""
+    """The prompt as a bundle takes it, and as Hugging Face's model does.
+
+    files: the bundle's folder and the graphs of its tower.
+    """
+    folder, graphs = files
     vision = recipe.vision
     embed = Embeddings(
         folder / EMBEDDINGS,
@@ -142,12 +156,15 @@ def _prompts(
     images: list[ImageTokens] = []
     inputs: dict[str, Array] = {}
     if vision is not None:
-        inputs, *images = _seen(recipe, vision, model, folder, rng)
+        inputs, images = _seen(recipe, vision, model, graphs, rng)
         marker = vision.info.image_token_id
         token_ids = [token for token in token_ids if token != marker]
         token_ids.insert(_IMAGE_AT, marker)
-    stream = assemble(token_ids, marker, images[:1], embed)
-    theirs = assemble(token_ids, marker, images[1:], reference)
+    theirs = assemble(token_ids, marker, images[:1], reference)
+    stream, *rounded = (
+        assemble(token_ids, marker, images[place : place + 1], embed)
+        for place in range(1, max(2, len(images)))
+    )
 
     def read(answer: Sequence[int]) -> dict[str, torch.Tensor]:
         embeds = np.concatenate([theirs.embeds, reference(answer)])
@@ -159,32 +176,32 @@ def _prompts(
         return whole(model, inputs, torch.tensor([[*ids, *answer]]))
 
     whole = recipe.checkpoint.family.reference_inputs
-    return _Prompt(stream, embed), read if whole is None else read_whole
+    prompt = _Prompt(stream, embed, *rounded)
+    return prompt, read if whole is None else read_whole
 
 
 def _seen(
-    recipe: Recipe, vision: Vision, model: Any, folder: Path, rng: np.random.Generator
-) -> tuple[dict[str, Array], ImageTokens, ImageTokens]:
-    """The tower's inputs for one picture; as graph vision sees it, and as Hugging Face's tower."""
+    recipe: Recipe, vision: Vision, model: Any, graphs: Sequence[Path], rng: np.random.Generator
+) -> tuple[dict[str, Array], list[ImageTokens]]:
+    """The tower's inputs for one picture; how Hugging Face's tower sees it, and each graph."""
     resolution = vision.info.resolutions[0]
     width, height = size = vision.host.trial_size(resolution)
     picture = PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
     tables = vision.model.tables(model, vision.info)
-    inputs = vision.host.prepare(recipe.preprocessor, tables)(picture, resolution)
-    graph = session(folder / GraphName("host", "vision").file)
+    inputs = vision.host.prepare(recipe.preprocessor, tables)([picture], resolution)
     names = [VISUAL_EMBEDS, *([DEEPSTACK] if recipe.dims.deepstack else [])]
-    seen = dict(zip(names, graph.run(names, inputs), strict=True))
+    seen = [dict(zip(names, session(file).run(names, inputs), strict=True)) for file in graphs]
     model.set_attn_implementation("eager")
     with torch.no_grad():
         expected = vision.model.reference_embeds(model, inputs).float().numpy()
     layout = vision.host.layout(size, resolution)
     index = np.arange(visual_tokens(layout))
-    ours, wanted = (
-        {name: part[0] for name, part in vision.host.tokens(given, size, resolution).items()}
-        for given in (seen, {VISUAL_EMBEDS: expected})
-    )
-    tokens = ImageTokens(layout, index, ours[VISUAL_EMBEDS], ours.get(DEEPSTACK))
-    return inputs, tokens, ImageTokens(layout, index, wanted[VISUAL_EMBEDS])
+    images = []
+    for given in ({VISUAL_EMBEDS: expected}, *seen):
+        part = vision.host.tokens(given, size, resolution)
+        levels = part[DEEPSTACK][0] if DEEPSTACK in part else None
+        images.append(ImageTokens(layout, index, part[VISUAL_EMBEDS][0], levels))
+    return inputs, images
 
 
 def _replace_weights(model: Any, weights: WeightFile) -> None:
@@ -216,8 +233,9 @@ def session(file: Path, accuracy_level: int | None = None) -> onnxruntime.Infere
 def _compare(recipe: Recipe, model: Any, prompt: _Prompt, read: Read, folder: Path) -> Parity:
     decoder, int4 = folder / GraphName("host", "decoder").file, recipe.precision.quantized
     rule = find_rule(recipe.checkpoint.family.positions)
-    walk = functools.partial(_walk, prompt=prompt, dims=recipe.dims, rule=rule)
-    measured = walk(_one_for_both(decoder, 1 if int4 else None))
+    walk = functools.partial(_walk, dims=recipe.dims, rule=rule)
+    graphs = _one_for_both(decoder, 1 if int4 else None)
+    measured = walk(graphs, prompt)
     expected, gap = _reference(model, read, measured.tokens)
     difference = float(np.abs(measured.logits - expected).max())
     tolerance = max(1e-4, 3 * gap)
@@ -227,9 +245,13 @@ def _compare(recipe: Recipe, model: Any, prompt: _Prompt, read: Read, folder: Pa
             f"the exported graph differs from the model by {difference:.1e} in its logits, "
             f"{tolerance:.1e} is allowed: this architecture is not exported faithfully"
         )
-    fast = walk(_one_for_both(decoder), forced=measured.tokens) if int4 else None
-    standard = walk(_standard(folder), forced=measured.tokens[: _STANDARD_STEPS + 1])
-    others = [other.logits for other in (fast, standard) if other is not None]
+    fast = walk(_one_for_both(decoder), prompt, forced=measured.tokens) if int4 else None
+    standard = walk(_standard(folder), prompt, forced=measured.tokens[: _STANDARD_STEPS + 1])
+    tower = None
+    if prompt.rounded is not None:
+        seen = replace(prompt, stream=prompt.rounded)
+        tower = walk(graphs, seen, forced=measured.tokens)
+    others = [other.logits for other in (fast, standard, tower) if other is not None]
     moved = sum(_moved(measured.logits, rows) for rows in others)
     return Parity(
         logits=difference,
@@ -237,6 +259,7 @@ def _compare(recipe: Recipe, model: Any, prompt: _Prompt, read: Read, folder: Pa
         equal_tokens=agreeing,
         tokens=len(expected),
         int8_activations=None if fast is None else relative(measured.logits, fast.logits),
+        int8_tower=None if tower is None else relative(measured.logits, tower.logits),
         tolerance=max(_LEAST_TOLERANCE, 2 * moved),
     )
 
@@ -301,6 +324,8 @@ class _Cache:
         lanes = (len(self._layers), 1, dims.num_key_value_heads, capacity)
         self._keys, self._values = np.zeros((2, *lanes, dims.head_dim), np.float32)
         self.score, self.position = np.zeros(lanes, np.float32), np.full(lanes, -1, np.int32)
+        state = (dims.conv_layers, 1, dims.hidden_size, dims.conv_inputs)
+        self.conv_state: Array | None = np.zeros(state, np.float32) if dims.conv_layers else None
         self.used = 0
 
     @property
@@ -318,6 +343,7 @@ class _Cache:
         where = layer[..., None], row[..., None], head[..., None], target
         self._keys[where], self._values[where] = update.key, update.value
         self.score, self.position = update.next_score, update.next_position
+        self.conv_state = update.next_conv_state
         self.used = self.score.shape[3]
 
 
@@ -337,6 +363,7 @@ def _walk(
     levels = no_levels(dims, 1, len(stream.ordinals))
     if stream.deepstack is not None:
         levels = stream.deepstack[None]
+    ends = reach(stream)[None]
     positions, rows, tokens = rope.positions[..., None, :], [], list[int]()
     for step in range(STEPS + 1 if forced is None else len(forced)):
         call = Call(
@@ -346,13 +373,14 @@ def _walk(
             kv_budget=np.full((layers, dims.num_key_value_heads), capacity, np.int64),
             policy=unbudgeted(layers),
             deepstack=levels,
+            query_reach=ends if dims.reach else None,
         )
         logits, update = update_of(graphs.run(feeds(call, cache)))
         cache.commit(update)
         rows.append(logits[0])
         tokens.append(int(rows[-1].argmax()) if forced is None else forced[step])
         embeds, levels = prompt.embed(tokens[-1:])[None], no_levels(dims, 1, 1)
-        ordinals = np.array([[stream.next_ordinal + step]], np.int32)
+        ordinals = ends = np.array([[stream.next_ordinal + step]], np.int32)
         positions = following(ordinals, rope.delta, dims.rope_axes)
     return _Walk(np.stack(rows), tokens)
 

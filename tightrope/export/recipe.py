@@ -13,14 +13,18 @@ from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import notes
 from tightrope.export.checkpoint import Checkpoint
 from tightrope.export.config import PRECISIONS, ExportConfig, Precision
+from tightrope.export.families.hybrids import CONVOLUTION
 from tightrope.export.families.tower import TowerModel
+from tightrope.export.folder import refuse_code
 from tightrope.export.schedules import SCHEDULES
 from tightrope.export.selectors import SELECTORS
 from tightrope.inputs.positions import AXES
 from tightrope.inputs.prepare import Tower, VisionInfo, create_tower
 from tightrope.interface.tensors import DEEPSTACK, Dims
+from tightrope.jetson.probe import INT8_EXTENSIONS, int8_products, read_cpu_flags
 
 _QUESTION_TOKENS, _LONG_CHUNK = 128, 1024
+_PROCESSOR, _PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,16 @@ class Vision:
     """Numpy: rows, ranges, layout, and how images become inputs."""
 
 
+@dataclass(frozen=True, slots=True)
+class TowerProducts:
+    """How the host's tower is to multiply."""
+
+    int8: bool
+    """Whether int8 is tried."""
+    notes: tuple[str, ...] = ()
+    """Why it is not, where it might have been."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What every stage of an export works from."""
@@ -44,6 +58,7 @@ class Recipe:
     precision: Precision
     dims: Dims
     vision: Vision | None
+    tower: TowerProducts
     selectors: tuple[str, ...]
     schedules: dict[str, tuple[Stage, ...]]
     preprocessor: dict[str, Any]
@@ -77,11 +92,12 @@ def plan(checkpoint: Checkpoint, config: ExportConfig) -> Recipe:
         precision=PRECISIONS[config.precision],
         dims=dims,
         vision=vision,
+        tower=_tower_products(checkpoint, config),
         selectors=selectors,
         schedules=_schedules(checkpoint, config, dims),
         preprocessor=preprocessor,
         chat_template=_chat_template(checkpoint, tokenizer, config.template),
-        prefill_chunk=config.prefill_chunk or _prefill_chunk(vision, bool(config.schedules)),
+        prefill_chunk=_prefill_chunk(config, vision, dims),
         max_positions=_max_positions(checkpoint.config),
     )
 
@@ -92,8 +108,11 @@ def _dims(checkpoint: Checkpoint, vision: Vision | None) -> Dims:
     heads = text.num_attention_heads
     rows = () if vision is None else vision.host.output_rows(text.hidden_size)
     levels = [row.axes[2] for row in rows if row.name == DEEPSTACK]
+    convolutions = list(getattr(text, "layer_types", None) or ()).count(CONVOLUTION)
+    if convolutions == text.num_hidden_layers:
+        raise UnsupportedModel("all layers are short convolutions; accepted: some that attend")
     return Dims(
-        num_hidden_layers=text.num_hidden_layers,
+        num_hidden_layers=text.num_hidden_layers - convolutions,
         num_attention_heads=heads,
         num_key_value_heads=text.num_key_value_heads or heads,
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
@@ -101,6 +120,9 @@ def _dims(checkpoint: Checkpoint, vision: Vision | None) -> Dims:
         vocab_size=text.vocab_size,
         rope_axes=AXES[checkpoint.family.positions],
         deepstack=int(levels[0]) if levels else 0,
+        reach=checkpoint.family.reach,
+        conv_layers=convolutions,
+        conv_inputs=text.conv_L_cache - 1 if convolutions else 0,
     )
 
 
@@ -173,11 +195,33 @@ def _vision(
     return Vision(info, model, create_tower(info))
 
 
+def _tower_products(checkpoint: Checkpoint, config: ExportConfig) -> TowerProducts:
+    """Raises UnsupportedModel where int8 is asked for and cannot be."""
+    asked = config.tower_precision == "int8"
+    if checkpoint.family.tower is None:
+        _refuse_for_text(checkpoint, asked, "has no tower to multiply in int8")
+        return TowerProducts(False)
+    if config.tower_precision == "fp32":
+        return TowerProducts(False)
+    if int8_products(read_cpu_flags()) is not None:
+        return TowerProducts(True)
+    lacking = f"this processor has none of {', '.join(INT8_EXTENSIONS)}"
+    if asked:
+        raise UnsupportedModel(
+            f"tower_precision is int8, but {lacking}: sums of products would be wrong; accepted "
+            "here: fp32, auto"
+        )
+    return TowerProducts(False, (f"the tower multiplies in float32: {lacking}",))
+
+
 def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.family.tower is None:
         return {}
-    stored = checkpoint.json("processor_config.json").get("image_processor")
-    stored = stored or checkpoint.json("preprocessor_config.json")
+    whole, alone = (checkpoint.json(file) for file in (_PROCESSOR, _PREPROCESSOR))
+    inside = whole.get("image_processor") or {}
+    for file, content in ((_PROCESSOR, whole), (_PROCESSOR, inside), (_PREPROCESSOR, alone)):
+        refuse_code(file, content)
+    stored = inside or alone
     preprocessor, without_effect = checkpoint.family.tower.preprocessor(
         checkpoint.config, checkpoint.folder, stored
     )
@@ -207,15 +251,21 @@ def _refuse_for_text(checkpoint: Checkpoint, asked: object, why: str) -> None:
         raise UnsupportedModel(f"{checkpoint.name} is a text model: it {why}")
 
 
-def _prefill_chunk(vision: Vision | None, scheduled: bool) -> int:
-    """scheduled: whether the bundle selects inside the language model."""
+def _prefill_chunk(config: ExportConfig, vision: Vision | None, dims: Dims) -> int:
     if vision is None:
-        return 512
-    most = max(map(vision.host.most_tokens, vision.info.resolutions)) + _QUESTION_TOKENS
-    whole = max(512, -(-most // 64) * 64)
+        return config.prefill_chunk or 512
+    most = max(map(vision.host.most_tokens, vision.info.resolutions))
+    if config.prefill_chunk:
+        if dims.reach and most > config.prefill_chunk:
+            raise InputError(
+                f"prefill_chunk is {config.prefill_chunk}; accepted: {most} or more, because the "
+                "tokens of an image attend to one another and stand in one call"
+            )
+        return config.prefill_chunk
+    whole = max(512, -(-(most + _QUESTION_TOKENS) // 64) * 64)
     # Selection inside the model needs an image and its question in one call; else a call of many
     # tiles would only take memory, which grows with the square of its tokens.
-    return whole if scheduled else min(whole, _LONG_CHUNK)
+    return whole if config.schedules or dims.reach else min(whole, _LONG_CHUNK)
 
 
 def _max_positions(config: Any) -> int | None:

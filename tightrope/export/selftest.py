@@ -12,7 +12,7 @@ from pathlib import Path
 from tightrope.bundle import SELFTEST, FileEntry, Manifest, sha256_of
 from tightrope.errors import UnsupportedModel
 
-_RECORDER = "tightrope.runtime.selftest"
+_RECORDER = "tightrope.runtime.selftest.record"
 
 
 def record(folder: Path, manifest: Manifest) -> Manifest:
@@ -35,8 +35,8 @@ def record(folder: Path, manifest: Manifest) -> Manifest:
     if done.returncode or not file.is_file():
         words = done.stderr.replace(f"{folder}{os.sep}", "").strip().splitlines() or ["no words"]
         raise UnsupportedModel(
-            f"the bundle was written but does not open ({words[-1]}): this checkpoint cannot be "
-            "exported as it is"
+            f"the bundle was written but does not open or answer ({words[-1]}): this checkpoint "
+            "cannot be exported as it is"
         )
     entry = FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file))
     return replace(manifest, files=dict(sorted({**manifest.files, SELFTEST: entry}.items())))

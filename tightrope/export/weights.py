@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from tightrope.arrays import Array, Codes
 from tightrope.errors import UnsupportedModel
 from tightrope.export.coded import FLOATS, Coded, Form, Published
 from tightrope.export.config import Precision
+from tightrope.export.graphs.passes.eight_bit import OF_INT8
 from tightrope.export.graphs.passes.linear import LAYOUT, OF_CODES, PARAMETER
 from tightrope.export.tracing.trace import parameter_name
 from tightrope.plugins.int4_matmul.reference import pack, quantize
 
 FILE = "weights.data"
 _ALIGN = 4096  # so that a tensor can be mapped on its own
+_MOST_INT8 = 127
 _FUSES_INT8 = "1.25"  # tried: 1.24.4 fuses int4 alone
 
 
@@ -124,6 +127,12 @@ class WeightFile:
         """A parameter rounded to the storage type and never quantised, float32."""
         return self._rounded(parameter, self._parameters[parameter]).float()
 
+    def drop_int8(self) -> None:
+        """Forget the matrices in int8, which were written last, once no graph reads them."""
+        dropped = [key for key in self._stored if key[1] in OF_INT8]
+        places = [self._stored.pop(key).offset or 0 for key in dropped]
+        os.truncate(self._stream.name, min(places))
+
     def stored(self) -> dict[str, Stored]:
         """Every parameter that is in the file so far."""
         sizes: dict[str, int] = {}
@@ -160,8 +169,14 @@ class WeightFile:
         if form is not None:
             how = form.words()
         else:
-            tensors = (tensor for (name, _), tensor in self._stored.items() if name == parameter)
-            how = next(tensors).dtype.numpy().name
+            tensors = [
+                tensor
+                for (name, layout), tensor in self._stored.items()
+                if name == parameter and layout not in OF_INT8
+            ]
+            how = tensors[0].dtype.numpy().name
+            if (parameter, OF_INT8[0]) in self._stored:
+                how = f"int8 by output, {how} for TensorRT"
         named = entry is not None and (form is not None or entry.origin not in FLOATS)
         return f"{how} ({entry.origin})" if entry is not None and named else how
 
@@ -197,11 +212,22 @@ class WeightFile:
         key = (parameter, layout)
         if key not in self._stored and layout in OF_CODES:
             assert self._form(parameter) is not None, "graphs ask for codes that there are"
+        elif key not in self._stored and layout in OF_INT8:
+            self._write_int8(parameter)
         elif key not in self._stored:
             value = self._rounded(parameter, self._parameters[parameter])
             value = value.T if layout == "transposed" else value
             self._write_array(parameter, layout, value.contiguous().numpy())
         return self._stored[key]
+
+    def _write_int8(self, parameter: str) -> None:
+        """Codes [K,N] and a scale for each output, as ONNX Runtime multiplies towers."""
+        weight = self.rounded(parameter).T.contiguous().numpy()
+        scale = np.abs(weight).max(0) / np.float32(_MOST_INT8)
+        scale[scale == 0] = 1
+        codes, scales = OF_INT8
+        self._write_array(parameter, codes, np.rint(weight / scale).astype(np.int8))
+        self._write_array(parameter, scales, scale)
 
     def _write_array(
         self, parameter: str, layout: str, array: Array | Codes, four_bits: bool = False

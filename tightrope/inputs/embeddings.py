@@ -24,7 +24,8 @@ class Embeddings:
         """
         self._scale = np.float32(scale)
         shape = (dims.vocab_size + separators, dims.hidden_size)
-        self._table = np.memmap(file, dtype, "r", shape=shape)
+        # No memmap itself: a subclass takes longer over each gathering.
+        self._table = np.asarray(np.memmap(file, dtype, "r", shape=shape))
 
     def __call__(self, token_ids: npt.ArrayLike) -> Floats:
         """[..., E] of token ids [...]."""

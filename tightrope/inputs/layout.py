@@ -124,6 +124,36 @@ class ImageTokens:
         return visual_tokens(self.layout)
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Tokens of one image that stand in one call, because they attend to one another."""
+
+    start: int
+    """Place of the first."""
+    stop: int
+    last: int
+    """The ordinal that all of them reach: of the last one, whether or not it was kept."""
+
+
+def wholes(stream: Stream) -> list[Whole]:
+    """Those of a stream, in order."""
+    found = []
+    for run in stream.runs:
+        if not run.ids:
+            ends = run.ordinal, run.ordinal + run.count
+            start, stop = np.searchsorted(stream.ordinals, ends)
+            found.append(Whole(int(start), int(stop), run.ordinal + run.count - 1))
+    return found
+
+
+def reach(stream: Stream) -> Ordinals:
+    """[S]: the newest ordinal that each token attends to where images see themselves whole."""
+    ends: Ordinals = stream.ordinals.copy()
+    for whole in wholes(stream):
+        ends[whole.start : whole.stop] = whole.last
+    return ends
+
+
 def assemble(
     token_ids: Sequence[int],
     placeholder: int | None,

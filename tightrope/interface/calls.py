@@ -43,6 +43,8 @@ class Call:
     selection: Selection | None = None
     deepstack: Floats | None = None
     """[N,S,D,E], where the decoder reads levels of a tower: zeros but for visual tokens"""
+    query_reach: Ordinals | None = None
+    """[N,S], where images see themselves whole: the newest ordinal that each token attends to"""
 
     def tokens_per_layer(self) -> Counts:
         """New tokens that each layer sees, [L]."""
@@ -86,6 +88,10 @@ class SlotArrays(Protocol):
     def position(self) -> Ordinals:
         """[L,N,Hkv,C]"""
 
+    @property
+    def conv_state(self) -> Array | None:
+        """[layers,N,E,inputs] where there are short convolutions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -103,6 +109,8 @@ class Update:
     next_score: Floats
     """[L,N,Hkv,C]"""
     next_position: Ordinals
+    next_conv_state: Array | None = None
+    """As of the slots; the whole of it is new."""
 
 
 def feeds(call: Call, slots: SlotArrays) -> dict[str, Array]:
@@ -121,6 +129,8 @@ def small_feeds(call: Call) -> dict[str, Array]:
     }
     if call.deepstack is not None:
         named[tensors.DEEPSTACK] = call.deepstack
+    if call.query_reach is not None:
+        named[tensors.QUERY_REACH] = call.query_reach
     if call.selection is not None:
         named[tensors.VISUAL_INDEX] = call.selection.visual_index
         for stage, keep in enumerate(call.selection.keeps):
@@ -136,6 +146,8 @@ def slot_feeds(slots: SlotArrays) -> dict[str, Array]:
     }
     for name, layers in ((tensors.SLOT_KEY, slots.keys), (tensors.SLOT_VALUE, slots.values)):
         named |= {numbered(name, i): array for i, array in enumerate(layers)}
+    if slots.conv_state is not None:
+        named[tensors.CONV_STATE] = slots.conv_state
     return named
 
 
@@ -158,5 +170,6 @@ def update_of(outputs: Mapping[str, Array]) -> tuple[Floats, Update]:
         target=target,
         next_score=outputs[tensors.NEXT_SCORE],
         next_position=outputs[tensors.NEXT_POSITION],
+        next_conv_state=outputs.get(tensors.NEXT_CONV_STATE),
     )
     return outputs[tensors.LOGITS], update

@@ -18,6 +18,7 @@ Axis = str | int
 # Of the decoder.
 INPUTS_EMBEDS = "inputs_embeds"
 QUERY_POSITION = "query_position"
+QUERY_REACH = "query_reach"
 ROPE_POSITION = "rope_position"
 SLOT_KEY = "slot_key"
 SLOT_VALUE = "slot_value"
@@ -25,6 +26,7 @@ SLOT_SCORE = "slot_score"
 SLOT_POSITION = "slot_position"
 KV_BUDGET = "kv_budget"
 POLICY = "policy"
+CONV_STATE = "conv_state"
 VISUAL_INDEX = "visual_index"
 KEEP_RAMP = "keep_ramp"
 LOGITS = "logits"
@@ -33,6 +35,7 @@ VALUE = "value"
 TARGET = "target"
 NEXT_SCORE = "next_score"
 NEXT_POSITION = "next_position"
+NEXT_CONV_STATE = "next_conv_state"
 # Of the tower and the selectors.
 VISUAL_EMBEDS = "visual_embeds"
 DEEPSTACK = "deepstack"
@@ -60,6 +63,7 @@ class Dims:
     """The sizes of a decoder that shape its graphs."""
 
     num_hidden_layers: int
+    """Those that attend, and so hold slots; L."""
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
@@ -69,6 +73,12 @@ class Dims:
     """3: rotary positions are a time, a row and a column."""
     deepstack: int = 0
     """Levels of a tower that are added to visual tokens behind the first layers."""
+    reach: bool = False
+    """Whether the tokens of an image attend to all of that image, those behind them too."""
+    conv_layers: int = 0
+    """Beside those that attend: layers of a short convolution, whose state has a constant size."""
+    conv_inputs: int = 0
+    """Inputs that such a state holds, each of the model's width."""
 
 
 Rows = tuple[TensorSpec, ...]
@@ -91,6 +101,8 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
         TensorSpec(QUERY_POSITION, "int32", ("N", "S")),
         TensorSpec(ROPE_POSITION, "int64", _rope_axes(dims)),
     ]
+    if dims.reach:
+        rows.append(TensorSpec(QUERY_REACH, "int32", ("N", "S")))
     if dims.deepstack:
         axes = ("N", "S", dims.deepstack, dims.hidden_size)
         rows.append(TensorSpec(DEEPSTACK, "activation", axes))
@@ -102,6 +114,8 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
         *([TensorSpec(KV_BUDGET, "int64", (layers, heads))] if budgeted else []),
         TensorSpec(POLICY, "float32", (layers, POLICY_NUMBERS)),
     ]
+    if dims.conv_layers:
+        rows.append(TensorSpec(CONV_STATE, "activation", _conv_axes(dims)))
     if stages:
         rows.append(TensorSpec(VISUAL_INDEX, "int64", ("N", "V")))
         rows += [TensorSpec(numbered(KEEP_RAMP, i), "int64", (f"K{i}",)) for i in range(stages)]
@@ -110,6 +124,10 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
 
 def _rope_axes(dims: Dims) -> tuple[Axis, ...]:
     return ("N", "S") if dims.rope_axes == 1 else (dims.rope_axes, "N", "S")
+
+
+def _conv_axes(dims: Dims) -> tuple[Axis, ...]:
+    return (dims.conv_layers, "N", dims.hidden_size, dims.conv_inputs)
 
 
 def decoder_outputs(dims: Dims, stages: int = 0) -> Rows:
@@ -128,6 +146,8 @@ def decoder_outputs(dims: Dims, stages: int = 0) -> Rows:
             rows.append(TensorSpec(name, dtype, (layers, *axes)))
     rows.append(TensorSpec(NEXT_SCORE, "float32", (layers, "N", heads, "C")))
     rows.append(TensorSpec(NEXT_POSITION, "int32", (layers, "N", heads, "C")))
+    if dims.conv_layers:
+        rows.append(TensorSpec(NEXT_CONV_STATE, "activation", _conv_axes(dims)))
     return tuple(rows)
 
 

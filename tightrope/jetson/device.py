@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 
 from tightrope.errors import InputError
+from tightrope.jetson.tables import read_families
+from tightrope.state import file_slug
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-FP16_FLOP_PER_CLOCK = {"8.7": 2048}
-"""Dense, per SM, by compute capability: Ampere's tensor cores of Orin."""
+FP16_FLOP_PER_CLOCK = {"8.7": 2048, "11.0": 8192}
+"""Dense, per SM, by compute capability: tensor cores of Ampere (Orin) and Blackwell (Thor)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +23,11 @@ class Device:
     num_sms: int
     gpu_max_mhz: int
     memory_gb_per_s: int
+    memory_gb: int
+    is_default: bool = False
+    """Whether the board starts in it."""
+    confirmed: bool = True
+    """Whether NVIDIA's own tables say so; else the figures fit what is published of the module."""
 
     @property
     def fp16_flop_per_s(self) -> float:
@@ -40,20 +40,24 @@ class Device:
         return self.memory_gb_per_s * 1e9
 
 
-def known_devices() -> tuple[Device, ...]:
-    """Every module that the tables have figures for, in every power mode, slowest mode first."""
-    return tuple(_read())
+def known_devices(*, classic: bool = False) -> tuple[Device, ...]:
+    """Every module that the tables have figures for, in every power mode, slowest mode first.
+
+    classic: as they were before "Super"; of modules that have no such modes it is the same.
+    """
+    return tuple(_read(classic))
 
 
 def find_device(name: str, power_mode: str | None = None) -> Device:
-    """The module called `name`, in upper or lower case; None: in its fastest mode.
+    """The module called `name`, in any case and with any signs between; None: in its fastest mode.
 
     Raises InputError naming what the tables have.
     """
-    modules = [device for device in known_devices() if device.name.lower() == name.lower()]
+    known = known_devices()
+    modules = [device for device in known if file_slug(device.name) == file_slug(name)]
     if not modules:
-        known = ", ".join(dict.fromkeys(device.name for device in known_devices()))
-        raise InputError(f"board is {name!r}; accepted: {known}")
+        names = ", ".join(dict.fromkeys(device.name for device in known))
+        raise InputError(f"board is {name!r}; accepted: {names}")
     if power_mode is None:
         return modules[-1]
     for device in modules:
@@ -63,14 +67,11 @@ def find_device(name: str, power_mode: str | None = None) -> Device:
     raise InputError(f"power mode is {power_mode!r}; {modules[0].name} has {accepted}")
 
 
-def _read() -> Iterator[Device]:
-    folder = resources.files("tightrope.jetson").joinpath("devices")
-    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if not file.name.endswith(".toml"):
-            continue
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+def _read(classic: bool) -> Iterator[Device]:
+    for table in read_families():
         for module in table["module"]:
-            for mode in module.get("power_modes", ()):
+            modes = module.get("power_modes", ())
+            for mode in module.get("classic_power_modes", modes) if classic else modes:
                 yield Device(
                     name=module["name"],
                     power_mode=mode["name"],
@@ -78,4 +79,7 @@ def _read() -> Iterator[Device]:
                     num_sms=mode["num_sms"],
                     gpu_max_mhz=mode["gpu_max_mhz"],
                     memory_gb_per_s=mode["memory_gb_per_s"],
+                    memory_gb=module["memory_gb"],
+                    is_default=mode.get("default", False),
+                    confirmed=module.get("confirmed", True),
                 )

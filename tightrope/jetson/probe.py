@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import platform
 import re
-import sys
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tightrope.jetson.files import line_of, text_of
+from tightrope.jetson.nvpmodel import PowerMode, PowerModes, read_power_modes
+from tightrope.jetson.tables import Table, read_families, read_releases
 
 ROOT = Path("/")
+INT8_EXTENSIONS = ("avx512_vnni", "avx_vnni", "asimddp")
+"""Without them older instructions of x86 saturate, and sums of products are wrong."""
+PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,12 @@ class Machine:
     cma_bytes: int | None
     cma_free_bytes: int | None
     """Contiguous memory left; a large engine build on an 8 GB board fails for want of it."""
+    largest_free_bytes: int | None
+    """The largest piece of contiguous memory that is free, CMA or not."""
+    swap_bytes: int | None
+    swap_free_bytes: int | None
+    disk_free_bytes: int | None
+    """Where the system's own files lie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,8 @@ class Module:
     name: str
     family: str
     compute_capability: str
+    num_tpcs: int
+    """Pairs of SMs that the chip has; a module or a power mode may have some of them off."""
     memory_gb: int | None = None
     num_sms: int | None = None
     gpu_max_mhz: int | None = None
@@ -64,17 +74,9 @@ class JetPack:
     python: str
     cuda: str
     tensorrt: str
+    compute_capabilities: tuple[str, ...]
+    """Of the modules that it is made for."""
     note: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PowerMode:
-    """The nvpmodel mode in force. Ids differ from board to board: compare names."""
-
-    id: int
-    name: str
-    accepted: tuple[str, ...]
-    """Names of all modes of this board, by id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,16 @@ class Board:
     module_id: str | None
     module: Module | None
     """None where the id has no entry in `devices/`."""
+    is_super: bool
+    """Whether it was set up with the power modes of "Super"."""
     l4t: str | None
     jetpack: JetPack | None
-    power_mode: PowerMode | None
+    power_modes: PowerModes
+
+    @property
+    def power_mode(self) -> PowerMode | None:
+        """The one in force."""
+        return self.power_modes.current
 
 
 def read_machine(root: Path = ROOT) -> Machine:
@@ -104,48 +113,57 @@ def read_machine(root: Path = ROOT) -> Machine:
         memory_available_bytes=memory.get("MemAvailable"),
         cma_bytes=memory.get("CmaTotal"),
         cma_free_bytes=memory.get("CmaFree"),
+        largest_free_bytes=largest_free_bytes(text_of(root / "proc/buddyinfo") or ""),
+        swap_bytes=memory.get("SwapTotal"),
+        swap_free_bytes=memory.get("SwapFree"),
+        disk_free_bytes=_disk_free(root),
     )
 
 
 def read_board(root: Path = ROOT) -> Board | None:
     """The Jetson board under `root`, or None where this is no Jetson."""
-    compatible = (_read(root / "proc/device-tree/compatible") or "").split("\0")
-    l4t = parse_l4t_release(_read(root / "etc/nv_tegra_release") or "")
+    compatible = (text_of(root / "proc/device-tree/compatible") or "").split("\0")
+    l4t = parse_l4t_release(text_of(root / "etc/nv_tegra_release") or "")
     if l4t is None and not any(entry.startswith("nvidia,tegra") for entry in compatible):
         return None
     module_id = parse_module_id(compatible)
     return Board(
-        model=(_read(root / "proc/device-tree/model") or "unknown").rstrip("\0\n"),
+        model=line_of(root / "proc/device-tree/model") or "unknown",
         module_id=module_id,
         module=find_module(module_id) if module_id else None,
+        is_super=any(entry.endswith("-super") for entry in compatible),
         l4t=l4t,
         jetpack=find_jetpack(l4t) if l4t else None,
-        power_mode=read_power_mode(root),
+        power_modes=read_power_modes(root),
     )
 
 
 def read_meminfo(root: Path = ROOT) -> dict[str, int]:
     """The fields of /proc/meminfo, in bytes."""
-    fields = re.findall(r"^(\w+):\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
+    fields = re.findall(r"^(\w+):\s+(\d+) kB", text_of(root / "proc/meminfo") or "", re.MULTILINE)
     return {name: int(kibibytes) * 1024 for name, kibibytes in fields}
 
 
-def read_power_mode(root: Path = ROOT) -> PowerMode | None:
-    """The nvpmodel mode in force: the one last chosen, else the configured default."""
-    names, default = parse_power_modes(_read(root / "etc/nvpmodel.conf") or "")
-    chosen = re.search(r"pmode:(\d+)", _read(root / "var/lib/nvpmodel/status") or "")
-    mode = int(chosen[1]) if chosen else default
-    if mode is None or mode not in names:
-        return None
-    return PowerMode(id=mode, name=names[mode], accepted=tuple(names[key] for key in sorted(names)))
+def read_cpu_flags(root: Path = ROOT) -> frozenset[str]:
+    """What the kernel calls the processor's extensions, such as avx512_vnni or asimddp."""
+    text = text_of(root / "proc/cpuinfo") or ""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
 
 
-def parse_power_modes(text: str) -> tuple[dict[int, str], int | None]:
-    """Names by id and the default id, from the text of nvpmodel.conf."""
-    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([^\s>]+)\s*>", lines)
-    default = re.search(r"<\s*PM_CONFIG\s+DEFAULT=(\d+)\s*>", lines)
-    return {int(key): name for key, name in modes}, int(default[1]) if default else None
+def int8_products(flags: Collection[str]) -> str | None:
+    """The extension that sums products of int8 exactly and fast; None where there is none."""
+    return next((name for name in INT8_EXTENSIONS if name in flags), None)
+
+
+def largest_free_bytes(buddyinfo: str) -> int | None:
+    """From the text of /proc/buddyinfo: free pieces of 1, 2, 4, ... pages, a line a zone."""
+    largest = None
+    for line in buddyinfo.splitlines():
+        for order, count in enumerate(line.partition("zone")[2].split()[1:]):
+            if count.isdecimal() and int(count) > 0:
+                largest = max(largest or 0, PAGE_BYTES << order)
+    return largest
 
 
 def parse_l4t_release(text: str) -> str | None:
@@ -167,28 +185,27 @@ def parse_module_id(compatible: list[str]) -> str | None:
 
 def find_module(module_id: str) -> Module | None:
     """The module with this id, from the tables in `devices/`."""
-    for file in resources.files("tightrope.jetson").joinpath("devices").iterdir():
-        if not file.name.endswith(".toml"):
-            continue
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    for table in read_families():
         for row in table["module"]:
-            row.pop("power_modes", None)
-            if module_id in row.pop("ids"):
-                return Module(
-                    family=table["family"], compute_capability=table["compute_capability"], **row
-                )
+            if module_id in row.get("ids", ()):
+                return _module(table, row)
     return None
+
+
+def _module(table: Table, row: Table) -> Module:
+    figures = {name: row[name] for name in Module.__slots__ if name in row}
+    family = {name: table[name] for name in ("family", "compute_capability", "num_tpcs")}
+    return Module(**family, **figures)
 
 
 def find_jetpack(l4t: str) -> JetPack | None:
     """The JetPack of this Jetson Linux release, or None where no table row speaks for it."""
-    table = resources.files("tightrope.jetson").joinpath("jetpacks.toml")
-    rows = tomllib.loads(table.read_text(encoding="utf-8"))["release"]
-    fitting = [row for row in rows if f"{l4t}.".startswith(f"{row['l4t']}.")]
+    fitting = [row for row in read_releases() if f"{l4t}.".startswith(f"{row['l4t']}.")]
     if not fitting:
         return None
-    row = max(fitting, key=lambda row: len(row["l4t"]))
-    return JetPack(**{key: value for key, value in row.items() if key != "l4t"})
+    figures = dict(max(fitting, key=lambda row: len(row["l4t"])))
+    del figures["l4t"]
+    return JetPack(**figures | {"compute_capabilities": tuple(figures["compute_capabilities"])})
 
 
 def num_cores() -> int:
@@ -198,14 +215,21 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def _disk_free(root: Path) -> int | None:
+    try:
+        return shutil.disk_usage(root).free
+    except OSError:
+        return None
+
+
 def _os_name(root: Path) -> str:
-    text = _read(root / "etc/os-release") or ""
+    text = text_of(root / "etc/os-release") or ""
     name = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
     return name[1] if name else platform.system()
 
 
 def _cpu_name(root: Path) -> str:
-    text = _read(root / "proc/cpuinfo") or ""
+    text = text_of(root / "proc/cpuinfo") or ""
     name = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
     if name:
         return name[1].strip()
@@ -214,10 +238,3 @@ def _cpu_name(root: Path) -> str:
 
 
 _ARM_PARTS = {"0xd42": "ARM Cortex-A78AE", "0xd83": "ARM Neoverse-V3AE"}
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None

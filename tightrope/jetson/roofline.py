@@ -11,6 +11,7 @@ never for a deadline. That needs what `tightrope.latency` predicts from measurem
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from tightrope.bundle import Manifest
 from tightrope.interface.onnx import ITEM_BYTES
@@ -22,8 +23,13 @@ COMPUTE_EFFICIENCY = 0.37
 """Of the tensor cores' dense float16 rate, while a prompt is read."""
 CALL_MS = 3.2
 """Of each step and each prefill, whatever it reads."""
-INT4_BYTES = 0.5625
+INT4_BYTES, INT8_BYTES = 0.5625, 1.0625
 """Of a weight, with its share of a block's scale."""
+CODES = {"int4": INT4_BYTES, "int8": INT8_BYTES}
+TEXT_TOKENS = 28
+"""Beside an image, in what is predicted."""
+OF_TOWER, OF_HOST = ("tower", "projector"), "embeddings"
+"""Parts of bundle.json's `weights` that no decoder reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +70,89 @@ def predict_from_device(
 
 
 def decoder_sizes(manifest: Manifest) -> DecoderSizes:
-    """Of a bundle; a vision tower's weights, which lie in the same file, are counted as well."""
-    stored = sum(
-        entry.bytes for name, entry in manifest.files.items() if name.endswith("weights.data")
-    )
-    kinds = {"int4": INT4_BYTES, "fp16": ITEM_BYTES["float16"], "fp32": ITEM_BYTES["float32"]}
+    """Of a bundle; where it does not say what its parts take, a tower's weights are counted too."""
     dims = manifest.dims
     values = 2 * dims.num_hidden_layers * dims.num_key_value_heads * dims.head_dim
+    weights, stored = weights_of(manifest, of_tower=False)
     return DecoderSizes(
-        weights=int(stored / kinds[manifest.precision]),
+        weights=weights,
         weight_bytes=float(stored),
         slot_bytes=values * ITEM_BYTES[manifest.activations],
+    )
+
+
+def weights_of(manifest: Manifest, *, of_tower: bool) -> tuple[int, int]:
+    """How many weights the tower's or the decoder's standard graphs read, and their bytes."""
+    kinds = {"int4": INT4_BYTES, "fp16": ITEM_BYTES["float16"], "fp32": ITEM_BYTES["float32"]}
+    if not manifest.weights:
+        files = manifest.files.items()
+        stored = sum(entry.bytes for name, entry in files if name.endswith("weights.data"))
+        return (0, 0) if of_tower else (int(stored / kinds[manifest.precision]), stored)
+    count = total = 0
+    for part, group in manifest.weights.items():
+        if part == OF_HOST or (part in OF_TOWER) != of_tower:
+            continue
+        kind = next((CODES[word[:4]] for word in group.stored if word[:4] in CODES), None)
+        plain = ITEM_BYTES[manifest.embeddings]
+        weights = int(group.bytes / (kind or plain))
+        count += weights
+        # Codes of eight bits are float16 for TensorRT.
+        total += weights * ITEM_BYTES["float16"] if kind == INT8_BYTES else group.bytes
+    return count, total
+
+
+def tower_patches(manifest: Manifest, resolution: int) -> int:
+    """Patches that the tower reads of an image that fills `resolution`."""
+    tower, vision = manifest.tower, manifest.vision
+    assert tower is not None and vision is not None, "a model without a tower sees nothing"
+    sizes, tokens = vision.sizes, tower.most_tokens(resolution)
+    if "merge_size" in sizes:
+        return tokens * sizes["merge_size"] ** 2
+    if "tokens_per_side" in sizes:
+        return ceil(tokens / sizes["tokens_per_side"] ** 2) * sizes["positions"]
+    return tokens + 1  # CLS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPrediction:
+    """One image and one question, or a text alone; a guess without a spread."""
+
+    resolution: int | None
+    visual_tokens: int
+    prompt_tokens: int
+    """Visual tokens among them."""
+    vision_ms: float
+    """Attention between patches is not counted."""
+    prefill_ms: float
+    tpot_ms: float
+
+    @property
+    def ttft_ms(self) -> float:
+        """Of the graphs; what the host does before is not counted."""
+        return self.vision_ms + self.prefill_ms
+
+
+def predict_request(device: Device, manifest: Manifest) -> RequestPrediction:
+    """An image at the bundle's first resolution with all its tokens, and TEXT_TOKENS beside it."""
+    vision, tower = manifest.vision, manifest.tower
+    resolution, visual, vision_ms = None, 0, 0.0
+    if vision is not None and tower is not None:
+        resolution = vision.resolutions[0]
+        visual = tower.most_tokens(resolution)
+        weights, stored = weights_of(manifest, of_tower=True)
+        sizes = DecoderSizes(weights=weights, weight_bytes=float(stored), slot_bytes=0)
+        patches = tower_patches(manifest, resolution)
+        told = predict_from_device(device, sizes, prompt_tokens=patches, context=0)
+        vision_ms = told.prefill_ms
+    tokens = visual + TEXT_TOKENS
+    told = predict_from_device(
+        device, decoder_sizes(manifest), prompt_tokens=tokens, context=tokens
+    )
+    return RequestPrediction(
+        resolution=resolution,
+        visual_tokens=visual,
+        prompt_tokens=tokens,
+        vision_ms=vision_ms,
+        prefill_ms=told.prefill_ms,
+        tpot_ms=told.tpot_ms,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from tightrope.jetson.spent import Spent
 from tightrope.latency import Stages
 from tightrope.point import OperatingPoint
 from tightrope.runtime.plan import Plan
@@ -138,8 +139,17 @@ class Answer:
     """As those of a sample."""
     samples: tuple[Sample, ...] | None = None
     """All answers, where more than one was asked for; `text` is the first."""
+    spent: Spent | None = None
+    """Energy and heat, and what held the board back; None where no sensor tells of any.
+
+    Energy is that of the whole board, or of what `spent.source` names, while it was worked on."""
     notes: tuple[str, ...] = field(default=())
     """What was done otherwise than the request may have expected."""
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules; None: not measured, `spent.why` says why."""
+        return None if self.spent is None else self.spent.energy_j
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON-ready values with a schema number."""

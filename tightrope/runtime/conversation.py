@@ -10,7 +10,7 @@ import numpy as np
 
 from tightrope.arrays import Counts, Floats, Indices
 from tightrope.errors import InputError
-from tightrope.inputs.layout import Stream
+from tightrope.inputs.layout import Stream, reach, wholes
 from tightrope.interface.calls import Call, Selection, new_tokens, no_levels
 from tightrope.plugins.slot_attention.policies import scoring, unprotected
 from tightrope.runtime.cancel import Cancel
@@ -100,10 +100,13 @@ class Conversation:
         levels = no_levels(manifest.dims, 1, length)
         if stream.deepstack is not None:
             levels = stream.deepstack[None]
+        ends = reach(stream)[None] if manifest.dims.reach else None
+        apart = wholes(stream) if manifest.dims.reach else []
         self._policy = settings.policy
+        chunk = self.loaded.chunks.under(settings, int(self.slots.occupied.max()))
         start = self._take_kept(stops)
         self.slots.trim(settings.kv_budget, settings.policy)
-        for part in parts_of(length, manifest.prefill_chunk, places):
+        for part in parts_of(length, chunk, places, apart):
             if part.start < start:
                 continue
             call = Call(
@@ -114,6 +117,7 @@ class Conversation:
                 settings.policy,
                 selection if part.stop > head else None,
                 None if levels is None else levels[:, part],
+                None if ends is None else ends[:, part],
             )
             seen = call.tokens_per_layer()
             self.slots.make_room(seen, most_slots(self.slots, seen, settings, manifest.slots))

@@ -115,6 +115,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._running: _Job[object] | None = None
         self._said = 0.0
+        self._beat: Callable[[], object] | None = None
         self._closed = False
 
     def submit(self, work: Work[Item], due: float = math.inf) -> Ticket[Item]:
@@ -146,6 +147,17 @@ class Engine:
                 self._offered.append(_Job(work))
                 self._start()
 
+    def watch(self, beat: Callable[[], object] | None) -> None:
+        """Have `beat` called on its thread: between calls of what runs, and while nothing does.
+
+        Meanwhile the thread does not end for want of work; a call that hangs is silence. None: no
+        longer.
+        """
+        with self._lock:
+            self._beat = beat
+            if beat is not None:
+                self._start()
+
     def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(
@@ -155,18 +167,22 @@ class Engine:
 
     def _next(self) -> _Job[object] | None:
         """What is to be done next; None where there was nothing for so long that it ends."""
-        with contextlib.suppress(queue.Empty):
-            wait = SPARE_SECONDS if self._offered else IDLE_SECONDS
-            return self._jobs.get(timeout=wait)[-1]
-        with self._lock:
-            if not self._jobs.empty():
-                return self._jobs.get()[-1]
-            if self._offered:
-                job = self._offered.popleft()
-                self._giving_way = job.work.cancel
-                return job
-            self._thread = None
-            return None
+        while True:
+            with contextlib.suppress(queue.Empty):
+                wait = SPARE_SECONDS if self._offered else IDLE_SECONDS
+                return self._jobs.get(timeout=wait)[-1]
+            with self._lock:
+                if not self._jobs.empty():
+                    return self._jobs.get()[-1]
+                if self._offered:
+                    job = self._offered.popleft()
+                    self._giving_way = job.work.cancel
+                    return job
+                beat = self._beat
+                if beat is None or self._closed:
+                    self._thread = None
+                    return None
+            beat()
 
     def _serve(self) -> None:
         while (job := self._next()) is not None:
@@ -176,11 +192,11 @@ class Engine:
             del job  # or the last answer would live until the next request
 
     def _run(self, job: _Job[object]) -> None:
-        self._note()
+        self.note()
         self._running = job
         if self._closed:
             job.work.cancel.ask()
-        job.run(self._note)
+        job.run(self.note)
         self._running = None
 
     def is_awaited(self, due: float) -> bool:
@@ -197,8 +213,12 @@ class Engine:
         if self._closed and running is not None:
             running.work.cancel.ask()
 
-    def _note(self) -> None:
+    def note(self) -> None:
+        """Something came of what runs; called on its thread."""
         self._said = time.monotonic()
+        beat = self._beat
+        if beat is not None:
+            beat()
 
     def silent_s(self) -> float:
         """For how long nothing has come of what runs; 0 where nothing does."""

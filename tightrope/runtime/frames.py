@@ -1,7 +1,8 @@
 """Clips: frames with their seconds, shown to a model as its family was taught to see them.
 
-A frame is an image. What tells its time differs: nothing, a text before it, or the first axis of
-its positions; in the latter case the frames of a clip stand side by side, with nothing between.
+A frame is an image, or some towers read two as one. What tells its time differs: nothing, a text
+before it, or the first axis of its positions; in the latter case the frames of a clip stand side by
+side, with nothing between.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _checked(frames: Frames, vision: VisionInfo | None) -> list[Frame]:
         raise InputError(f"frames is {shown(frames)}; {accepted}")
     if len(frames) > MOST_FRAMES:
         raise InputError(f"{len(frames)} frames were given; accepted: up to {MOST_FRAMES}")
-    clip: list[Frame] = []
+    pictures: list[tuple[float, ImageSource]] = []
     for pair in frames:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InputError(f"frames has {shown(pair)}; {accepted}")
@@ -110,10 +111,20 @@ def _checked(frames: Frames, vision: VisionInfo | None) -> list[Frame]:
         number = isinstance(seconds, Real) and not isinstance(seconds, bool)
         if not number or not 0 <= seconds < math.inf:
             raise InputError(f"a frame has seconds {shown(seconds)}; accepted: a number from 0 on")
-        if clip and seconds <= clip[-1].seconds:
-            raise InputError(f"a frame of {seconds} s stands behind one of {clip[-1].seconds} s")
-        behind = int((seconds - clip[0].seconds) * vision.second) if clip else 0
-        clip.append(Frame(source, float(seconds), behind if clip and vision.second else None))
+        if pictures and seconds <= pictures[-1][0]:
+            raise InputError(f"a frame of {seconds} s stands behind one of {pictures[-1][0]} s")
+        pictures.append((float(seconds), source))
+    return _together(pictures, vision)
+
+
+def _together(pictures: list[tuple[float, ImageSource]], vision: VisionInfo) -> list[Frame]:
+    """The clip as the tower reads it; what is left over at its end is read alone."""
+    clip = []
+    for place in range(0, len(pictures), vision.together):
+        times, sources = zip(*pictures[place : place + vision.together], strict=True)
+        behind = int((times[0] - pictures[0][0]) * vision.second)
+        told = behind if place and vision.second else None
+        clip.append(Frame(sources[0], (times[0] + times[-1]) / 2, told, sources[1:]))
     return clip
 
 

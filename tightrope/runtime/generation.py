@@ -225,6 +225,7 @@ class Generation:
             self._settings.kv_budget,
             self._settings.policy,
             deepstack=self._levels,
+            query_reach=ordinal if self._slots.dims.reach else None,
         )
         self._logits, update = self._backend.decode(self._slots, call)
         self._slots.commit(update)

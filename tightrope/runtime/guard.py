@@ -59,6 +59,10 @@ class Guard:
         """When to keep an answer, in seconds of the clock."""
         self._length, self._last = 0, 0.0
 
+    def pause(self, seconds: float) -> None:
+        """The rows stood still for so long: that says nothing of the time of a token."""
+        self._last += seconds
+
     def hopeless(self, needed_s: float = 0.0) -> bool:
         """Whether nothing that takes `needed_s` more can be there in time."""
         return self._clock() + needed_s >= self._deadline

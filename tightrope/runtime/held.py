@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import PIL.Image
 
+from tightrope.errors import InputError
 from tightrope.inputs.layout import Size
 from tightrope.latency import SourceImage
 from tightrope.runtime.images import (
@@ -27,12 +28,13 @@ from tightrope.runtime.options import Frame, ImageSource
 class HeldImage:
     """An image, and the hash by which it is recognised."""
 
-    content: Content
+    contents: tuple[Content, ...]
+    """Itself, or frames of a clip that are read as one."""
     header: SourceImage
     digest: str
     behind: int | None
     """As of a Frame."""
-    _decoded: tuple[int, PIL.Image.Image] | None = field(default=None, init=False)
+    _decoded: tuple[int, list[PIL.Image.Image]] | None = field(default=None, init=False)
     """The last decoded pixels, behind the scale that they were decoded at."""
 
     @property
@@ -43,20 +45,29 @@ class HeldImage:
     @property
     def nbytes(self) -> int:
         """That its content takes."""
-        return self.header.encoded_bytes or 3 * self.header.width * self.header.height
+        pixels = self.header.pictures * self.header.width * self.header.height
+        return self.header.encoded_bytes or 3 * pixels
 
     def key(self, how: tuple[object, ...]) -> tuple[object, ...]:
         """What its tokens are known by, read as `how` says."""
         return (self.digest, self.behind, *how)
 
-    def pixels(self, resolution: int) -> PIL.Image.Image:
+    @property
+    def source(self) -> ImageSource:
+        """What can be asked about again as this was."""
+        first, *others = (content.data for content in self.contents)
+        if self.behind is None and not others:
+            return first
+        return Frame(first, 0.0, self.behind, tuple(others))
+
+    def pictures(self, resolution: int) -> list[PIL.Image.Image]:
         """RGB and upright, at least of the detail that the resolution needs.
 
         Raises InputError for a file that is damaged behind its header.
         """
         scale = self.header.scale(resolution)
         if self._decoded is None or self._decoded[0] != scale:
-            self._decoded = scale, decoded(self.content, scale)
+            self._decoded = scale, [decoded(content, scale) for content in self.contents]
         return self._decoded[1]
 
 
@@ -68,17 +79,37 @@ def hold_images(sources: Sequence[ImageSource], detail: float = 0.0) -> list[Hel
     check_list(sources)
     images = []
     for source in sources:
-        content = read_content(source)
-        header = _with_detail(content.header, detail)
+        contents = tuple(map(read_content, _pictures(source)))
+        header = _of_all([content.header for content in contents], detail)
+        digest = "+".join(image_digest(content, header.detail) for content in contents)
         behind = source.behind if isinstance(source, Frame) else None
-        images.append(HeldImage(content, header, image_digest(content, header.detail), behind))
+        images.append(HeldImage(contents, header, digest, behind))
     return images
 
 
 def headers_of(sources: Sequence[ImageSource], detail: float = 0.0) -> tuple[SourceImage, ...]:
     """The headers that `hold_images` gives, nothing behind them being read."""
-    return tuple(_with_detail(image_header(source), detail) for source in sources)
+    return tuple(_of_all(list(map(image_header, _pictures(one))), detail) for one in sources)
 
 
-def _with_detail(header: SourceImage, detail: float) -> SourceImage:
-    return replace(header, detail=detail) if header.format == "JPEG" else header
+def _pictures(source: ImageSource) -> tuple[ImageSource, ...]:
+    """What an image is made of: itself, or frames of a clip."""
+    return (source.source, *source.others) if isinstance(source, Frame) else (source,)
+
+
+def _of_all(headers: Sequence[SourceImage], detail: float) -> SourceImage:
+    """Of pictures that are read as one image."""
+    first = headers[0]
+    for other in headers[1:]:
+        if (other.width, other.height) != (first.width, first.height):
+            raise InputError(
+                f"frames of {first.width} x {first.height} and {other.width} x {other.height} "
+                "pixels would be read as one; give all frames of a clip one size"
+            )
+    scales = all(header.format == "JPEG" for header in headers)
+    return replace(
+        first,
+        encoded_bytes=sum(header.encoded_bytes for header in headers),
+        pictures=len(headers),
+        detail=detail if scales else 0.0,
+    )

@@ -22,7 +22,7 @@ from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
 from tightrope.latency import SourceImage
-from tightrope.runtime.options import Frame, ImageSource
+from tightrope.runtime.options import ImageSource
 
 _ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
@@ -117,8 +117,6 @@ def image_header(source: ImageSource) -> SourceImage:
 
 def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     """What `reader` says of the opened image."""
-    if isinstance(source, Frame):
-        source = source.source
     if isinstance(source, np.ndarray):
         return reader(_from_array(source), "the array", 0)
     if isinstance(source, PIL.Image.Image):
@@ -145,8 +143,6 @@ def _read(source: ImageSource, reader: Reader[Read]) -> Read:
 
 def _encoded(source: ImageSource, name: str) -> bytes:
     """The bytes of what `_read` opened as a file."""
-    if isinstance(source, Frame):
-        source = source.source
     if isinstance(source, bytes):
         return source
     if isinstance(source, str) and source[:5].lower() == "data:":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tightrope.errors import BundleError, InputError
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.marks import Mark, marks_of
 from tightrope.runtime.options import Prompt
-from tightrope.runtime.prompt import count_places, placed, render_and_encode
+from tightrope.runtime.prompt import Messages, count_places, placed, render_and_encode
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.thought import BEGIN, Marks, find_marks
 from tightrope.runtime.tokenizer import Tokenizer
@@ -22,7 +23,11 @@ from tightrope.typed import typed
 
 THINKING = "enable_thinking"
 """The variable by which chat templates are told whether the model thinks before it answers."""
+TODAY = "strftime_now"
+"""What templates call that write the date, which does not stay the same."""
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
+_MOST_RENDERED = 16
+"""Planning, marks and the request itself ask about the same prompt, and a few like it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,16 @@ class Rules:
     add_special_tokens: bool
     special_tokens: dict[str, str]
     embedding_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt, known by what is written in it."""
+
+    written: str
+    num_images: int
+    told: tuple[tuple[str, bool], ...]
+    messages: list[dict[str, Any]] = field(compare=False)
 
 
 class Language:
@@ -58,10 +73,13 @@ class Language:
         """Text of each token that ends an answer, by id."""
         self._template: ChatTemplate | None = None
         self._thinks = False
+        self._dated = False
+        self._rendered = lru_cache(maxsize=_MOST_RENDERED)(self._render)
         if "chat_template.jinja" in bundle.manifest.files:
             source = bundle.read_text("chat_template.jinja")
             self._template = ChatTemplate(source, special)
             self._thinks = THINKING in source
+            self._dated = TODAY in source
         self.thought: Marks | None = find_marks(self._tokenizer, self._without_thought)
         """What its thoughts are known by; None for a model that has none."""
 
@@ -126,11 +144,8 @@ class Language:
         told = self._told(thinking, thinking_tokens)
         if prompt and isinstance(prompt[0], (int, np.integer)):
             return self._given_ids(prompt, num_images)
-        token = None if self._vision is None else self._vision.image_token
         messages: Any = prompt
-        ids = render_and_encode(
-            self._template, self._tokenizer, messages, token, num_images, **told
-        )
+        ids = self._encode(messages, num_images, told)
         if not ids:
             raise InputError("the prompt is empty; give a question")
         if max(ids) >= self._vocab:
@@ -164,14 +179,39 @@ class Language:
         shown = token if num_images else None
 
         def encode(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-            images = count_places(messages, shown)
-            return render_and_encode(
-                self._template, self._tokenizer, messages, token, images, **told
-            )
+            return self._encode(messages, count_places(messages, shown), told)
 
         messages: Any = prompt
         placeholder = self.placeholder if num_images else None
         return marks_of(placed(messages, token, num_images), token_ids, placeholder, encode)
+
+    def _encode(self, messages: Messages, num_images: int, told: dict[str, bool]) -> list[int]:
+        """Token ids of a prompt; of one that was asked about a moment ago, those of then."""
+        written = None if self._vision is None else self._vision.image_token
+        shown = placed(messages, written, num_images)
+        asked = _Asked(repr(shown), num_images, tuple(told.items()), shown)
+        return list(self._render(asked) if self._dated else self._rendered(asked))
+
+    def _render(self, asked: _Asked) -> tuple[int, ...]:
+        vision, written, text = self._vision, None, ""
+        if vision is not None:
+            written, text = vision.image_token, vision.image_text
+        ids = render_and_encode(
+            self._template,
+            self._tokenizer,
+            asked.messages,
+            written,
+            asked.num_images,
+            text,
+            **dict(asked.told),
+        )
+        images = asked.num_images
+        if vision is not None and images and ids.count(vision.image_token_id) != images:
+            raise InputError(
+                f"the prompt itself writes the token that stands for an image; write {written!r} "
+                "where an image stands"
+            )
+        return tuple(ids)
 
     def _given_ids(self, prompt: Sequence[Any], num_images: int) -> list[int]:
         for token in prompt:

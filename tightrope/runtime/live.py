@@ -72,6 +72,9 @@ class Ring:
                 later_turn=answer.usage.cached_tokens > 0 and not finished.reused,
                 cold=cold,
                 took=answer.timings.stages(finished.waited_ms),
+                energy_j=answer.energy_j,
+                throttled=() if answer.spent is None else answer.spent.throttled,
+                over_current=0 if answer.spent is None else answer.spent.over_current,
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
@@ -9,10 +10,13 @@ from tightrope.budget import Budget
 from tightrope.bundle import EMBEDDINGS, Bundle, Manifest
 from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.positions import Rule, find_rule
+from tightrope.jetson.telemetry import telemetry_here
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.baselines import BASELINES, Baselines
+from tightrope.runtime.chunks import Chunks
 from tightrope.runtime.engine import engine_of
 from tightrope.runtime.finished import Watcher
+from tightrope.runtime.heat import Heat
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES, make_way
 from tightrope.runtime.language import Language
 from tightrope.runtime.prefixes import Prefixes
@@ -55,8 +59,13 @@ class Loaded:
             )
         self.watchers: list[Watcher] = []
         """Told of every finished request."""
+        # What is recorded is asked for by the time of the request: a scripted clock has none.
+        self.telemetry = telemetry_here() if clock is time.perf_counter else None
+        """What looks at the board; None where it has no sensors."""
         self.live = False
         """Whether what requests take is kept, and planned by."""
+        self.heat: Heat | None = None
+        """What keeps the board below a ceiling; whoever loads it says so."""
         self._unsaid: deque[str] = deque(maxlen=MOST_UNSAID)
         self.planners: dict[str | None, Any] = {}
         """Those of its budgets, by the task they name; a Planner needs what is loaded, not the
@@ -68,6 +77,8 @@ class Loaded:
             prepare = tower.prepare(config, bundle.read_arrays("positions.npz"))
             self.vision = Vision(backend, tower, prepare, self.baselines, image_bytes)
         self.prefixes = Prefixes(prefix_bytes)
+        self.chunks = Chunks(self.manifest.prefill_chunk)
+        """Of its prompts; whoever shares the device among many bounds the time of a call."""
 
     def detail(self, budget: Budget | None) -> float:
         """As of `SourceImage`; 0 without a budget: all of an image, as Hugging Face decodes it."""
@@ -88,8 +99,10 @@ class Loaded:
         self._unsaid.append(note)
 
     def unsaid(self) -> tuple[str, ...]:
-        """What was to be said; it is handed out once."""
+        """What was to be said, the backend's notes first; it is handed out once."""
         notes = []
+        while self.backend.notes:
+            notes.append(self.backend.notes.pop(0))
         while self._unsaid:
             notes.append(self._unsaid.popleft())
         return tuple(notes)

@@ -15,10 +15,12 @@ from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
 from tightrope.runtime.answer import Answer
 from tightrope.runtime.backends import create_backend
+from tightrope.runtime.ceiling import Ceiling
 from tightrope.runtime.chat import Chat
 from tightrope.runtime.compared import Compared, compared
 from tightrope.runtime.count import Count, count
 from tightrope.runtime.frames import place_frames, prompt_ids
+from tightrope.runtime.heat import heat_of
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
 from tightrope.runtime.live import Ring
 from tightrope.runtime.loaded import Loaded
@@ -29,6 +31,7 @@ from tightrope.runtime.stream import Stream, start
 from tightrope.runtime.warm_up import warm_up
 
 if TYPE_CHECKING:
+    from tightrope.jetson.telemetry import Telemetry
     from tightrope.latency import LatencyModel
     from tightrope.live_file import Entry, LiveRequest
     from tightrope.runtime.backends import Backend
@@ -44,6 +47,7 @@ def load(
     prefix_bytes: int = PREFIX_BYTES,
     live: bool = True,
     shadow: float = 0.0,
+    ceiling: Ceiling | None = None,
 ) -> Model:
     """The bundle in folder `path`, ready to answer.
 
@@ -54,6 +58,8 @@ def load(
     live: whether the times of requests are kept in the state folder, and planned by.
     shadow: share of the pruned requests, 0..1, that are answered again without pruning while
     nothing else is asked; how often both agree is kept.
+    ceiling: over the board's heat and power, which requests with a budget keep by cheaper points;
+    DeviceUnavailable where no sensor tells of what it limits.
     Raises BundleError, BackendError and DeviceUnavailable; nothing falls back in silence.
     """
     check_type("live", live, bool, "True or False")
@@ -67,6 +73,7 @@ def load(
         image_bytes=image_bytes,
         prefix_bytes=prefix_bytes,
     )
+    model._loaded.heat = heat_of(ceiling, model.telemetry)
     if live:
         model._keep_times(shadow)
     return model
@@ -110,6 +117,11 @@ class Model:
     def backend(self) -> Backend:
         """What it runs on."""
         return self._loaded.backend
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """What looks at the board's sensors; None where there are none."""
+        return self._loaded.telemetry
 
     def generate(
         self,

@@ -29,13 +29,16 @@ Frames: TypeAlias = "Sequence[tuple[float, ImageSource]]"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a clip, among the images of a request."""
+    """What is read at once of a clip, among the images of a request."""
 
     source: ImageSource
     seconds: float
+    """In the middle of its pictures."""
     behind: int | None
     """By how much the first axis of its positions exceeds that of the clip's first frame, where
     frames stand side by side; None: of the first one, and where positions do not tell the time."""
+    others: tuple[ImageSource, ...] = ()
+    """Pictures behind `source` that are read with it."""
 
 
 MOST_LOGPROBS = 20

@@ -21,6 +21,24 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeatPlan:
+    """What a ceiling over heat made of a plan."""
+
+    hottest_c: float | None
+    """Now; None: not limited, or no zone could be read, which counts as too hot."""
+    watts: float | None
+    """Of the point, as requests come now; None where nobody measured what points draw."""
+    allowed_watts: float | None
+    """None: any."""
+    left_out: int
+    """Points that fit the budget and draw too much."""
+    price: float | None
+    """Measured quality that this costs: what would be chosen without a ceiling has so much more.
+
+    None where quality is assumed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What was chosen, and why."""
 
@@ -48,6 +66,10 @@ class Plan:
     """All that were looked at."""
     best_effort: bool
     """Whether none met the budget, and the cheapest was taken."""
+    energy_j: float | None = None
+    """Joules that are expected; None where nobody measured what requests draw."""
+    heat: HeatPlan | None = None
+    """None without a ceiling."""
 
 
 def why(plan: Plan) -> str:

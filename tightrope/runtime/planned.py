@@ -16,9 +16,9 @@ from tightrope.runtime.guard import Guard
 from tightrope.runtime.held import headers_of
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.plan import Plan
 from tightrope.runtime.planner import Asked, Chosen, Planner, planner_of
 from tightrope.runtime.settings import Settings
+from tightrope.runtime.times import longest_call_ms
 from tightrope.runtime.waiting import Claim, Claimant, Load
 from tightrope.runtime.workload import work_of
 
@@ -60,16 +60,17 @@ class Planned:
             load = waiting.load(due, now)
             load = replace(load, waiting_ms=load.waiting_ms + self._planned_ms)
             self.chosen = self._planner.choose(self._asked, load)
-            self.claim = self._claim(self.chosen.plan, due, now)
+            self.claim = self._claim(self.chosen, due, now)
             waiting.add(request, self.claim)
-        self._submitted_ms = self._waited_ms = 0.0
+        self._submitted_ms = 0.0
 
     @property
     def budget(self) -> Budget:
         return self._asked.budget
 
-    def _claim(self, plan: Plan, due: float, now: float) -> Claim:
+    def _claim(self, chosen: Chosen, due: float, now: float) -> Claim:
         """What was promised, and how long the device is needed for it."""
+        plan, call = chosen.plan, chosen.call_ms / 1e3
         expected, late, first = (
             (ms - plan.waiting_ms) / 1e3
             for ms in (plan.total.p50_ms, plan.total.p99_ms, plan.ttft.p99_ms)
@@ -82,10 +83,10 @@ class Planned:
         ]
         if plan.best_effort or not starts:  # it makes nobody late that was promised something
             due = self._loaded.engine.waiting.patient_due(now)
-            return Claim(due=due, expected_s=expected, late_s=late)
+            return Claim(due=due, expected_s=expected, late_s=late, call_s=call)
         # Where it is barely in time, nobody may come before it; more than that is not promised.
         latest = max(min(starts), now + plan.waiting_ms / 1e3)
-        return Claim(due=due, latest_start=latest, expected_s=expected, late_s=late)
+        return Claim(due=due, latest_start=latest, expected_s=expected, late_s=late, call_s=call)
 
     def submit(self) -> None:
         """The request is handed to the device's thread."""
@@ -96,9 +97,8 @@ class Planned:
 
         So it may be where it waited longer than was expected, or where other beginnings are kept.
         """
-        self._waited_ms = self._watch.elapsed_ms() - self._submitted_ms
         plan, deadline = self.chosen.plan, self.budget.deadline_ms
-        waited = self._planned_ms + self._waited_ms
+        waited = self._planned_ms + self._watch.elapsed_ms() - self._submitted_ms
         before, marks = self._asked.beginnings, self._asked.beginnings.marks
         now = self._loaded.prefixes.beginnings(self._asked.token_ids, marks)
         self._asked = replace(self._asked, beginnings=now)
@@ -178,8 +178,8 @@ class Planned:
             beginnings = replace(beginnings, kept=reused)
         counted = work_of(self._loaded, num_ids, images, settings, completion_tokens, beginnings)
         fitted = self._planner.model.stages(counted.work)
-        waited = self._waited_ms + 1e3 * self._watch.waited_s
-        ttft, total = (ms - waited for ms in (timings.ttft_ms, timings.total_ms))
+        ttft = timings.ttft_ms - self._watch.waited_ms
+        total = timings.total_ms - self._watch.all_waited_ms
         self._planner.record(ttft, total, fitted)
 
 
@@ -224,14 +224,13 @@ def claim_without_budget(
     due = loaded.engine.waiting.patient_due(loaded.clock())
     planner: Planner | None = next(iter(loaded.planners.values()), None)
     if planner is None:  # no budget was asked for yet, so that nobody is told a time
-        return Claim(due=due, call_s=0.0)
+        return Claim(due=due)
     try:
         work = work_of(loaded, num_ids, headers, settings, options.max_tokens).work
     except InputError:  # it will be told so when it runs
         return Claim(due=due)
     stages = planner.model.stages(work)
     expected, late = planner.takes_s(stages, options.n)
-    # Up to the first chunk of the prompt nothing is asked.
-    longest = stages.vision_ms + stages.select_ms + stages.prefill_ms / len(work.prefill)
+    longest = longest_call_ms(planner.model, work, stages)
     call = late * longest / (stages.ttft_ms + options.n * stages.decode_ms)
     return Claim(due=due, expected_s=expected, late_s=late, call_s=call)

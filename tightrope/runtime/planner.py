@@ -6,8 +6,9 @@ to a point that was measured worse:
 
     p99 = (table of the point + decoding of the images that came) · pace + waiting
 
-Where none fits, the fastest is taken if it is in time in nine of ten requests: whoever has a
-deadline is served better by such an answer than by none. Else the request is refused.
+Where none fits and nobody else wants the device, the fastest is taken if it is in time in nine of
+ten requests: whoever has a deadline is served better by such an answer than by none. Else the
+request is refused.
 
 A point may take no longer than leaves those behind it in time, and, where others have deadlines
 too, takes rather no more of its own than a share.
@@ -24,24 +25,24 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tightrope.arrays import Floats
 from tightrope.budget import Budget, in_words
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
 from tightrope.latency import SourceImage, Stages
-from tightrope.latency_file import LatencyRecord, read_latency
+from tightrope.latency_file import LatencyRecord, make_one, read_latency
 from tightrope.live_file import live_file, read_requests
 from tightrope.paired import beats, indistinguishable
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import MeasuredPoint, Quality, find_quality
 from tightrope.runtime.candidates import candidate_of, candidates_of
 from tightrope.runtime.compared import Compared, compared
+from tightrope.runtime.heat import Choices, Cooled
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.pace import REMEMBERED, Pace
-from tightrope.runtime.plan import Expected, Plan
+from tightrope.runtime.plan import Expected, HeatPlan, Plan
 from tightrope.runtime.times import Times, TimeTable
 from tightrope.runtime.waiting import IDLE, Load
 
@@ -55,14 +56,11 @@ the deadline to spare, and to a faster one that is as good only if it saves as m
 CHOSEN_BY = 99
 """Percentile of a point's time by which it is chosen."""
 ADMITTED_BY = 90
-"""And by which the fastest is taken where no point is chosen."""
+"""And by which the fastest is taken on an idle device where no point is chosen."""
 OUTDATED_S = 0.5
 """So long after the last request, nothing is refused by what was learnt of the machine's pace."""
 OWN_POINTS = 32
 """Points that callers chose themselves and that are remembered."""
-
-Choices = npt.NDArray[np.bool_]
-"""Of the candidates, [P]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +88,22 @@ class Chosen:
     plan: Plan
     token_ms: float
     """Of one step, at the present pace."""
+    call_ms: float
+    """Of the longest call, in 99 of 100 requests: so long nobody else has the device."""
     answer_tokens: int
     """That an answer behind a thought takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """What each candidate takes at the pace of the latency file, [P] each."""
+
+    times: Times
+    ttft: Floats
+    """Milliseconds."""
+    total: Floats
+    joules: Floats
+    """Not a number where nobody measured any."""
 
 
 class Planner:
@@ -100,7 +112,8 @@ class Planner:
     def __init__(self, loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> None:
         """Raises ProfileError for a quality file in which nothing was measured yet."""
         model = record.model
-        self._quality, self.model = quality, model
+        self._quality, self.model, self._power = quality, model, record.power
+        self._loaded = loaded
         self._all = list(candidates_of(loaded.manifest, quality))
         if quality is not None and not self._all:
             raise ProfileError(
@@ -110,7 +123,8 @@ class Planner:
         self._planned = len(self._all)  # behind them stand points that callers chose themselves
         self._beats = beats([entry.measured for entry in self._all])
         prompts = {} if quality is None else quality.prompts
-        self._table = TimeTable(loaded, model, self._all, Lengths(self._all, prompts))
+        lengths = Lengths(self._all, prompts)
+        self._table = TimeTable(loaded, model, self._all, lengths, record.power)
         self._clock = loaded.clock
         self._forget()
         self._alike = lru_cache(maxsize=1024)(self._as_good)
@@ -150,23 +164,26 @@ class Planner:
                 return self._choose(asked, load)
 
     def _choose(self, asked: Asked, load: Load) -> Chosen:
-        waiting = load.waiting_ms
-        allowed = self._allowed(asked)
-        times, ttft, total = self._times(asked)
+        waiting, heat = load.waiting_ms, None
+        allowed, fitted = self._allowed(asked), self._times(asked)
+        times, ttft, total = fitted.times, fitted.ttft, fitted.total
         allowed = _holding(allowed, np.isfinite(total), len(asked.token_ids))
-        fits = allowed & self._fits(asked.budget, ttft, total, load, CHOSEN_BY)
-        barely = allowed & self._fits(asked.budget, ttft, total, load, ADMITTED_BY)
+        fits = allowed & self._fits(asked.budget, fitted, load, CHOSEN_BY)
+        barely = allowed & self._fits(asked.budget, fitted, load, _admitted_by(load))
         best_effort = not barely.any()
         if fits.any():
-            fair = self._fair(asked.budget, fits, total, load)
+            cooled = self._cooled(fits, fitted)
+            cool = fits if cooled is None else cooled.choices
+            fair = self._fair(asked.budget, cool, total, load)
             place, alike = self._pick(asked.budget, fair, total, waiting)
+            heat = None if cooled is None else self._heat_plan(cooled, fits, total, place)
         elif barely.any():
             place, alike = int(np.where(barely, total, np.inf).argmin()), 1
         elif asked.budget.if_unreachable == "best_effort" and allowed.any():
             place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
         else:
             raise self._unreachable(asked, allowed, load)
-        entry = self._all[place]
+        entry, token_ms = self._all[place], float(times.token[place]) * asked.rows
         return Chosen(
             plan=Plan(
                 point=entry.point,
@@ -183,8 +200,11 @@ class Planner:
                 alike=alike,
                 points=int(allowed.sum()),
                 best_effort=best_effort,
+                energy_j=None if self._power is None else float(fitted.joules[place]),
+                heat=heat,
             ),
-            token_ms=float(times.token[place]) * asked.rows * self._total_pace.level,
+            token_ms=token_ms * self._total_pace.level,
+            call_ms=self._total_pace.factor(CHOSEN_BY) * max(float(times.call[place]), token_ms),
             answer_tokens=min(asked.max_tokens, entry.answer_tokens),
         )
 
@@ -194,6 +214,8 @@ class Planner:
             self._learnt = self._clock()
             self._ttft_pace.record(ttft_ms / fitted.ttft_ms)
             self._total_pace.record(total_ms / fitted.total_ms)
+        if self._loaded.heat is not None:
+            self._loaded.heat.done()
 
     def resume(self, earlier: Sequence[Compared]) -> None:
         """Go on from what requests of earlier processes took, the oldest first."""
@@ -213,9 +235,10 @@ class Planner:
     def _allowed(self, asked: Asked) -> Choices:
         """Candidates that are good enough, and think as the request says."""
         budget = asked.budget
-        if budget.energy_j is not None:
+        if budget.energy_j is not None and self._power is None:
             raise ProfileError(
-                f"energy_j is {budget.energy_j}, but no energy was measured here; leave it out"
+                f"energy_j is {budget.energy_j}, but no energy was measured here; "
+                f"{make_one(self._loaded.bundle)} does it where a sensor tells what the board draws"
             )
         if asked.point is not None:
             allowed = self._only(asked.point)
@@ -248,23 +271,53 @@ class Planner:
         only[points.index(point)] = True
         return only
 
-    def _times(self, asked: Asked) -> tuple[Times, Floats, Floats]:
-        """Tabled times, and fitted milliseconds to the first token and in all, [P] each."""
-        times = self._table.times(asked.token_ids, asked.images, asked.max_tokens, asked.beginnings)
-        ttft = times.ttft + self._table.sources_ms(asked.images)
-        return times, ttft, ttft + times.decode * asked.rows
+    def _times(self, asked: Asked) -> _Fitted:
+        table, images, rows = self._table, asked.images, asked.rows
+        times = table.times(asked.token_ids, images, asked.max_tokens, asked.beginnings)
+        ttft = times.ttft + table.sources_ms(images)
+        return _Fitted(
+            times=times,
+            ttft=ttft,
+            total=ttft + times.decode * rows,
+            joules=times.first_j + table.sources_j(images) + times.decode_j * rows,
+        )
 
-    def _fits(
-        self, budget: Budget, ttft: Floats, total: Floats, load: Load, percent: float
-    ) -> Choices:
+    def _fits(self, budget: Budget, fitted: _Fitted, load: Load, percent: float) -> Choices:
         """Points at which so many of a hundred requests keep the limits and leave others theirs."""
-        late, waiting = self._total_pace.factor(percent) * total, load.waiting_ms
+        late, waiting = self._total_pace.factor(percent) * fitted.total, load.waiting_ms
         fits: Choices = late <= load.room_ms
         if budget.deadline_ms is not None:
             fits &= late + waiting <= budget.deadline_ms
         if budget.first_token_ms is not None:
-            fits &= self._ttft_pace.factor(percent) * ttft + waiting <= budget.first_token_ms
+            fits &= self._ttft_pace.factor(percent) * fitted.ttft + waiting <= budget.first_token_ms
+        if budget.energy_j is not None and self._power is not None:
+            fits &= (1 + self._power.error_percent / 100) * fitted.joules <= budget.energy_j
         return fits
+
+    def _fits_as_measured(self, budget: Budget, ttft: Floats, total: Floats) -> Choices:
+        """Points that an idle machine, as fast as when it was measured, would be in time at."""
+        late = Pace(self.model.total).factor(ADMITTED_BY) * total
+        first = Pace(self.model.ttft).factor(ADMITTED_BY) * ttft
+        fits: Choices = late <= (budget.deadline_ms or np.inf)
+        return fits & (first <= (budget.first_token_ms or np.inf))
+
+    def _cooled(self, fits: Choices, fitted: _Fitted) -> Cooled | None:
+        """Of the points that fit, those that keep a ceiling over heat; None where there is none."""
+        heat = self._loaded.heat
+        return None if heat is None else heat.cool(fits, fitted.total, fitted.joules, self._power)
+
+    def _heat_plan(self, cooled: Cooled, fits: Choices, total: Floats, place: int) -> HeatPlan:
+        """What the ceiling made of the choice, and its price."""
+        quality, freely = self._all[place].quality, place
+        if cooled.left_out:
+            freely = self._fastest(self._alike(fits.tobytes()), fits, total)
+        return HeatPlan(
+            hottest_c=cooled.hottest_c,
+            watts=None if cooled.watts is None else float(cooled.watts[place]),
+            allowed_watts=cooled.allowed_watts,
+            left_out=cooled.left_out,
+            price=None if quality is None else (self._all[freely].quality or 0.0) - quality,
+        )
 
     def _fair(self, budget: Budget, fits: Choices, total: Floats, load: Load) -> Choices:
         """Of those that fit, what takes no more than a share of the time that others want too."""
@@ -321,30 +374,37 @@ class Planner:
                 f"no point has {in_words(asked.budget)} for this prompt; the best measured quality "
                 f"is {best:.3f}"
             )
-        times, ttft, total = self._times(asked)
+        fitted = self._times(asked)
+        times, ttft, total = fitted.times, fitted.ttft, fitted.total
         place = int(np.where(allowed, total, np.inf).argmin())
-        late = self._total_pace.factor(ADMITTED_BY) * float(total[place]) + load.waiting_ms
-        first = self._ttft_pace.factor(ADMITTED_BY) * float(ttft[place]) + load.waiting_ms
+        percent = _admitted_by(load)
+        late = self._total_pace.factor(percent) * float(total[place]) + load.waiting_ms
+        first = self._ttft_pace.factor(percent) * float(ttft[place]) + load.waiting_ms
         said = (
             f"{in_words(asked.budget)} cannot be met: the fastest of {int(allowed.sum())} points "
             f"takes {late:.0f} ms for {times.completion_tokens[place]} tokens, the first after "
-            f"{first:.0f} ms, in {ADMITTED_BY} of 100 requests"
+            f"{first:.0f} ms, in {percent} of 100 requests"
         )
+        if asked.budget.energy_j is not None:
+            said += f"; none takes less than {float(fitted.joules[allowed].min()):.2f} J"
         if (longest := self._longest(asked, allowed, load)) > 0:
             said += f"; max_tokens of {longest} could be met"
-        retry_ms = None
-        if (allowed & self._fits(asked.budget, ttft, total, IDLE, ADMITTED_BY)).any():
+        retry_ms, slowed = None, False
+        if (allowed & self._fits(asked.budget, fitted, IDLE, ADMITTED_BY)).any():
             said += "; other requests are in its way"
             retry_ms = load.busy_ms
-        return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms)
+        elif (allowed & self._fits_as_measured(asked.budget, ttft, total)).any():
+            said += "; it could be if the machine were as fast as when it was measured"
+            slowed = True
+        return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms, slowed=slowed)
 
     def _longest(self, asked: Asked, allowed: Choices, load: Load) -> int:
         """The largest `max_tokens` below the one asked for that some point meets; 0: none is."""
-        met, missed = 0, asked.max_tokens
+        met, missed, percent = 0, asked.max_tokens, _admitted_by(load)
         while missed - met > 1:
             middle = (met + missed) // 2
-            _, ttft, total = self._times(replace(asked, max_tokens=middle))
-            if (allowed & self._fits(asked.budget, ttft, total, load, ADMITTED_BY)).any():
+            fitted = self._times(replace(asked, max_tokens=middle))
+            if (allowed & self._fits(asked.budget, fitted, load, percent)).any():
                 met = middle
             else:
                 missed = middle
@@ -369,6 +429,12 @@ def planner_of(loaded: Loaded, task: str | None) -> Planner:
 
 def _begun(loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> Planner:
     """A planner that knows what requests took here lately."""
+    heat = loaded.heat
+    if heat is not None and heat.ceiling.max_watts is not None and record.power is None:
+        raise ProfileError(
+            f"max_watts is {heat.ceiling.max_watts:g}, but nobody measured what requests draw: "
+            f"{make_one(loaded.bundle)} does it, where a sensor tells it"
+        )
     planner = Planner(loaded, record, quality)
     if loaded.live:
         try:
@@ -378,6 +444,11 @@ def _begun(loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> Pl
         else:
             planner.resume(compared(loaded, record.model, entries)[0])
     return planner
+
+
+def _admitted_by(load: Load) -> int:
+    """The percentile by which the fastest is taken: others pay for what takes longer."""
+    return ADMITTED_BY if load.busy_ms == 0 else CHOSEN_BY
 
 
 def _holding(allowed: Choices, holds: Choices, num_ids: int) -> Choices:

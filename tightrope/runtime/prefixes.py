@@ -53,8 +53,7 @@ class _Prefix:
 
     @property
     def nbytes(self) -> int:
-        # Scores and positions exist twice.
-        return self.slots.nbytes + 2 * (self.slots.score.nbytes + self.slots.position.nbytes)
+        return self.slots.nbytes + self.slots.ranking_nbytes
 
 
 class Prefixes:

@@ -37,6 +37,7 @@ def render_and_encode(
     messages: Messages,
     image_token: str | None = None,
     num_images: int = 0,
+    image_text: str = "",
     **arguments: Any,
 ) -> list[int]:
     """Token ids of the prompt, with exactly one id of `image_token` per image, in order.
@@ -47,13 +48,15 @@ def render_and_encode(
     image_token: how the placeholder is written; None if the model takes no images. In a user's
     text it marks where an image stands; where nothing marks a place, the images come first in
     the user's first message. Without images it is text like any other.
+    image_text: what is encoded in its place, written around the placeholder; empty: `image_token`.
     arguments: for the template, such as `add_generation_prompt` or `tools`.
     Raises InputError for messages of another shape, or where images and their places differ in
     number, and BundleError where the template loses or adds an image.
     """
     shown = placed(messages, image_token, num_images)
+    spelled = (image_text or image_token) if num_images else None
     if template is None:
-        token_ids = _encode_bare(tokenizer, shown, image_token, num_images)
+        token_ids = _encode_bare(tokenizer, shown, image_token, spelled)
     else:
         adapted = [_adapt(message, template, image_token, num_images) for message in shown]
         arguments = _plain(arguments, "an argument of the template")
@@ -66,6 +69,8 @@ def render_and_encode(
             [hidden.message(message, spared.get(message["role"], set())) for message in adapted],
             **{name: hidden.value(value) for name, value in arguments.items()},
         )
+        if image_token and spelled:
+            rendered = rendered.replace(image_token, spelled)
         token_ids = tokenizer.encode_prompt(rendered, hidden.literals)
     if image_token is not None:
         _check_placeholders(token_ids, tokenizer.token_id(image_token), num_images)
@@ -229,17 +234,22 @@ def _encode_bare(
     tokenizer: Tokenizer,
     messages: list[dict[str, Any]],
     image_token: str | None,
-    num_images: int,
+    spelled: str | None,
 ) -> list[int]:
-    """Ids of a base model's prompt: the text is the user's to the last control token."""
+    """Ids of a base model's prompt: the text is the user's to the last control token.
+
+    spelled: how a placeholder is encoded; None where it is text, as there are no images.
+    """
     if len(messages) != 1 or messages[0]["role"] != "user":
         raise InputError(
             "this bundle has no chat template; pass the whole prompt as one string, not messages"
         )
     parts = _parts(messages[0]["content"])
     text = "".join(image_token or "" if part == _IMAGE else part["text"] for part in parts)
-    if image_token is None or num_images or image_token not in text:
+    if image_token is None or image_token not in text:
         return tokenizer.encode_text(text)
+    if spelled:
+        return tokenizer.encode_text(text.replace(image_token, spelled))
     stand_in = next(_free_characters(text))
     return tokenizer.encode_text(text.replace(image_token, stand_in), {stand_in: image_token})
 

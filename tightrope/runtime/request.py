@@ -39,6 +39,7 @@ from tightrope.runtime.planned import Planned, claim_without_budget
 from tightrope.runtime.prefixes import stops_of
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
+from tightrope.runtime.spending import Spending
 from tightrope.runtime.stopwatch import Stopwatch
 from tightrope.runtime.thought import Thought
 from tightrope.runtime.vision import Prepared
@@ -77,6 +78,7 @@ class Request:
         self.cancel = Cancel()
         self._loaded, self._options = loaded, options
         self._watch = Stopwatch(loaded.clock, waited_s)
+        self._spending = Spending(loaded.telemetry)
         self._alone, self._trial = conversation is None and choose is None, trial
         self._prompt, self._sources = prompt, images
         self._conversation = conversation or Conversation(loaded)
@@ -110,7 +112,9 @@ class Request:
         waiting = self._loaded.engine.waiting
         waiting.start(self, self._loaded.clock())
         try:
-            self._watch.add("queue_ms", self._watch.elapsed_ms() - self._submitted_ms)
+            queued_ms = self._watch.elapsed_ms() - self._submitted_ms
+            self._watch.add("queue_ms", queued_ms)
+            self._spending.runs(queued_ms)
             if self._planned is not None:
                 self._begin(self._planned)
             for piece in self._run():
@@ -195,13 +199,19 @@ class Request:
         yield Piece("", answer, rows[0].fresh_logprobs())
         self._tell(answer)  # the answer is handed out: nobody waits for it
 
-    def _give_way(self, stage: str) -> None:
-        """Let those run that are due before, if nobody was promised anything here."""
+    def _give_way(self, stage: str) -> float:
+        """Let those run that are due before; returns the milliseconds for which they did."""
         engine = self._loaded.engine
-        if self._planned is None and engine.is_awaited(self.due):
-            before = self._watch.elapsed_ms()
+        if not engine.is_awaited(self.due):
+            return 0.0
+        before = self._watch.elapsed_ms()
+        with engine.waiting.paused(self, self._loaded.clock):
             engine.give_way(self.due)
-            self._watch.pause(stage, self._watch.elapsed_ms() - before)
+        took = self._watch.elapsed_ms() - before
+        self._watch.pause(stage, took)
+        if self._guard is not None:
+            self._guard.pause(took / 1e3)
+        return took
 
     def _row(self) -> Row:
         language, options = self._loaded.language, self._options
@@ -253,6 +263,7 @@ class Request:
         tokens = len(stream.ordinals) + self._options.max_tokens
         loaded.make_way(conversation.slots, len(self._rows), tokens)
         with self._watch("prefill_ms"):
+            self._give_way("prefill_ms")  # the tower may have taken long
             begun = self._watch.elapsed_ms() if self._guard else 0.0
             for chunk in conversation.read(stream, inside, settings, self.cancel, stops):
                 logits, reused = chunk, conversation.reused
@@ -261,7 +272,7 @@ class Request:
                     left = (1 - conversation.progress) / conversation.progress
                     self._give_up_if_hopeless((self._watch.elapsed_ms() - begun) * left / 1e3)
                 if conversation.progress < 1:
-                    self._give_way("prefill_ms")
+                    begun += self._give_way("prefill_ms")
                 if self.cancel.reason is not None:
                     raise Cancelled
         conversation.keys = self._keys
@@ -396,5 +407,6 @@ class Request:
             deadline_met=None if planned is None else planned.met(timings, samples),
             logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
+            spent=self._spending.spent(self._watch, timings, len(self._rows[0].token_ids) - 1),
             notes=notes if self._trial else (*notes, *self._loaded.unsaid()),
         )

@@ -62,14 +62,15 @@ class Sampler:
         """
         n = len(self._generators)
         assert logits.ndim == 2 and logits.shape[0] in (1, n), f"{logits.shape} for {n} rows"
-        largest = logits.max(axis=1, keepdims=True)
+        best = logits.argmax(axis=1)  # also of a NaN
+        largest = logits[np.arange(len(best)), best][:, None]
         if not np.isfinite(largest).all():
             raise BackendError(
                 "the model returned logits that are not numbers or infinite; in fp16 this is an "
                 "overflow: export with precision fp32 to see whether it stays"
             )
         if self._greedy:
-            return np.broadcast_to(logits.argmax(axis=1), n).astype(np.int64)
+            return np.broadcast_to(best, n).astype(np.int64)
         # Underflow to 0 and overflow to -inf are both what an unlikely token should get.
         with np.errstate(over="ignore", under="ignore"):
             weights = np.exp((logits - largest) / self._temperature)

@@ -69,7 +69,7 @@ class Shadow:
             self._hold(
                 _Said(
                     prompt=copy.deepcopy(finished.prompt),  # its owner may go on writing to it
-                    images=tuple(entry.content.data for entry in finished.images),
+                    images=tuple(entry.source for entry in finished.images),
                     nbytes=sum(entry.nbytes for entry in finished.images),
                     options=replace(finished.options, budget=None, point=self._point),
                     point=point_text(finished.settings.point),
@@ -82,8 +82,7 @@ class Shadow:
     def _compares(self, finished: Finished) -> bool:
         """Whether pruning alone can make the other answer differ."""
         options, answer = finished.options, finished.answer
-        frames = any(entry.behind is not None for entry in finished.images)
-        greedy = options.temperature == 0 and options.n == 1 and finished.alone and not frames
+        greedy = options.temperature == 0 and options.n == 1 and finished.alone
         whole = answer.finish_reason in _WHOLE and not finished.trial
         return greedy and whole and finished.settings.point != self._everything
 

@@ -3,7 +3,9 @@
 Graphs read slots and answer which slot each new token goes to; `commit` alone writes. Nothing is
 ever moved within a call: a new token takes an empty slot or the slot of one that was given up, so
 the occupied slots of a row and head are always the first ones. Capacity grows in steps with what is
-occupied, so a short conversation does not pay for a long cache. The arrays are a `Storage`.
+occupied, so a short conversation does not pay for a long cache. The arrays are a `Storage`, which
+may lie on a device: only what ranks and cuts asks it for scores and positions. It also holds the
+states of layers without slots: a commit replaces them, and a mark keeps a copy.
 """
 
 from __future__ import annotations
@@ -13,14 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tightrope.arrays import Counts, Floats, Indices, Ordinals
+from tightrope.arrays import Array, Counts, Floats, Indices, Ordinals
 from tightrope.interface.calls import Update
 from tightrope.interface.tensors import Dims
 from tightrope.plugins.slot_attention.reference import leave
 from tightrope.plugins.slot_attention.scores import PolicyNumbers
-from tightrope.runtime.storage import SlotViews, Storage
-
-SMALLEST_CAPACITY = 64
+from tightrope.runtime.storage import SMALLEST_CAPACITY, Move, SlotViews, Storage
 
 MakeStorage = Callable[[int, Counts], Storage]
 """From rows and capacity [L]."""
@@ -33,6 +33,7 @@ class Mark:
     occupied: Counts
     score: Floats
     position: Ordinals
+    conv_state: Array | None
 
 
 class Slots:
@@ -58,14 +59,19 @@ class Slots:
         return self.storage.nbytes
 
     @property
+    def ranking_nbytes(self) -> int:
+        """Bytes of scores and positions, both of which exist twice."""
+        return 2 * 2 * 4 * self.occupied.size * int(self.capacity.max())
+
+    @property
     def score(self) -> Floats:
         """[L,N,Hkv,C]"""
-        return self.storage.views(self.side).score
+        return self.storage.ranking(self.side)[0]
 
     @property
     def position(self) -> Ordinals:
         """[L,N,Hkv,C], the ordinal of the token in each slot, -1 where it is empty."""
-        return self.storage.views(self.side).position
+        return self.storage.ranking(self.side)[1]
 
     def views(self) -> SlotViews:
         """All slots, for a call that reads them where they lie."""
@@ -80,17 +86,12 @@ class Slots:
         return int((most - self.occupied.max(1)).min())
 
     def make_room(self, new_tokens: Counts, most: Counts) -> None:
-        """Grow so that a call with `new_tokens` [L] finds room, up to `most` [L] slots.
-
-        Capacity grows by a quarter beyond what is needed, in steps of 64: growing then costs little
-        per token, and a step attends over few slots that are empty.
-        """
+        """Grow so that a call with `new_tokens` [L] finds room, up to `most` [L] slots."""
         needed = np.minimum(most, self.occupied.max((1, 2)) + new_tokens)
         if (needed <= self.capacity).all():
             return
-        step = SMALLEST_CAPACITY
-        roomy = np.where(needed > step, -(-needed * 5 // (4 * step)) * step, step)
-        self._resize(np.where(needed > self.capacity, np.minimum(roomy, most), self.capacity))
+        roomy = np.minimum(self.storage.roomy(needed), most)
+        self._resize(np.where(needed > self.capacity, roomy, self.capacity))
 
     def shrink(self, most: Counts) -> None:
         """Give back what is allocated beyond `most` [L] and holds nothing."""
@@ -120,31 +121,42 @@ class Slots:
 
         policy: [L,8]. The ranking is the graphs' own; what stays moves to the first slots.
         """
-        for layer in np.flatnonzero((self.occupied > kv_budget[:, None]).any((1, 2))):
-            position, numbers = self.position[layer], PolicyNumbers(*policy[layer])
+        full = np.flatnonzero((self.occupied > kv_budget[:, None]).any((1, 2)))
+        if not len(full):
+            return
+        moves, (scores, positions) = list[Move](), self.storage.ranking(self.side)
+        for layer in full:
+            position, numbers = positions[layer], PolicyNumbers(*policy[layer])
             newest = position.max((1, 2))[:, None]
-            leaves = leave(self.score[layer], position, newest, kv_budget[layer], numbers)
+            leaves = leave(scores[layer], position, newest, kv_budget[layer], numbers)
             kept = ~leaves & (position >= 0)
             self.occupied[layer] = kept.sum(-1)
             most = int(self.occupied[layer].max())
             order = np.argsort(~kept, -1, kind="stable")[:, :, :most]
-            stays = np.take_along_axis(kept, order, 2)
-            self.storage.compact(int(layer), self.side, order, stays)
+            moves.append(Move(int(layer), order, np.take_along_axis(kept, order, 2)))
+        self.storage.compact(self.side, moves)
+
+    def _conv_state(self) -> Array | None:
+        return self.views().conv_state if self.dims.conv_layers else None
 
     def mark(self) -> Mark:
         """A moment to which `rollback` can return."""
-        return Mark(self.occupied.copy(), self.score.copy(), self.position.copy())
+        score, position = self.storage.ranking(self.side)
+        state = self._conv_state()
+        kept = None if state is None else state.copy()
+        return Mark(self.occupied.copy(), score.copy(), position.copy(), kept)
 
     def rollback(self, mark: Mark) -> None:
         """Cut off what came since `mark`; raises ValueError if a slot was given up meanwhile."""
-        size = mark.position.shape[3]
-        position, score = self.position[..., :size], self.score[..., :size]
+        position = self.position[..., : mark.position.shape[3]]
         held = mark.position >= 0
         if position.shape != mark.position.shape or (position != mark.position)[held].any():
             raise ValueError("slots were given up since the mark: go back to a fork instead")
-        self.position[..., size:], self.score[..., size:] = -1, 0
-        position[:], score[:] = mark.position, mark.score
+        self.storage.restore(self.side, mark.score, mark.position)
         self.occupied[:] = mark.occupied
+        state = self._conv_state()
+        if state is not None and mark.conv_state is not None:
+            state[:] = mark.conv_state
 
     def fork(self, rows: int, capacity: Counts | None = None) -> Slots:
         """A copy of this one-row cache for `rows` answers to one prompt.

@@ -20,8 +20,8 @@ class Stopwatch:
         self._clock, self.waited_s = clock, waited_s
         self.start = clock() - waited_s
         """Seconds, by the clock."""
-        self.waited_ms = 1e3 * waited_s
-        """Of the time to the first token, once that is known: for others, and before it began."""
+        self._waited_ms: float | None = None
+        """To the first token, once that is there."""
         self._stages: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -36,6 +36,16 @@ class Stopwatch:
         """Since the request began."""
         return (self._clock() - self.start) * 1e3
 
+    @property
+    def waited_ms(self) -> float:
+        """For others, and before it began: to the first token, or until now where none is there."""
+        return self.all_waited_ms if self._waited_ms is None else self._waited_ms
+
+    @property
+    def all_waited_ms(self) -> float:
+        """The same until now in any case."""
+        return 1e3 * self.waited_s + self._stages.get("queue_ms", 0.0)
+
     def add(self, stage: str, ms: float) -> None:
         """Note what a stage took that nobody was inside of."""
         self._stages[stage] = self._stages.get(stage, 0.0) + ms
@@ -48,7 +58,7 @@ class Stopwatch:
     def first_token(self) -> None:
         """Note the time to the first token."""
         self._stages["ttft_ms"] = self.elapsed_ms()
-        self.waited_ms += self._stages.get("queue_ms", 0.0)
+        self._waited_ms = self.all_waited_ms
 
     def timings(self) -> Timings:
         """All stages; decoding lasts from the first token until now."""

@@ -12,8 +12,9 @@ import numpy as np
 
 from tightrope.arrays import Floats
 from tightrope.errors import InputError
-from tightrope.inputs.layout import Size
-from tightrope.latency import LatencyModel, SourceImage
+from tightrope.inputs.layout import ImageLayout
+from tightrope.latency import LatencyModel, SourceImage, Stages, Workload
+from tightrope.power import PowerModel
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 STEPS = ((128, 4), (512, 16), (4096, 64), (math.inf, 256))
 """Up to so many tokens a prompt counts as the next multiple of that: few lengths are tabled."""
+MOST_KEPT = 512
+"""Rows of the table, and kinds of images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +38,16 @@ class Times:
     decode: Floats
     token: Floats
     """Of one step."""
+    call: Floats
+    """Of the longest call: until it is done, nobody else has the device."""
     completion_tokens: tuple[int, ...]
     """That were counted on."""
     cached_tokens: tuple[int, ...]
     """Of the prompt, in slots that are kept."""
+    first_j: Floats
+    """Joules until the first token, images not decoded; not a number where nobody measured any."""
+    decode_j: Floats
+    """Of all steps."""
 
 
 class TimeTable:
@@ -50,12 +59,15 @@ class TimeTable:
         model: LatencyModel,
         candidates: Sequence[Candidate],
         lengths: Lengths,
+        power: PowerModel | None = None,
     ) -> None:
         self._loaded, self._model, self._candidates = loaded, model, candidates
-        self._lengths = lengths
-        self._times = lru_cache(maxsize=512)(self._compute)
+        self._lengths, self._power = lengths, power
+        self._times = lru_cache(maxsize=MOST_KEPT)(self._compute)
         self._resolutions: list[int | None] | None = None
         """Of the candidates, since they changed last."""
+        self._alike: dict[tuple[ImageLayout | None, ...], SourceImage] = {}
+        """By what the tower makes of an image at each resolution: one that it makes that of."""
 
     def times(
         self,
@@ -67,23 +79,44 @@ class TimeTable:
         """Of a prompt, in which each image is one token."""
         step = next(step for most, step in STEPS if len(token_ids) <= most)
         num_ids = -(-len(token_ids) // step) * step
-        sizes = tuple((image.width, image.height) for image in images)
+        seen = tuple(map(self._seen_as, images))
         group = self._lengths.group(token_ids)
-        return self._times(num_ids, sizes, max_tokens, group, beginnings)
+        return self._times(num_ids, seen, max_tokens, group, beginnings)
 
     def forget(self) -> None:
         """The candidates changed."""
         self._times.cache_clear()
+        self._alike.clear()
         self._resolutions = None
 
     def sources_ms(self, images: Sequence[SourceImage]) -> Floats:
         """What the images take by what they are before they are scaled, [P]."""
+        resolutions = self._of_candidates()
+        each = {resolution: self._sources_ms(images, resolution) for resolution in {*resolutions}}
+        return np.array([each[resolution] for resolution in resolutions])
+
+    def _of_candidates(self) -> list[int | None]:
+        """Resolutions, [P]."""
         if self._resolutions is None:
             self._resolutions = [self._settings(entry).resolution for entry in self._candidates]
-        each = {
-            resolution: self._sources_ms(images, resolution) for resolution in {*self._resolutions}
-        }
-        return np.array([each[resolution] for resolution in self._resolutions])
+        return self._resolutions
+
+    def _seen_as(self, image: SourceImage) -> SourceImage:
+        """An image of the same visual tokens at every resolution, one for all that have these.
+
+        What it takes before it is scaled is no matter here: a square tower sees all images alike.
+        """
+        vision, size = self._loaded.vision, (image.width, image.height)
+        layouts = list[ImageLayout | None]()
+        for resolution in sorted({side for side in self._of_candidates() if side}):
+            try:
+                layouts.append(None if vision is None else vision.tower.layout(size, resolution))
+            except InputError:  # the tower does not take it
+                layouts.append(None)
+        if len(self._alike) >= MOST_KEPT:
+            self._alike.clear()
+        plain = SourceImage(format="array", width=image.width, height=image.height)
+        return replace(self._alike.setdefault(tuple(layouts), plain), pictures=image.pictures)
 
     def _sources_ms(self, images: Sequence[SourceImage], resolution: int | None) -> float:
         return math.fsum(self._model.source_ms(image, resolution) for image in images)
@@ -91,27 +124,34 @@ class TimeTable:
     def _settings(self, entry: Candidate) -> Settings:
         return resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
 
+    def sources_j(self, images: Sequence[SourceImage]) -> Floats:
+        """Joules of that, [P]; 0 where nobody measured any."""
+        host_w = 0.0 if self._power is None else self._power.host_w
+        return host_w * self.sources_ms(images) / 1e3
+
     def _compute(
         self,
         num_ids: int,
-        sizes: tuple[Size, ...],
+        images: tuple[SourceImage, ...],
         max_tokens: int,
         group: int,
         beginnings: Beginnings,
     ) -> Times:
-        images = [SourceImage(format="array", width=wide, height=high) for wide, high in sizes]
         rows = []
         for place, entry in enumerate(self._candidates):
             most = self._lengths.most(group, place)
             length = max_tokens if most is None else min(max_tokens, most)
             rows.append(self._row(entry, num_ids, images, length, beginnings))
-        ttft, decode, token, lengths, cached = zip(*rows, strict=True)
+        ttft, decode, token, call, lengths, cached, first_j, decode_j = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
             decode=np.array(decode),
             token=np.array(token),
+            call=np.array(call),
             completion_tokens=lengths,
             cached_tokens=cached,
+            first_j=np.array(first_j),
+            decode_j=np.array(decode_j),
         )
 
     def _row(
@@ -121,16 +161,32 @@ class TimeTable:
         images: Sequence[SourceImage],
         length: int,
         beginnings: Beginnings,
-    ) -> tuple[float, float, float, int, int]:
+    ) -> tuple[float, float, float, float, int, int, float, float]:
         settings = self._settings(entry)
         try:
             counted = work_of(self._loaded, num_ids, images, settings, length, beginnings)
         except InputError:  # the slots cannot hold it at this point
-            return math.inf, math.inf, math.inf, length, 0
+            return math.inf, math.inf, math.inf, math.inf, length, 0, math.inf, math.inf
         work = counted.work
         length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
-        ttft = stages.ttft_ms - self._sources_ms(images, work.resolution)
-        return ttft, token * (length - 1), token, length, counted.cached_tokens
+        sources_ms = self._sources_ms(images, work.resolution)
+        ttft, decode = stages.ttft_ms - sources_ms, token * (length - 1)
+        first_j, decode_j = math.nan, math.nan
+        if self._power is not None:
+            first_j = self._power.first_j(stages) - self._power.host_w * sources_ms / 1e3
+            decode_j = self._power.write_w * decode / 1e3
+        call, cached = longest_call_ms(self._model, work, stages), counted.cached_tokens
+        return ttft, decode, token, call, length, cached, first_j, decode_j
+
+
+def longest_call_ms(model: LatencyModel, work: Workload, stages: Stages) -> float:
+    """The longest stretch in which nobody else may run: tower and selection, a call, or a step.
+
+    stages: of the work.
+    """
+    calls = (model.prefilling.ms(replace(work, prefill=(call,))) for call in work.prefill)
+    step = stages.decode_ms / max(1, work.steps)
+    return max(stages.vision_ms + stages.select_ms, step, *calls)

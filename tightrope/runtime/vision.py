@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import PIL.Image
 
 from tightrope.arrays import Array, Floats
 from tightrope.errors import BundleError
@@ -63,9 +64,9 @@ class Vision:
     def _inputs(self, entry: HeldImage, resolution: int, watch: Stopwatch) -> Mapping[str, Array]:
         with watch("image_ms"):
             with watch("image_decode_ms"):
-                pixels = entry.pixels(resolution)
+                pictures = entry.pictures(resolution)
             with watch("preprocess_ms"):
-                return self._prepare(pixels, resolution)
+                return self.inputs(pictures, resolution)
 
     def see(
         self,
@@ -87,15 +88,18 @@ class Vision:
                     # Forgotten since it was looked up: others filled the memory meanwhile.
                     inputs = self._inputs(entry, resolution, watch)
                 with watch("vision_ms"):
-                    known = self._compute(inputs, entry.size, resolution, cancel)
+                    seen = self._backend.vision(inputs, cancel)
+                    known = self.tokens(seen, entry.size, resolution)
                 self.kept.put((entry.digest, resolution), known)
             found[entry.digest] = known
         return [found[entry.digest] for entry in images]
 
-    def _compute(
-        self, inputs: Mapping[str, Array], size: Size, resolution: int, cancel: Cancel
-    ) -> VisualTokens:
-        seen = self._backend.vision(inputs, cancel)
+    def inputs(self, pictures: Sequence[PIL.Image.Image], resolution: int) -> Mapping[str, Array]:
+        """The tower's inputs, by name, of one image: a picture, or those of a clip's pair."""
+        return self._prepare(pictures, resolution)
+
+    def tokens(self, seen: VisualTokens, size: Size, resolution: int) -> VisualTokens:
+        """What the vision graph said of an image of `size`, in the order of its layout."""
         given = {VISUAL_EMBEDS: seen.embeds, **seen.signals}
         with translated(BundleError, "the vision graph gave too little", "export it again"):
             outputs = self.tower.tokens(given, size, resolution)

@@ -1,17 +1,19 @@
 """What a device has promised: which requests it will run, in which order, and how long they take.
 
-    now | running: what is left | earliest deadline | next | … | without a deadline, as they came
+    now | the call that runs | earliest deadline | next | … | without a deadline, as they came
 
-A new request is told what stands before it, and how long it may take so that those behind it, which
-were promised their deadlines, still keep them.
+Whoever runs lets those run that are due before, between two calls. A new request is told what
+stands before it, and how long it may take so that those behind it, which were promised their
+deadlines, still keep them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,8 +35,8 @@ class Claim:
     """What it takes, in one of two cases."""
     late_s: float = 0.0
     """In 99 of 100."""
-    call_s: float | None = None
-    """It lets those run that are due before, after a call of so long at most; None: it does not."""
+    call_s: float = 0.0
+    """Its longest call in 99 of 100: behind each of them it lets those run that are due before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,19 @@ class Claimant(Protocol):
         """Asked when nobody wants the answer any more."""
 
 
+@dataclass
+class _Run:
+    """A request that has begun, in seconds of the clock."""
+
+    since: float | None
+    """When it last went on; None while it lets others run."""
+    spent_s: float = 0.0
+    """Before that."""
+
+    def spent(self, now: float) -> float:
+        return self.spent_s + (0.0 if self.since is None else now - self.since)
+
+
 class Waiting:
     """Requests that were admitted and are not done.
 
@@ -70,7 +85,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._claims: weakref.WeakKeyDictionary[Claimant, Claim] = weakref.WeakKeyDictionary()
-        self._starts: weakref.WeakKeyDictionary[Claimant, float] = weakref.WeakKeyDictionary()
+        self._runs: weakref.WeakKeyDictionary[Claimant, _Run] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self.deciding = threading.Lock()
         """Held from asking for the load to adding the claim: two may not take the same time."""
@@ -78,22 +93,21 @@ class Waiting:
     def load(self, due: float, now: float) -> Load:
         """What a request that is due then would meet."""
         with self._lock:
-            running, waiting = self._parts(now)
-        before = [claim for claim in waiting if claim.due <= due]
-        behind = [claim for claim in waiting if claim.due > due]
-        ahead = [*_in_the_way(running, due), *before]
-        room = math.inf
-        for place, claim in enumerate(behind):
-            first = [*_in_the_way(running, claim.due), *before, *behind[:place]]
-            slack = claim.latest_start - now - _late_s(first)
+            running, all_left = self._left(now)
+        before = [claim for claim in all_left if claim.due <= due]
+        behind = [claim for claim in all_left if claim.due > due]
+        first = _Time().plus(*before)
+        waiting, room = first.plus(*_in_a_call(running, due)).late_s, math.inf
+        for claim in behind:
+            slack = claim.latest_start - now - first.plus(*_in_a_call(running, claim.due)).late_s
             if slack >= 0:  # who is late already is not made so by anybody
                 room = min(room, slack)
-        sharing = list(filter(_is_promised, (*running, *waiting)))
+            first = first.plus(claim)
         return Load(
-            waiting_ms=1e3 * _late_s(ahead),
+            waiting_ms=1e3 * waiting,
             room_ms=1e3 * room,
-            others=len(sharing),
-            busy_ms=1e3 * _late_s([*running, *waiting]),
+            others=sum(map(_is_promised, all_left)),
+            busy_ms=1e3 * first.late_s,
         )
 
     def patient_due(self, now: float) -> float:
@@ -110,44 +124,72 @@ class Waiting:
     def start(self, request: Claimant, now: float) -> None:
         """It runs from now on."""
         with self._lock:
-            self._starts[request] = now
+            self._runs[request] = _Run(since=now)
+
+    @contextlib.contextmanager
+    def paused(self, request: Claimant, clock: Callable[[], float]) -> Iterator[None]:
+        """Inside, it lets others run."""
+        with self._lock:
+            run = self._runs[request]
+            run.spent_s, run.since = run.spent(clock()), None
+        try:
+            yield
+        finally:
+            with self._lock:
+                run.since = clock()
 
     def finish(self, request: Claimant) -> None:
         """It is done, whatever came of it."""
         with self._lock:
             self._claims.pop(request, None)
-            self._starts.pop(request, None)
+            self._runs.pop(request, None)
 
-    def _parts(self, now: float) -> tuple[list[Claim], list[Claim]]:
-        """What is left of those that run, and those that wait in the order of their turns."""
-        running, waiting = [], []
+    def _left(self, now: float) -> tuple[Claim | None, list[Claim]]:
+        """The one that runs, and what is left of all in the order of their turns."""
+        running, found = None, []
         for request, claim in self._claims.items():
-            if (started := self._starts.get(request)) is None:
+            if (run := self._runs.get(request)) is None:
                 if request.cancel.reason is None:
-                    waiting.append(claim)
+                    found.append(claim)
                 continue
-            spent = now - started
-            expected, late = (max(0.0, s - spent) for s in (claim.expected_s, claim.late_s))
-            running.append(replace(claim, expected_s=expected, late_s=late))
-        return running, sorted(waiting, key=lambda claim: claim.due)
+            spent = min(run.spent(now), claim.late_s)
+            left = replace(
+                claim,
+                latest_start=claim.latest_start + spent,
+                expected_s=max(0.0, claim.expected_s - spent),
+                late_s=claim.late_s - spent,
+            )
+            found.append(left)
+            if run.since is not None:
+                running = left
+        return running, sorted(found, key=lambda claim: claim.due)
 
 
 def _is_promised(claim: Claim) -> bool:
     return claim.latest_start < math.inf
 
 
-def _in_the_way(running: Iterable[Claim], due: float) -> Iterator[Claim]:
-    """What is left of those that run before somebody who is due then has the device."""
-    for claim in running:
-        if claim.call_s is None or claim.due <= due:
-            yield claim
-        else:
-            late = min(claim.late_s, claim.call_s)
-            yield replace(claim, expected_s=min(claim.expected_s, late), late_s=late)
+def _in_a_call(running: Claim | None, due: float) -> Iterator[Claim]:
+    """What is left of a call before somebody who is due then has the device."""
+    if running is not None and running.due > due:
+        late = min(running.late_s, running.call_s)
+        yield replace(running, expected_s=min(running.expected_s, late), late_s=late)
 
 
-def _late_s(claims: Iterable[Claim]) -> float:
-    """What they take together in 99 of 100 cases: not all are late at once."""
-    claims = list(claims)
-    expected = math.fsum(claim.expected_s for claim in claims)
-    return expected + math.hypot(*(claim.late_s - claim.expected_s for claim in claims))
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """What several take together: not all are late at once."""
+
+    expected_s: float = 0.0
+    squares: float = 0.0
+    """Of what each takes more in 99 of 100 cases."""
+
+    def plus(self, *claims: Claim) -> _Time:
+        expected = math.fsum(claim.expected_s for claim in claims)
+        squares = math.fsum((claim.late_s - claim.expected_s) ** 2 for claim in claims)
+        return _Time(self.expected_s + expected, self.squares + squares)
+
+    @property
+    def late_s(self) -> float:
+        """In 99 of 100 cases."""
+        return self.expected_s + math.sqrt(self.squares)

@@ -52,7 +52,7 @@ def work_of(
     conversation, cuts = Conversation(loaded), cuts_of(loaded, beginnings.marks, sizes, settings)
     head, kept = cuts[-1].place if cuts else 0, _kept(cuts, beginnings, settings)
     seen = conversation.check_fits(demand.length, demand.visual, demand.inside, settings, head)
-    slots, chunk = _empty_slots(loaded), loaded.manifest.prefill_chunk
+    slots, chunk = _empty_slots(loaded), loaded.chunks.under(settings)
     parts = parts_of(demand.length, chunk, [cut.place for cut in cuts])
     calls = _prefill(slots, seen, parts, loaded.manifest.slots, settings)
     known = sum(part.stop <= kept.place for part in parts) if kept else 0

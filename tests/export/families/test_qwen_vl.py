@@ -156,6 +156,66 @@ def test_checkpoints_load_in_the_layouts_in_which_they_were_published(
     assert rope[0]["rope_theta"] == rope[1]["rope_theta"]
 
 
+MIMO: dict[str, Any] = {
+    "model_type": "qwen2_5_vl",
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 128000,
+    "max_window_layers": 36,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-6,
+    "rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"},
+    "rope_theta": 640000,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "vocab_size": 151680,
+    "vision_config": {
+        "depth": 32,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "hidden_size": 1280,
+        "in_chans": 3,
+        "intermediate_size": 3456,
+        "model_type": "qwen2_5_vl",
+        "num_heads": 16,
+        "out_hidden_size": 4096,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "temporal_patch_size": 2,
+        "tokens_per_second": 2,
+        "window_size": 112,
+    },
+}
+"""MiMo-VL-7B, Miloco among its kind; ids of its tokens are those of the small tokenizer here."""
+
+
+def test_mimo_vl_is_read_as_a_qwen2_5_vl(copy: Copy) -> None:
+    folder = copy("qwen2_5_vl")
+    ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+    def become(config: dict[str, Any]) -> None:
+        kept = {name: config[name] for name in ids}
+        config.clear()
+        config.update(MIMO | kept)
+
+    edit(folder, "config.json", become)
+    pixels = {"patch_size": 14, "min_pixels": 3136, "max_pixels": 12845056}
+    edit(folder, "preprocessor_config.json", lambda p: p.update(pixels))
+    recipe = recipe_of(folder)
+    dims, vision = recipe.dims, recipe.vision
+    assert vision is not None and recipe.checkpoint.family.model_type == "qwen2_5_vl"
+    assert (dims.num_hidden_layers, dims.num_key_value_heads, dims.head_dim) == (36, 8, 128)
+    assert (dims.rope_axes, dims.vocab_size) == (3, 151680)
+    # 8 x 8 patches of 14 pixels are a window, 4 x 4 cells.
+    assert (vision.info.sizes["window"], vision.info.second, vision.info.together) == (4, 2, 2)
+    assert vision.info.resolutions == (756,)
+
+
 def test_without_a_wish_the_budget_is_one_that_a_board_reads(checkpoint: Find) -> None:
     recipe = recipe_of(checkpoint("qwen2_5_vl"))
     assert recipe.vision is not None

@@ -38,6 +38,12 @@ REFUSED: dict[str, tuple[str, str, Edit, str]] = {
         top(sharpen=3),
         "keys of the image processor that nothing here reads.*sharpen",
     ),
+    "code of its own": (
+        "llava-siglip",
+        PIXELS,
+        top(auto_map={"AutoImageProcessor": "evil.Processor"}),
+        r"preprocessor_config\.json has an auto_map: the checkpoint needs code of its own",
+    ),
     "squares where tiles belong": (
         "llava-next",
         PIXELS,

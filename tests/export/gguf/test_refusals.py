@@ -77,8 +77,6 @@ OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"granite.attention.scale": None},
         "attention.scale is missing; accepted: a number",
     ),
-    "the largest gemma 2": ("gemma2", {"gemma2.block_count": 46}, "block_count is 46.*scaled othe"),
-    "the largest gemma 3": ("gemma3", {"gemma3.block_count": 62}, "block_count is 62"),
     "a gemma without windows": (
         "gemma3",
         {"gemma3.attention.sliding_window": None},

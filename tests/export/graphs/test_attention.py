@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from tightrope.export.graphs.passes.attention import Lowering
 from tightrope.export.graphs.passes.branch import by_length
 from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.simplify import tidy
@@ -16,7 +18,6 @@ from tightrope.export.tracing.trace import set_axes
 from tightrope.interface.onnx import FLOAT, IR_VERSION, OPSET, OWN_DOMAIN, element_type
 from tightrope.interface.tensors import Dims, TensorSpec, decoder_inputs, decoder_outputs
 from tightrope.plugins.builder import OpBuilder
-from tightrope.plugins.slot_attention.body import Form
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.plugins.slot_attention.reference import slot_attention
 
@@ -36,13 +37,14 @@ def value(row: TensorSpec) -> ir.Value:
     return ir.Value(name=row.name, type=kind, shape=ir.Shape(row.axes))
 
 
-def toy(stages: int) -> ir.Model:
+def toy(stages: int, windows: tuple[int, int] = (0, 0), reach: bool = False) -> ir.Model:
     """Two layers of SlotAttention on the same embeddings, without any weight.
 
     Query, key and value are the embeddings themselves, scaled by the layer. With stages nothing is
-    dropped, but the layers answer one by one, as those of a schedule do.
+    dropped, but the layers answer one by one, as those of a schedule do. reach: of `Dims`.
     """
-    rows, promised = decoder_inputs(DIMS, stages), decoder_outputs(DIMS, stages)
+    dims = replace(DIMS, reach=reach)
+    rows, promised = decoder_inputs(dims, stages), decoder_outputs(dims, stages)
     inputs = [value(row) for row in rows]
     named = {item.name: item for item in inputs}
     op, results = OpBuilder("toy"), []
@@ -67,9 +69,11 @@ def toy(stages: int) -> ir.Model:
             *slots,
             named["query_position"],
             *own,
+            named.get("query_reach", named["query_position"]),
             outputs=4,
             domain=OWN_DOMAIN,
             scale=0.5,
+            window=windows[layer],
         )
         results.append((outputs[0], key, rest, *outputs[1:]))
     out, key, rest, target, score, position = zip(*results, strict=True)
@@ -94,8 +98,10 @@ def toy(stages: int) -> ir.Model:
     return model
 
 
-def lowered(form: Form, stages: int = 0) -> ir.Model:
-    model = toy(stages)
+def lowered(
+    form: Lowering, stages: int = 0, windows: tuple[int, int] = (0, 0), reach: bool = False
+) -> ir.Model:
+    model = toy(stages, windows, reach)
     lower(model, form)
     tidy(model)
     assert not [node for node in model.graph.all_nodes() if node.domain == OWN_DOMAIN]
@@ -139,7 +145,7 @@ def feeds(length: int, occupied: int, kv_budget: int, stages: int = 0) -> dict[s
     return named
 
 
-def expected(named: dict[str, Any]) -> list[Any]:
+def expected(named: dict[str, Any], windows: tuple[int, int] = (0, 0)) -> list[Any]:
     """target, score and position of each layer, by the reference."""
     found = []
     for layer in range(LAYERS):
@@ -157,7 +163,9 @@ def expected(named: dict[str, Any]) -> list[Any]:
                 named["query_position"],
                 named["kv_budget"][layer],
                 named["policy"][layer],
+                named.get("query_reach"),
                 scale=0.5,
+                window=windows[layer],
             )[1:]
         )
     return found
@@ -170,29 +178,72 @@ def run(model: ir.Model, named: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(names, opened.run(names, read), strict=True))
 
 
-def agree(outputs: dict[str, Any], named: dict[str, Any]) -> None:
-    for layer, (target, score, position) in enumerate(expected(named)):
+def agree(
+    outputs: dict[str, Any], named: dict[str, Any], windows: tuple[int, int] = (0, 0)
+) -> None:
+    for layer, (target, score, position) in enumerate(expected(named, windows)):
         own = outputs[f"target.{layer}"] if "target.0" in outputs else outputs["target"][layer]
         np.testing.assert_array_equal(own, target)
         np.testing.assert_allclose(outputs["next_score"][layer], score, atol=5e-6, rtol=1e-5)
         np.testing.assert_array_equal(outputs["next_position"][layer], position)
 
 
-CALLS: dict[Form, list[tuple[int, int, int]]] = {
+CALLS: dict[Lowering, list[tuple[int, int, int]]] = {
     "general": [(4, 7, 9), (5, 0, 6), (3, 9, 12)],
     "step": [(1, 7, 9), (1, 9, 10), (1, 0, 7)],
+    "lean": [(1, 7, 9), (1, 9, 10), (1, 0, 7)],
     "append": [(4, 7, 12), (5, 0, 12)],
     "either": [(4, 7, 12), (4, 9, 11), (6, 8, 10)],
 }
 
 
 @pytest.mark.parametrize("stages", [0, 1])
+@pytest.mark.parametrize("reach", [False, True])
 @pytest.mark.parametrize("form", CALLS)
-def test_every_form_is_the_reference_stacked_and_by_layer(form: Form, stages: int) -> None:
-    model = lowered(form, stages)
+def test_every_form_is_the_reference_stacked_and_by_layer(
+    form: Lowering, stages: int, reach: bool
+) -> None:
+    model = lowered(form, stages, reach=reach)
     for length, occupied, kv_budget in CALLS[form]:
         named = feeds(length, occupied, kv_budget, stages)
+        if reach:  # the tokens from the second on are those of an image
+            place = named["query_position"]
+            last = place.max(1, keepdims=True)
+            named["query_reach"] = np.where(place > place[:, :1], last, place)
         agree(run(model, named), named)
+
+
+@pytest.mark.parametrize("windows", [(0, 0), (5, 0), (3, 30)])
+@pytest.mark.parametrize("held", [(12, 12), (12, 9), (8, 12), (10, 9)])
+def test_the_lean_step_takes_layers_that_differ_in_slots_and_in_what_they_see(
+    held: tuple[int, int], windows: tuple[int, int]
+) -> None:
+    named = feeds(1, 8, 9)
+    named["query_position"][1] = -1
+    for layer, count in enumerate(held):
+        for name in ("slot_key", "slot_value"):
+            named[f"{name}.{layer}"] = named[f"{name}.{layer}"][:, :, :count]
+    outputs = run(lowered("lean", windows=windows), named)
+    agree(outputs, named, windows)
+    same = run(lowered("general", windows=windows), named)
+    assert outputs.keys() == same.keys()
+    for name, array in same.items():
+        np.testing.assert_allclose(outputs[name], array, atol=2e-5, err_msg=name)
+
+
+def test_the_lean_step_decides_nothing_in_its_layers() -> None:
+    graph = lowered("lean").graph
+    kinds = [node.op_type for node in graph]
+    assert kinds.count("If") == 2, "whether all layers have as many slots"
+    between = a_layer(kinds)
+    assert not {"If", "Where", "Gather", "Slice", "ReduceSum"} & set(between)
+    assert len(between) < len(a_layer([node.op_type for node in lowered("step").graph]))
+
+
+def a_layer(kinds: list[str]) -> list[str]:
+    """The nodes from one layer's weights to the next one's, without constants."""
+    first, last = (at for at, kind in enumerate(kinds) if kind == "Softmax")
+    return [kind for kind in kinds[first:last] if kind != "Constant"]
 
 
 def test_with_room_either_ranks_nothing_even_above_the_budget() -> None:
@@ -216,14 +267,14 @@ def test_appending_takes_fewer_nodes_and_no_topk() -> None:
 def test_one_graph_for_both_lengths_is_each_of_them(
     length: int, occupied: int, kv_budget: int
 ) -> None:
-    both = by_length(lowered("step"), lowered("either"))
+    both = by_length(lowered("lean"), lowered("either"))
     (choice,) = [node for node in both.graph if node.op_type == "If"]
     assert len(list(both.graph)) < 8, "all else stands in the branches"
     names = [out.name for node in both.graph.all_nodes() for out in node.outputs]
     assert len(names) == len(set(names)), "no branch uses a name of another graph"
     named = feeds(length, occupied, kv_budget)
     outputs = run(both, named)
-    alone = run(lowered("step" if length == 1 else "either"), named)
+    alone = run(lowered("lean" if length == 1 else "either"), named)
     for name, array in alone.items():
         np.testing.assert_array_equal(outputs[name], array, name)
     agree(outputs, named)

@@ -108,3 +108,15 @@ def test_a_graph_with_another_weight_fails_parity(
     with pytest.raises(UnsupportedModel, match="differs from the model by"):
         measured()
     assert name
+
+
+def test_a_step_on_onnx_runtime_moves_and_decides_nothing_in_its_layers(bundle: Find) -> None:
+    graph = ir.load(bundle("llama") / GraphName("host", "decoder").file).graph
+    (choice,) = [node for node in graph if node.op_type == "If"]
+    step = choice.attributes["then_branch"].as_graph()
+    kinds = [node.op_type for node in step]
+    layers = Bundle.open(bundle("llama")).manifest.dims.num_hidden_layers
+    assert kinds.count("FusedMatMul") == 2 * layers and kinds.count("Softmax") == layers
+    assert kinds.count("If") == 2
+    places = [at for at, kind in enumerate(kinds) if kind == "Softmax"]
+    assert not {"If", "Transpose", "Where", "Slice"} & set(kinds[places[0] : places[-1]])

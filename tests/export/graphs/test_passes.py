@@ -16,8 +16,9 @@ from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.replace import put_in_place, replace_value
 from tightrope.export.graphs.passes.rotary import fuse_rotary
 from tightrope.export.graphs.passes.simplify import divide_in_norms, fix_reshapes, simplify, tidy
+from tightrope.export.graphs.passes.single import drop_transposes, merge_reshapes
 from tightrope.export.graphs.passes.widen import widen
-from tightrope.interface.onnx import CONTRIB_DOMAIN, FLOAT, FLOAT16, IR_VERSION, OPSET
+from tightrope.interface.onnx import CONTRIB_DOMAIN, FLOAT, FLOAT16, INT64, IR_VERSION, OPSET
 from tightrope.plugins.builder import OpBuilder
 from tightrope.plugins.int4_matmul.reference import dequantize, pack, quantize
 
@@ -270,3 +271,66 @@ def test_a_graph_asks_for_the_parts_that_its_runtime_multiplies(
         wanted = ir.DataType.INT4 if form.bits == 4 else ir.DataType.INT8
         assert stored["codes"].dtype == wanted
         assert stored["scale"].shape == ir.Shape([64 // form.block_size, 6])
+
+
+def heads(op: OpBuilder, x: Sequence[ir.Value]) -> Any:
+    """x [N,S,8] parted into two heads, rotated by position, and put together again."""
+    parted = op.Reshape(x[0], [0, 0, 2, 4])
+    parted.shape = ir.Shape(["N", "S", 2, 4])
+    across = op.Transpose(parted, perm=[0, 2, 1, 3])
+    across.shape = ir.Shape(["N", 2, "S", 4])
+    places = op.Cast(x[1], to=INT64)
+    turned = op.RotaryEmbedding(across, places, x[2], x[3], domain=CONTRIB_DOMAIN)
+    turned.shape = across.shape
+    grouped = op.Reshape(turned, [0, 1, 2, 4])
+    back = op.Transpose(op.Reshape(grouped, [0, 2, 1, 4]), perm=[0, 2, 1, 3])
+    back.shape, back.producer().inputs[0].shape = parted.shape, across.shape
+    whole = op.Reshape(back, [0, 0, 8])
+    whole.shape = ir.Shape(["N", "S", 8])
+    return whole
+
+
+def test_for_one_token_heads_are_parted_and_put_together_without_a_transpose() -> None:
+    inputs = [value("x", ["N", "S", 8]), value("query_position", ["N", "S"], 6)]
+    inputs += [value(name, [9, 2]) for name in ("cos", "sin")]
+    graph = model(inputs, heads)
+    graph.graph.opset_imports[CONTRIB_DOMAIN] = 1
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.normal(size=(3, 1, 8)).astype(np.float32),
+        "query_position": np.array([[2], [0], [8]], np.int32),
+        "cos": rng.normal(size=(9, 2)).astype(np.float32),
+        "sin": rng.normal(size=(9, 2)).astype(np.float32),
+    }
+    before = run(graph, **feeds)
+    drop_transposes(graph)
+    merge_reshapes(graph)
+    tidy(graph)
+    assert [kind for kind in kinds(graph) if kind != "Constant"] == [
+        "Cast",
+        "RotaryEmbedding",
+        "Reshape",
+    ]
+    np.testing.assert_array_equal(run(graph, **feeds), before)
+
+
+def test_for_one_token_transposes_of_other_axes_stay() -> None:
+    def emit(op: OpBuilder, x: Sequence[ir.Value]) -> Any:
+        parted = op.Reshape(x[0], [0, 0, 2, 4])
+        parted.shape = ir.Shape(["N", "S", 2, 4])
+        turned = op.Transpose(parted, perm=[0, 1, 3, 2])
+        turned.shape = ir.Shape(["N", "S", 4, 2])
+        return op.Add(turned, op.Cast(op.Unsqueeze(x[1], [2, 3]), to=FLOAT))
+
+    inputs = [value("x", ["N", "S", 8]), value("query_position", ["N", "S"], 6)]
+    graph = model(inputs, emit)
+    feeds = {
+        "x": np.arange(16, dtype=np.float32).reshape(2, 1, 8),
+        "query_position": np.ones((2, 1), np.int32),
+    }
+    before = run(graph, **feeds)
+    drop_transposes(graph)
+    merge_reshapes(graph)
+    tidy(graph)
+    assert "Transpose" in kinds(graph)
+    np.testing.assert_array_equal(run(graph, **feeds), before)

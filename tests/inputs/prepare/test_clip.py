@@ -64,7 +64,7 @@ def test_rows_ranges_and_examples_agree() -> None:
 def test_pictures_become_pixels_and_the_positions_of_their_resolution() -> None:
     ready = create_tower(INFO).prepare(PIXELS, found := tables())
     picture = PIL.Image.new("RGB", (10, 20), (255, 0, 51))
-    inputs = ready(picture, 28)
+    inputs = ready([picture], 28)
     assert set(inputs) == {row.name for row in create_tower(INFO).input_rows()}
     np.testing.assert_allclose(inputs["pixel_values"][0, :, 3, 3], [1, 0, 0.2], atol=1e-6)
     assert inputs["pixel_values"].shape == (1, 3, 28, 28)
@@ -106,7 +106,7 @@ def test_a_table_stored_by_columns_is_the_same() -> None:
     found = tables()
     by_columns = {side: np.asfortranarray(table) for side, table in found.items()}
     picture = PIL.Image.new("RGB", (84, 84))
-    table = create_tower(INFO).prepare(PIXELS, by_columns)(picture, 84)["position_table"]
+    table = create_tower(INFO).prepare(PIXELS, by_columns)([picture], 84)["position_table"]
     np.testing.assert_array_equal(table, found["84"])
     assert table.flags.c_contiguous
 

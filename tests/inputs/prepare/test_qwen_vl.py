@@ -74,7 +74,7 @@ def test_pixels_equal_hugging_face_to_the_bit(width: int, height: int, resolutio
         with pytest.raises(InputError, match="there are at most"):
             tower.layout((width, height), resolution)
         return
-    inputs = tower.prepare(CONFIG, {})(image(width, height), resolution)
+    inputs = tower.prepare(CONFIG, {})([image(width, height)], resolution)
     pixels = inputs["pixel_values"]
     np.testing.assert_array_equal(pixels.reshape(-1, pixels.shape[-1]), theirs["pixel_values"])
     assert pixels.dtype == np.float32
@@ -86,8 +86,8 @@ def test_pixels_equal_hugging_face_to_the_bit(width: int, height: int, resolutio
 def test_windows_stand_one_behind_the_other_and_come_back_row_by_row() -> None:
     tower, plain = create_tower(INFO), create_tower(replace(INFO, sizes={**SIZES, "window": 0}))
     picture = image(85, 41)
-    ordered = tower.prepare(CONFIG, {})(picture, 72)
-    inputs = plain.prepare(CONFIG, {})(picture, 72)
+    ordered = tower.prepare(CONFIG, {})([picture], 72)
+    inputs = plain.prepare(CONFIG, {})([picture], 72)
     bounds = ordered["cu_window_seqlens"]
     columns, rows = 7, 3
     assert len(inputs["pixel_values"]) == columns * rows
@@ -105,7 +105,7 @@ def test_rows_inputs_and_ranges_agree(window: int, table: int, deepstack: int) -
     sizes = {**SIZES, "window": window, "table": table, "deepstack": deepstack}
     tower = create_tower(replace(INFO, sizes=sizes))
     for width, height in ((90, 41), (12, 12), (864, 6), (300, 20)):
-        inputs = tower.prepare(CONFIG, {})(image(width, height), 72)
+        inputs = tower.prepare(CONFIG, {})([image(width, height)], 72)
         ranges, rows = tower.ranges(), tower.input_rows()
         assert set(inputs) == {row.name for row in rows}
         lengths: dict[str, int] = {}
@@ -127,6 +127,31 @@ def test_a_square_of_the_budget_is_not_scaled() -> None:
     for side in INFO.resolutions:
         size = tower.trial_size(side)
         assert visual_tokens(tower.layout(size, side)) == tower.most_tokens(side)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_frames_fill_a_patch_as_a_video_does(count: int) -> None:
+    module = pytest.importorskip(
+        "transformers.models.qwen3_vl.video_processing_qwen3_vl",
+        reason="the oracle is Hugging Face's own code",
+    )
+    torch = pytest.importorskip("torch", reason="which reads videos")
+    still = {**SIZES, "window": 0}
+    tower = create_tower(replace(INFO, sizes=still, together=2))
+    pictures = [image(48, 36).rotate(90 * turn) for turn in range(count)]
+    ours = tower.prepare(CONFIG, {})(pictures, 72)["pixel_values"]
+    mean, deviation = (np.float32(CONFIG[name]) for name in ("image_mean", "image_std"))
+    frames = [(np.asarray(one) / 255 - mean) / deviation for one in pictures]
+    video = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None].contiguous()
+    sizes = {"patch_size": 6, "merge_size": 2, "temporal_patch_size": 2}
+    theirs, *grid = module.Qwen3VLVideoProcessor.patchify(None, video, **sizes)
+    assert grid == [1, 6, 8]
+    np.testing.assert_allclose(ours.reshape(theirs.shape[1:]), theirs[0], atol=1e-6)
+
+
+def test_a_bundle_whose_patches_hold_fewer_pictures_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 frames are read together, the tower takes 2"):
+        create_tower(replace(INFO, together=3))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -67,7 +67,7 @@ def ours(made: Recipe, image: PIL.Image.Image, resolution: int | None = None) ->
     shape = (1, info.sizes["positions"], info.sizes["hidden_size"])
     tables = {"tile": np.zeros(shape, np.float32)}
     ready = made.vision.host.prepare(made.preprocessor, tables)
-    return ready(image, resolution or info.resolutions[0])["pixel_values"]
+    return ready([image], resolution or info.resolutions[0])["pixel_values"]
 
 
 def pixels_of(batch: Any) -> Any:

@@ -1,6 +1,6 @@
 """The ONNX bodies of SlotAttention against the numpy reference."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightrope.interface.onnx import FLOAT, IR_VERSION, OPSET, element_type
+from tightrope.interface.onnx import CONTRIB_DOMAIN, FLOAT, IR_VERSION, OPSET, element_type
 from tightrope.plugins.builder import OpBuilder
-from tightrope.plugins.slot_attention import SCHEMA, body
+from tightrope.plugins.slot_attention import SCHEMA, body, lean
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.plugins.slot_attention.reference import leave, slot_attention
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE, SCORES, PolicyNumbers
@@ -23,17 +23,18 @@ ATTRIBUTES: tuple[dict[str, Any], ...] = (
     {"window": 9},
     {"softcap": 2.0, "window": 4},
 )
-_sessions: dict[tuple[body.Form, int, str], ort.InferenceSession] = {}
+AnyForm = body.Form | Literal["lean"]
+_sessions: dict[tuple[AnyForm, int, str], ort.InferenceSession] = {}
 
 
-def session(form: body.Form, attributes: int, score: str) -> ort.InferenceSession:
+def session(form: AnyForm, attributes: int, score: str) -> ort.InferenceSession:
     key = form, attributes, score
     if key not in _sessions:
         _sessions[key] = _build(form, ATTRIBUTES[attributes], score)
     return _sessions[key]
 
 
-def _build(form: body.Form, attributes: dict[str, Any], score: str) -> ort.InferenceSession:
+def _build(form: AnyForm, attributes: dict[str, Any], score: str) -> ort.InferenceSession:
     fixed = {"Hq": HEADS, "Hkv": KV_HEADS, "D": HEAD_DIM}
     values = [
         ir.Value(
@@ -45,11 +46,15 @@ def _build(form: body.Form, attributes: dict[str, Any], score: str) -> ort.Infer
     ]
     op = OpBuilder()
     shape = body.Fixed(HEADS, KV_HEADS, HEAD_DIM, FLOAT, HEAD_DIM**-0.5, **attributes)
-    outputs = body.body(op, values, shape, form, score)
+    if form == "lean":
+        outputs = lean.body(op, values, shape, score)
+    else:
+        outputs = body.body(op, values, shape, form, score)
     for value, row in zip(outputs, SCHEMA.outputs, strict=True):
         value.name = f"out_{row.name}"
         value.type = ir.TensorType(ir.DataType(element_type(row.dtype, FLOAT)))
-    graph = ir.Graph(values, outputs, nodes=op.nodes, opset_imports={"": OPSET}, name="body")
+    imports = {"": OPSET, CONTRIB_DOMAIN: 1}
+    graph = ir.Graph(values, outputs, nodes=op.nodes, opset_imports=imports, name="body")
     model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION))
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
@@ -83,6 +88,10 @@ def case(
         query_position[row, s - rng.integers(0, s + 1 if row else 1) :] = -1
     if s > 1:
         query_position[0] = new
+    # As if some of the tokens were those of images, which see themselves whole.
+    reach = query_position + rng.integers(0, 6, (n, s))
+    reach = np.minimum(reach, query_position.max(1, keepdims=True))
+    query_reach = np.where(query_position < 0, -1, reach).astype(np.int32)
     vector = POLICIES[policy].vector(2, 3)
     return {
         "query": rng.normal(size=(n, HEADS, s, HEAD_DIM)).astype(float32),
@@ -95,11 +104,12 @@ def case(
         "query_position": query_position,
         "kv_budget": np.array([budget, budget - uneven], np.int64),
         "policy": vector,
+        "query_reach": query_reach,
     }
 
 
 def run(
-    form: body.Form, inputs: dict[str, Any], attributes: int = 0, score: str = DEFAULT_SCORE
+    form: AnyForm, inputs: dict[str, Any], attributes: int = 0, score: str = DEFAULT_SCORE
 ) -> list[Any]:
     feeds = {f"in_{name}": value for name, value in inputs.items()}
     outputs: list[Any] = session(form, attributes, score).run(None, feeds)
@@ -145,15 +155,16 @@ def test_general_body_equals_the_reference(
     same(run("general", inputs, attributes, score), expect(inputs, attributes, score))
 
 
+@pytest.mark.parametrize("form", ["step", "lean"])
 @settings(max_examples=150, deadline=None)
 @given(calls, st.integers(0, 5), KINDS, SCORE_NAMES, st.integers(0, 3))
-def test_step_body_equals_the_general_one_and_the_reference(
-    call: dict[str, Any], room: int, attributes: int, score: str, uneven: int
+def test_the_bodies_for_one_token_equal_the_general_one_and_the_reference(
+    form: AnyForm, call: dict[str, Any], room: int, attributes: int, score: str, uneven: int
 ) -> None:
     budget = max(6, call["occupied"] + room)
     uneven = min(uneven, budget - max(6, call["occupied"]))
     inputs = case(**call, s=1, capacity=budget + 2, budget=budget, uneven=uneven)
-    step = run("step", inputs, attributes, score)
+    step = run(form, inputs, attributes, score)
     same(step, expect(inputs, attributes, score))
     same(step, tuple(run("general", inputs, attributes, score)))
 
@@ -239,3 +250,24 @@ def test_slots_past_the_last_occupied_one_need_not_be_handed_over(used: int) -> 
     cut = run("general", inputs)
     same(cut, tuple(full))
     same(cut, expect(inputs))
+
+
+@pytest.mark.parametrize("used", [0, 3, 7, 12])
+def test_one_token_may_find_fewer_slots_than_other_layers_have(used: int) -> None:
+    inputs = packed(case(2, 3, 1, 12, min(used, 9), "h2o", 12))
+    full = run("lean", inputs)
+    inputs["slot_key"] = inputs["slot_key"][:, :, :used]
+    inputs["slot_value"] = inputs["slot_value"][:, :, :used]
+    cut = run("lean", inputs)
+    same(cut, tuple(full))
+    same(cut, expect(inputs))
+
+
+def test_a_padding_row_of_one_token_attends_to_nothing_and_changes_nothing() -> None:
+    inputs = case(3, 3, 1, 12, 8, "tova", 10)
+    inputs["query_position"] = np.array([[30], [-1], [31]], np.int32)
+    out, target, score, position = run("lean", inputs)
+    assert not out[1].any() and out[0].any() and out[2].any()
+    assert (target[1] == -1).all() and (target[[0, 2]] >= 0).all()
+    np.testing.assert_array_equal(score[1], inputs["slot_score"][1])
+    np.testing.assert_array_equal(position[1], inputs["slot_position"][1])

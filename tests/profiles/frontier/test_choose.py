@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,5 +145,22 @@ def test_a_quality_that_no_point_in_time_has_is_told(made: Frontier) -> None:
 
 
 def test_energy_is_no_limit_where_it_was_not_measured(made: Frontier) -> None:
-    with pytest.raises(ProfileError, match="energy was not measured"):
+    with pytest.raises(ProfileError, match="energy_j limits what was not measured"):
         choose(made, Budget(energy_j=2.0))
+
+
+def test_energy_is_a_limit_where_it_was_measured(made: Frontier) -> None:
+    timed = [row for row in made.rows if row.took is not None]
+    joules = {row.point: 1.0 + number for number, row in enumerate(timed)}
+    rows = tuple(
+        row
+        if row.took is None
+        else replace(row, took=replace(row.took, energy_j=joules[row.point]))
+        for row in made.rows
+    )
+    frontier = replace(made, rows=rows)
+    choice = choose(frontier, Budget(energy_j=1.5))
+    assert (choice.row.point, choice.fitting) == (timed[0].point, 1)
+    assert choose(frontier, Budget(energy_j=1e6)).fitting == len(timed)
+    with pytest.raises(BudgetUnreachable, match=r"takes 0\.5 J or less: .* takes 1\.00 J"):
+        choose(frontier, Budget(energy_j=0.5))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tightrope.latency import PERCENTS, Spread
 from tightrope.point import OperatingPoint
+from tightrope.power import PowerModel
 from tightrope.profiles.frontier.took import measured, predicted
 
 
@@ -69,3 +70,21 @@ def test_a_mixture_has_the_percentiles_of_its_draws(synthetic: Any, lengths: lis
         below = (draws <= ms * 1.002).mean() * 100
         above = (draws <= ms * 0.998).mean() * 100
         assert above - 0.5 <= percent <= below + 0.5
+
+
+def test_energy_is_predicted_where_power_was_measured(synthetic: Any) -> None:
+    power = PowerModel(
+        source="INA3221 VDD_IN",
+        idle_w=4.0,
+        host_w=6.0,
+        read_w=20.0,
+        write_w=10.0,
+        error_percent=2.0,
+        readings=2000,
+    )
+    work = synthetic.text(300, completion_tokens=40)
+    took = predicted(synthetic.MODEL, work, [40], power)
+    stages = took.stages
+    expected = 6.0 * stages.host_ms + 20.0 * stages.prefill_ms + 10.0 * stages.decode_ms
+    assert took.energy_j == pytest.approx(expected / 1e3)
+    assert predicted(synthetic.MODEL, work, [40]).energy_j is None

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import pytest
 
 from tightrope.errors import BackendError
+from tightrope.runtime import backends
 from tightrope.runtime.backends import availability
 from tightrope.runtime.backends.availability import backend_status, refuse_two_onnxruntimes
-
-CUDA_BACKEND = "tightrope.runtime.backends.onnxruntime_cuda"
 
 
 def pretend(
@@ -31,14 +31,14 @@ def test_onnxruntime_alone_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_onnxruntime_gpu_also_serves_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1, modules=[CUDA_BACKEND])
+    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1)
     status = backend_status()
     assert status["onnxruntime"].ready
     assert status["onnxruntime-cuda"].ready
 
 
 def test_a_gpu_without_its_package_names_both_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, {"onnxruntime": "1.23.0"}, gpus=1, modules=[CUDA_BACKEND])
+    pretend(monkeypatch, {"onnxruntime": "1.23.0"}, gpus=1)
     remedy = backend_status()["onnxruntime-cuda"].remedy
     assert remedy == "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
 
@@ -61,15 +61,28 @@ def test_two_onnxruntimes_are_refused_and_make_neither_ready(
     assert not status["onnxruntime-cuda"].ready
 
 
-def test_a_release_without_the_cuda_backend_calls_it_missing_whatever_is_installed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1)
+def test_on_a_jetson_the_missing_wheel_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {"onnxruntime": "1.23.0"}, gpus=1)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     status = backend_status()["onnxruntime-cuda"]
     assert not status.ready
-    assert "no CUDA backend" in status.detail
+    assert "no wheel of it for aarch64" in status.detail and "tensorrt" in str(status.remedy)
 
 
-def test_a_release_without_the_tensorrt_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, {"tensorrt": "10.3.0"}, gpus=1)
-    assert "no TensorRT backend" in backend_status()["tensorrt"].detail
+def test_auto_passes_over_what_is_taken_by_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {"onnxruntime-gpu": "1.23.0"}, gpus=1)
+    imported: list[str] = []
+
+    class Made:
+        create = staticmethod(lambda bundle, threads: None)
+
+    def noted(name: str) -> type[Made]:
+        imported.append(name)
+        return Made
+
+    monkeypatch.setattr(backends, "import_module", noted)
+    bundle: Any = None
+    backends.create_backend("auto", bundle)
+    backends.create_backend("onnxruntime-cuda", bundle)
+    ends = [name.rpartition(".")[2] for name in imported]
+    assert ends == ["onnxruntime", "onnxruntime_cuda"]

@@ -126,6 +126,8 @@ def test_models_are_found_by_name_or_refused(client: Any) -> None:
         b'"messages"',
         b'{"messages": NaN}',
         b'{"max_tokens": Infinity}',
+        b'{"deadline_ms": NaN, "messages": [{"role": "user", "content": "?"}]}',
+        b'{"deadline_ms": -Infinity, "messages": [{"role": "user", "content": "?"}]}',
         b'{"max_tokens": ' + b"9" * 5000 + b"}",
         b'{"temperature": 1e999, "messages": [{"role": "user", "content": "?"}]}',
         b'{"n": 1, "n": 2}',
@@ -504,9 +506,10 @@ def test_an_engine_that_fails_says_so_and_goes_on(
 
 def test_an_engine_that_hangs_is_not_ready(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
-    from tightrope.runtime.server import app
+    from tightrope.runtime.server import silence
 
-    monkeypatch.setattr(app, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.1)
     let_go = threading.Event()
     prefill = OnnxRuntimeBackend.prefill
 
@@ -515,13 +518,25 @@ def test_an_engine_that_hangs_is_not_ready(client: Any, monkeypatch: pytest.Monk
         return prefill(*arguments)
 
     monkeypatch.setattr(OnnxRuntimeBackend, "prefill", hangs)
-    asking = threading.Thread(target=lambda: client.chat(max_tokens=1))
-    asking.start()
+    replies: list[Any] = []
+    asking = [
+        threading.Thread(target=lambda s=s: replies.append(client.chat(max_tokens=1, stream=s)))
+        for s in (False, True)
+    ]
+    for thread in asking:
+        thread.start()
     end = time.monotonic() + 20
     while (reply := client.get("/readyz")).status == 200 and time.monotonic() < end:
         time.sleep(0.05)
     assert (reply.status, reply.error["code"]) == (503, "engine_silent")
     assert client.get("/healthz").status == 200
+    for thread in asking:  # what ran and what waits is told so, and so is who comes now
+        thread.join(20)
+    assert [(r.status, r.error["code"]) for r in replies] == [(503, "engine_silent")] * 2
+    assert client.chat(max_tokens=1).error["code"] == "engine_silent"
     let_go.set()
-    asking.join(30)
-    assert client.get("/readyz").status == 200
+    end = time.monotonic() + 20
+    while client.get("/readyz").status != 200 and time.monotonic() < end:
+        time.sleep(0.05)
+    monkeypatch.undo()
+    assert client.chat(max_tokens=1).status == 200

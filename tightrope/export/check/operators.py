@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from tightrope.errors import UnsupportedModel
 from tightrope.interface.onnx import STANDARD_DOMAINS
-from tightrope.plugins.parsers import OLDEST, Parser, load_parser
+from tightrope.plugins.parsers import Parser, load_parser, parser_versions
 
 _REASONS_SHOWN = 5
 
@@ -26,15 +26,16 @@ def operators_of(model: ir.Model) -> dict[str, str]:
 
 
 def check_operators(name: str, model: ir.Model) -> None:
-    """Raise UnsupportedModel if standard graph `name` holds what TensorRT 10.3 refuses.
+    """Raise UnsupportedModel if standard graph `name` holds what a board's TensorRT refuses.
 
     Element types are compared where the graph states them.
     """
-    if refused := refusals(model, load_parser(OLDEST)):
-        raise UnsupportedModel(
-            f"graph {name} would not parse on TensorRT {OLDEST}: {listed(refused)}; "
-            "express it with operators that the list has, or leave out what brought it in"
-        )
+    for version in parser_versions():
+        if refused := refusals(model, load_parser(version)):
+            raise UnsupportedModel(
+                f"graph {name} would not parse on TensorRT {version}: {listed(refused)}; express "
+                "it with operators that the list has, or leave out what brought it in"
+            )
 
 
 def refusals(model: ir.Model, parser: Parser) -> list[str]:
@@ -78,6 +79,9 @@ def _restrictions(node: ir.Node, parser: Parser, opset: int) -> Iterator[str]:
     for place in parser.constant_inputs.get(operator, ()):
         if place < len(node.inputs) and not _is_constant(node.inputs[place]):
             yield f"computes its input {place}, for {version} it must be a constant"
+    given = [place for place, value in enumerate(node.inputs) if value is not None]
+    if given and max(given) >= parser.inputs.get(operator, len(node.inputs)):
+        yield f"hands over input {max(given)}, which {version} ignores"
     used = [i for i, output in enumerate(node.outputs) if output.uses() or output.is_graph_output()]
     if used and max(used) >= parser.outputs.get(operator, len(node.outputs)):
         yield f"uses output {max(used)}, which {version} does not give"

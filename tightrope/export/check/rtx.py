@@ -22,11 +22,12 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from tightrope.bundle import Bundle, Manifest
+from tightrope.bundle import Bundle
 from tightrope.errors import BackendError
 from tightrope.export.check.operators import listed, refusals
 from tightrope.interface.names import GraphName
 from tightrope.plugins.parsers import OLDEST, load_parser
+from tightrope.plugins.parsers.bundled import refused, standard_graphs
 
 RTX_PROCESS = ("-m", "tightrope.export.check.rtx_process")
 TIMEOUT_SECONDS = 1800.0
@@ -55,12 +56,6 @@ def check_bundle(path: str | PathLike[str]) -> list[CheckResult]:
     return [_check_bundled(bundle, name) for name in standard_graphs(bundle.manifest)]
 
 
-def standard_graphs(manifest: Manifest) -> list[GraphName]:
-    """The bundle's standard graphs, by name."""
-    names = [GraphName.parse(file) for file in manifest.files if file.endswith(".onnx")]
-    return sorted((name for name in names if name.variant == "standard"), key=str)
-
-
 def check_graph(
     name: str,
     file: Path,
@@ -84,21 +79,10 @@ def check_graph(
 
 
 def _check_bundled(bundle: Bundle, name: GraphName) -> CheckResult:
-    manifest, parser, text = bundle.manifest, load_parser(OLDEST), str(name)
-    reasons = parser.refuse(manifest.standard_ops.get(text, {}))
-    if text not in manifest.standard_ops:
-        reasons.append("bundle.json lists no operators for it")
-    ranges = manifest.ranges(name)
-    # Selectors rank an image's tokens, a schedule those of a whole call.
-    ranked = {"select": "V", "prefill": "S"}.get(name.role) if name.method else None
-    if ranked is not None and (most := ranges[ranked].most) >= parser.topk_limit:
-        reasons.append(
-            f"{most} tokens are ranked together, TensorRT ranks fewer than {parser.topk_limit}; "
-            "export for smaller images, or with a smaller prefill_chunk"
-        )
-    if reasons:
+    manifest, text = bundle.manifest, str(name)
+    if reasons := refused(manifest, name, load_parser(OLDEST)):
         return CheckResult(graph=text, ok=False, message=listed(reasons), seconds=0.0)
-    return check_graph(text, bundle.graph(name), ranges)
+    return check_graph(text, bundle.graph(name), manifest.ranges(name))
 
 
 def _refused_file(file: Path) -> str:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorrt_rtx as trt
 
-AxisRange = Sequence[int]
+from tightrope.plugins.network import AxisRanges, profile_of, unparsed
+
 # Our graphs have int64 inputs, and inputs of which only the length counts (keep_ramp).
 EXPECTED = ("has Int64 binding", "used only at compile-time")
 
@@ -37,11 +37,8 @@ class _Logger(trt.ILogger):  # type: ignore[misc]
             self.errors.append(message)
 
 
-def check(graph: str, ranges: Mapping[str, AxisRange]) -> dict[str, Any]:
-    """What became of one graph: ok, message, warnings, parse_seconds, build_seconds, layers.
-
-    ranges: axis name -> shortest, most common, longest; inputs that share an axis share its range.
-    """
+def check(graph: str, ranges: AxisRanges) -> dict[str, Any]:
+    """What became of one graph: ok, message, warnings, parse_seconds, build_seconds, layers."""
     logger = _Logger()
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -51,28 +48,16 @@ def check(graph: str, ranges: Mapping[str, AxisRange]) -> dict[str, Any]:
     start = time.perf_counter()
     parsed = parser.parse_from_file(graph)
     result |= {"parse_seconds": time.perf_counter() - start, "layers": network.num_layers}
-    if not parsed:
-        errors = [str(parser.get_error(i)) for i in range(parser.num_errors)] or logger.errors
-        return result | {"message": "does not parse: " + "; ".join(errors)}
-    if not network.num_outputs:  # a file without a graph is parsed without complaint
-        return result | {"message": "does not parse: there is no graph with outputs in it"}
+    if message := unparsed(parser, network, parsed, logger.errors):
+        return result | {"message": message}
 
     config = builder.create_builder_config()
     config.builder_optimization_level = 0
     config.num_compute_capabilities = 1
     config.set_compute_capability(trt.ComputeCapability.SM86, 0)  # Orin's 8.7 is not offered
-    profile = builder.create_optimization_profile()
-    for tensor in (network.get_input(i) for i in range(network.num_inputs)):
-        if tensor.is_shape_tensor:
-            return result | {"message": f"the values of input {tensor.name} decide a shape"}
-        lengths = list(tensor.shape)
-        axes = [tensor.get_dimension_name(i) if n == -1 else n for i, n in enumerate(lengths)]
-        if unknown := [axis for axis in axes if not isinstance(axis, int) and axis not in ranges]:
-            return result | {"message": f"axes {unknown} of input {tensor.name} have no range"}
-        if -1 in lengths:
-            profile.set_shape(
-                tensor.name, *zip(*(ranges.get(a, (a,) * 3) for a in axes), strict=True)
-            )
+    profile, message = profile_of(builder, network, ranges)
+    if message:
+        return result | {"message": message}
     config.add_optimization_profile(profile)
 
     start = time.perf_counter()

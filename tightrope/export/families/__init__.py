@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tightrope.errors import UnsupportedModel
-from tightrope.export.families import idefics, internvl, llava, llava_next, qwen_vl
-from tightrope.export.families.hybrids import refuse_hybrid
+from tightrope.export.families import gemma3, idefics, internvl, llava, llava_next, qwen_vl
+from tightrope.export.families.hybrids import CONVOLUTION, refuse_hybrid
 from tightrope.export.families.tower import TowerModel
 
 
@@ -23,6 +23,10 @@ class Family:
     """As in the checkpoint's config.json."""
     positions: str = "ordinal"
     """How rotary positions follow from ordinals: a rule of `inputs.positions`."""
+    reach: bool = False
+    """Whether the tokens of an image attend to all of that image, those behind them too."""
+    layers: tuple[str, ...] = ()
+    """Types of layers that it has beside those that attend."""
     rope_keys: tuple[str, ...] = ()
     """What its code reads of rotary positions beside the keys of their kind."""
     tower: TowerModel | None = None
@@ -50,7 +54,14 @@ FAMILIES = {
         Family(model_type="gemma3_text", rope_keys=("full_attention", "sliding_attention")),
         Family(model_type="phi3", rope_keys=("partial_rotary_factor",)),
         Family(model_type="granite"),
+        Family(model_type="lfm2", layers=(CONVOLUTION,)),
         Family(model_type="llava", tower=llava.MODEL),
+        Family(
+            model_type="gemma3",
+            reach=True,
+            tower=gemma3.MODEL,
+            reference_inputs=gemma3.reference_inputs,
+        ),
         Family(
             model_type="qwen2_5_vl",
             decoder="qwen2_5_vl_text",
@@ -74,17 +85,8 @@ FAMILIES = {
 }
 
 
-REFUSED = {
-    "gemma3": "the tokens of an image attend to those behind them as well, and a slot only knows "
-    "of tokens before; gemma3_text, its language model alone, attends to what came before",
-}
-"""Model types that are known and cannot be served, with the reason."""
-
-
 def family_called(model_type: object) -> Family:
     """The family of this model type; raises UnsupportedModel with those there are."""
-    if isinstance(model_type, str) and model_type in REFUSED:
-        raise UnsupportedModel(f"{model_type} cannot be exported: {REFUSED[model_type]}")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         refuse_hybrid(model_type)
         raise UnsupportedModel(

@@ -6,7 +6,7 @@ for it here: the runtime has no transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -49,24 +49,30 @@ def unreadable(folder: Path) -> UnsupportedModel:
 
 
 def square_pixels(
-    folder: Path, stored: Mapping[str, Any], side: int
+    folder: Path,
+    stored: Mapping[str, Any],
+    side: int,
+    classes: Sequence[type] = (),
+    harmless: Sequence[Harmless] = (),
 ) -> tuple[dict[str, Any], list[WithoutEffect]]:
     """preprocessor.json of images that become `side` x `side`, and keys that are without effect.
 
-    stored: the image processor as its file has it. Raises UnsupportedModel naming what is not
-    understood, and where another size comes out than the tower takes.
+    stored: the image processor as its file has it. classes: those that do no more than the common
+    ones, given what `stored` says. harmless: keys of theirs. Raises UnsupportedModel naming what is
+    not understood, and where another size comes out than the tower takes.
     """
     if not stored:
         raise unreadable(folder)
     with silence(), reading(f"{folder} has no image processor that can be read", WAY_OUT):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     pads_to_square = isinstance(processor, LlavaImageProcessorPil)
-    if not pads_to_square and type(processor)._preprocess is not PilBackend._preprocess:
+    common = type(processor)._preprocess is PilBackend._preprocess or type(processor) in classes
+    if not (pads_to_square or common):
         raise UnsupportedModel(
             f"the image processor is a {type(processor).__name__}, whose steps are not known here; "
             "accepted: those of CLIP, LLaVA and SigLIP"
         )
-    account = Account("keys of the image processor", stored, HARMLESS, WAY_OUT)
+    account = Account("keys of the image processor", stored, (*harmless, *HARMLESS), WAY_OUT)
     account.take_all((*CONFIG_KEYS, *CLASSES))
     config = {key: plain(getattr(processor, key, None)) for key in CONFIG_KEYS}
     config |= {key: bool(value) for key, value in config.items() if key.startswith("do_")}

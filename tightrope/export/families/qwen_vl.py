@@ -100,6 +100,7 @@ class QwenVl:
                 "table": int(getattr(vision, "num_position_embeddings", 0) ** 0.5),
                 "deepstack": len(_levels(vision)),
             },
+            together=vision.temporal_patch_size,
             timestamps=not hasattr(vision, "tokens_per_second"),
             second=getattr(vision, "tokens_per_second", 0),
         )

@@ -79,8 +79,9 @@ class Architecture:
     """Keys that may be left out and have one value that is followed here."""
     head_lengths: tuple[str, ...] = ()
     """Fields of the config that are the length of a head."""
-    refused_layers: int | None = None
-    """A number of layers by which llama.cpp knows a model that it scales otherwise."""
+    shared_lengths: int | None = None
+    """Layers of a model that llama.cpp scales by the share of a head in the model's width: its
+    `head_lengths` are that, and not the length of a head."""
 
 
 ARCHITECTURES = {
@@ -139,7 +140,7 @@ ARCHITECTURES = {
                 "attn_logit_softcapping": ("attn_logit_softcapping", 50.0),
                 "final_logit_softcapping": ("final_logit_softcapping", 30.0),
             },
-            refused_layers=46,
+            shared_lengths=46,
         ),
         Architecture(
             name="gemma3",
@@ -151,7 +152,7 @@ ARCHITECTURES = {
             pattern=6,
             local_rope=True,
             numbers={"final_logit_softcapping": ("final_logit_softcapping", 0.0)},
-            refused_layers=62,
+            shared_lengths=62,
         ),
         Architecture(
             name="phi3",

@@ -66,8 +66,6 @@ def fields_of(file: GgufFile, architecture: Architecture, account: Account) -> d
         "eos_token_id": None,
         "pad_token_id": None,
     }
-    if (layers := fields["num_hidden_layers"]) == architecture.refused_layers:
-        raise keys.wrong("block_count", layers, "another: this one is scaled otherwise")
     fields |= rope_fields(keys, file, architecture, head_dim, context)
     fields |= _windows(keys, architecture, fields)
     fields |= experts
@@ -76,7 +74,9 @@ def fields_of(file: GgufFile, architecture: Architecture, account: Account) -> d
         field: keys.number(name, default) or None
         for field, (name, default) in architecture.numbers.items()
     }
-    fields |= dict.fromkeys(architecture.head_lengths, head_dim)
+    shares = fields["num_hidden_layers"] == architecture.shared_lengths
+    length = hidden // heads if shares else head_dim
+    fields |= dict.fromkeys(architecture.head_lengths, length)
     for field, names in architecture.optional_biases.items():
         if field:
             fields[field] = any(f"blk.0.{name}.bias" in file.tensors for name in names)

@@ -35,6 +35,8 @@ class _Conventions:
     """Every so many-th layer rotates nothing."""
     gemma: bool = False
     """Whether embeddings are lengthened by the root of their width, and gates are GELUs."""
+    largest: int = 0
+    """Layers of a model whose scores are scaled by its width over its heads, not by a head's."""
 
 
 _ARCHITECTURES = {
@@ -43,8 +45,8 @@ _ARCHITECTURES = {
     "qwen3": _Conventions(),
     "qwen3moe": _Conventions(),
     "smollm3": _Conventions(neighbours=True, unrotated=4),
-    "gemma2": _Conventions(pattern=2, gemma=True),
-    "gemma3": _Conventions(pattern=6, gemma=True, local_base=10000.0),
+    "gemma2": _Conventions(pattern=2, gemma=True, largest=46),
+    "gemma3": _Conventions(pattern=6, gemma=True, local_base=10000.0, largest=62),
     "phi3": _Conventions(pattern=0),
     "granite": _Conventions(neighbours=True),
 }
@@ -205,7 +207,10 @@ def _attention(
     if not every or (layer + 1) % every:
         query, key = (_rotated(source, part, turns, length) for part in (query, key))
     key, value = (part.repeat_interleave(heads // kv_heads, 1) for part in (key, value))
-    scale = source.key("attention.scale", 1 / math.sqrt(query.shape[-1]))
+    length = query.shape[-1]
+    if source.key("block_count", 0) == source.conventions.largest:
+        length = states.shape[-1] // source.key("attention.head_count", 1)
+    scale = source.key("attention.scale", 1 / math.sqrt(length))
     scores = torch.einsum("shd,thd->hst", query, key) * scale
     scores = _capped(scores, source.key("attn_logit_softcapping", 0.0))
     scores = scores.masked_fill(~_visible(source, layer, count), float("-inf"))

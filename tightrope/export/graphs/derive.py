@@ -10,15 +10,21 @@ import onnx_ir as ir
 
 from tightrope.export.graphs.files import GraphFile
 from tightrope.export.graphs.passes.branch import by_length
+from tightrope.export.graphs.passes.eight_bit import to_int8
 from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.packed import fuse_whole
 from tightrope.export.graphs.passes.rotary import fuse_rotary
 from tightrope.export.graphs.passes.simplify import simplify, tidy
+from tightrope.export.graphs.passes.single import drop_transposes, merge_reshapes
 from tightrope.export.graphs.passes.widen import widen
 from tightrope.export.tracing.trace import axes_of, quiet
+from tightrope.interface.names import GraphName
 from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
-from tightrope.interface.tensors import KV_BUDGET
+from tightrope.interface.tensors import KV_BUDGET, QUERY_REACH
 from tightrope.plugins.slot_attention.body import Form
+
+_IDLE: dict[str, str] = {"append": KV_BUDGET, "step": QUERY_REACH}
+"""By form what it does not read: nothing leaves in it, or its one token reaches itself."""
 
 
 def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
@@ -42,20 +48,38 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
     """The graph of one file from a simplified trace, which stays as it is."""
     with quiet():
         if file.form == "both":
-            graph = by_length(_lowered(model, "step"), _lowered(model, "either"))
+            graph = by_length(_lean(model), _lowered(model, "either"))
         else:
             graph = _lowered(model, file.form)
-    if file.form == "append":  # nothing leaves inside it, and TensorRT refuses an idle input
-        (budget,) = (value for value in graph.graph.inputs if value.name == KV_BUDGET)
-        assert not budget.uses()
-        graph.graph.inputs.remove(budget)
+    for value in list(graph.graph.inputs):
+        if value.name == _IDLE.get(file.form):  # TensorRT refuses an idle input
+            assert not value.uses()
+            graph.graph.inputs.remove(value)
     _settle(graph, file.single)
     return graph
+
+
+def in_int8(model: ir.Model) -> ir.Model:
+    """The host's tower with products in int8, from its simplified trace, which stays as it is."""
+    graph = model.clone()
+    with quiet():
+        to_int8(graph)
+    return derive(graph, GraphFile(GraphName("host", "vision"), ("vision", "")))
 
 
 def _lowered(model: ir.Model, form: Form) -> ir.Model:
     model = model.clone()
     lower(model, form)
+    tidy(model)
+    return model
+
+
+def _lean(model: ir.Model) -> ir.Model:
+    """For one token a call, on ONNX Runtime."""
+    model = model.clone()
+    drop_transposes(model)
+    lower(model, "lean")
+    merge_reshapes(model)
     tidy(model)
     return model
 

@@ -11,7 +11,7 @@ from tightrope.interface.names import GraphName, Role, Variant
 from tightrope.plugins.slot_attention.body import Form
 
 GraphForm = Form | Literal["both"]
-"""How SlotAttention is lowered in a whole graph; both: step for one token a call, else either."""
+"""How SlotAttention is lowered in a whole graph; both: lean for one token a call, else either."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from tightrope.export.check.operators import check_operators, operators_of
-from tightrope.export.graphs.derive import derive, simplified
+from tightrope.export.graphs.derive import derive, in_int8, simplified
 from tightrope.export.graphs.files import graph_files
 from tightrope.export.graphs.passes.linear import to_codes
 from tightrope.export.graphs.traces import Traces
@@ -16,11 +16,14 @@ from tightrope.export.weights import WeightFile
 from tightrope.interface.names import Role
 from tightrope.progress import Progress
 
+_TOWER: tuple[Role, str] = ("vision", "")
+
 
 def write_graphs(
     recipe: Recipe, traces: Traces, folder: Path, weights: WeightFile, progress: Progress
-) -> dict[str, dict[str, str]]:
-    """Write every graph; returns the operators of each standard graph with one node's name.
+) -> tuple[dict[str, dict[str, str]], Path | None]:
+    """Write every graph; returns the operators of each standard graph with one node's name, and
+    the file of the host's tower in int8 where it is to be tried.
 
     Raises UnsupportedModel for an operator that the oldest supported TensorRT does not parse.
     """
@@ -43,4 +46,11 @@ def write_graphs(
             operators[name] = operators_of(graph)
         weights.bind(graph)
         ir.save(graph, folder / f"{name}.onnx")
-    return operators
+    if not recipe.tower.int8:
+        return operators, None
+    # Behind all others: what it reads lies at the end of the weight file.
+    graph = in_int8(short[_TOWER, True])
+    weights.bind(graph)
+    trial = folder / "vision-int8.onnx"
+    ir.save(graph, trial)
+    return operators, trial

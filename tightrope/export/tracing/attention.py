@@ -41,14 +41,16 @@ class DecoderState:
     """What the decoder's layers read and leave while they are traced."""
 
     slots: Sequence[tuple[torch.Tensor, ...]]
-    """Per layer key, value, score, position."""
+    """Per layer that attends key, value, score, position."""
     query_position: torch.Tensor
     kv_budget: torch.Tensor
     policy: torch.Tensor
+    query_reach: torch.Tensor | None = None
+    """None where no token attends to later ones."""
     on_attention: Callable[[int, LayerAttention], None] | None = None
     """Told the layer and what it attends with."""
     results: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
-    """Per layer key, value, target, score, position."""
+    """Per layer that attends key, value, target, score, position."""
 
 
 class TowerState:
@@ -101,23 +103,25 @@ def attend_slots(
 ) -> tuple[torch.Tensor, None]:
     """A decoder layer's attention over its slots and the new tokens: one node of our own op."""
     state, layer = DECODER.get(), module.layer_idx
+    place = len(state.results)  # among the layers that attend
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    slot_key, _, _, slot_position = state.slots[layer]
+    slots = state.slots[place]
     out, target, score, position = torch.ops.tightrope.slot_attention(
         query,
         key,
         value,
-        *state.slots[layer],
+        *slots,
         state.query_position,
-        state.kv_budget[layer],
-        state.policy[layer],
+        state.kv_budget[place],
+        state.policy[place],
+        state.query_position if state.query_reach is None else state.query_reach,
         scale,
         softcap or 0.0,
         sliding_window or 0,
     )
     state.results.append((key, value, target, score, position))
     if state.on_attention is not None:
-        given = LayerAttention(query * scale, key, slot_key, slot_position, state.query_position)
+        given = LayerAttention(query * scale, key, slots[0], slots[3], state.query_position)
         state.on_attention(layer, given)
     return out.transpose(1, 2), None
 

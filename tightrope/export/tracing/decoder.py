@@ -17,6 +17,7 @@ from tightrope.export.tracing.attention import (
     LayerAttention,
     attending,
 )
+from tightrope.export.tracing.convolution import ConvStates
 from tightrope.export.tracing.experts import EXPERTS
 from tightrope.export.tracing.trace import trace
 from tightrope.interface.tensors import Dims, decoder_inputs, decoder_outputs
@@ -60,12 +61,14 @@ class _Decoder(torch.nn.Module):
         slot_position: torch.Tensor,
         kv_budget: torch.Tensor,
         policy: torch.Tensor,
+        query_reach: torch.Tensor | None = None,
+        conv_state: torch.Tensor | None = None,
         deepstack: torch.Tensor | None = None,
         visual_index: torch.Tensor | None = None,
         keep_ramp: list[torch.Tensor] | None = None,
     ) -> Any:
         slots = list(zip(slot_key, slot_value, slot_score, slot_position, strict=True))
-        state = DecoderState(slots, query_position, kv_budget, policy)
+        state = DecoderState(slots, query_position, kv_budget, policy, query_reach)
         with contextlib.ExitStack() as hooks:
             hooks.enter_context(attending(DECODER, state))
             hooks.enter_context(_last_token_only(self.model, state))
@@ -76,14 +79,19 @@ class _Decoder(torch.nn.Module):
                 assert visual_index is not None and keep_ramp is not None
                 drop = _Selection(state, levels, self.schedule, visual_index, keep_ramp)
                 hooks.enter_context(drop.hooked(layers))
+            states = None if conv_state is None else ConvStates(conv_state, query_position)
             logits = self.model(
-                inputs_embeds=inputs_embeds, position_ids=rope_position, use_cache=False
+                inputs_embeds=inputs_embeds,
+                position_ids=rope_position,
+                past_key_values=states,
+                use_cache=False,
             ).logits
         key, value, target, score, position = zip(*state.results, strict=True)
         rows = [*key, *value, *target]
         if self.schedule is None:
             rows = [_stack(part) for part in (key, value, target)]
-        return (logits[:, 0].float(), *rows, _stack(score), _stack(position))
+        kept = [] if states is None else [_stack(states.results)]
+        return (logits[:, 0].float(), *rows, _stack(score), _stack(position), *kept)
 
 
 def _stack(layers: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -173,6 +181,8 @@ class _Selection:
                 self._indices.append(index)
                 hidden = _take(hidden, index)
                 self._state.query_position = _take(self._state.query_position, index)
+                if self._state.query_reach is not None:
+                    self._state.query_reach = _take(self._state.query_reach, index)
                 self._levels[:] = [_take(level, index) for level in self._levels]
             for index in self._indices:
                 cos, sin = named["position_embeddings"]

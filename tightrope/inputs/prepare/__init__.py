@@ -16,6 +16,7 @@ from tightrope.inputs.vision import VisionInfo
 TOWERS: dict[str, Callable[[VisionInfo], Tower]] = {
     "clip": ClipTower,
     "siglip": partial(ClipTower, leading=0),
+    "gemma3": partial(ClipTower, leading=0, pools=True),
     "qwen_vl": QwenTower,
     "anyres": AnyresTower,
     "idefics": IdeficsTower,
@@ -29,6 +30,9 @@ def create_tower(info: VisionInfo) -> Tower:
         raise ValueError(
             f"the vision tower is of kind {info.kind!r}, this version knows: {', '.join(TOWERS)}"
         )
+    most = info.sizes.get("temporal_patch_size", 1)
+    if not 1 <= info.together <= most:
+        raise ValueError(f"{info.together} frames are read together, the tower takes {most}")
     return TOWERS[info.kind](info)
 
 

@@ -7,19 +7,20 @@
     resample         int, Pillow's number of the filter (3 is bicubic)
     do_rescale       bool; rescale_factor: float, usually 1/255
     do_normalize     bool; image_mean, image_std: one float per channel
-    patch_size       int, pixels; temporal_patch_size: int, pictures that a patch repeats
+    patch_size       int, pixels; temporal_patch_size: int, pictures that a patch is made of
     merge_size       int, patches on a side of a cell
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
-from tightrope.arrays import Floats
+from tightrope.arrays import Floats, Pixels
 from tightrope.checks import shown
 from tightrope.inputs.prepare.pixels import check_keys, check_levels, check_resample, levels, wrong
 
@@ -45,22 +46,34 @@ class Patches:
         self._resample = PIL.Image.Resampling(config["resample"])
         self._levels = levels(config)
 
-    def __call__(self, image: PIL.Image.Image, columns: int, rows: int) -> Floats:
-        """float32 [cells, merge * merge, 3 * temporal * patch * patch] of one RGB image.
+    def __call__(self, pictures: Sequence[PIL.Image.Image], columns: int, rows: int) -> Floats:
+        """float32 [cells, merge * merge, 3 * temporal * patch * patch] of RGB images.
 
-        It is scaled to columns x rows cells, which stand row by row.
+        pictures: up to `repeats` of one size; the last is repeated where there are fewer. They are
+        scaled to columns x rows cells, which stand row by row.
         """
+        assert 0 < len(pictures) <= self.repeats, "a patch holds no more pictures"
+        patch, merge = self.patch, self.merge
+        cells = rows * columns
+        shape = (cells * merge * merge, 3, self.repeats, patch, patch)
+        values = np.empty(shape, np.float32)
+        bounds = pairwise((*range(len(pictures)), self.repeats))
+        for picture, (begin, end) in zip(pictures, bounds, strict=True):
+            blocks = self._blocks(picture, columns, rows)
+            for channel in range(3):
+                once = self._levels[channel][blocks[:, channel]]
+                values[:, channel, begin:end] = once[:, None]
+        return values.reshape(cells, merge * merge, -1)
+
+    def _blocks(self, image: PIL.Image.Image, columns: int, rows: int) -> Pixels:
+        """uint8 [patches,3,patch,patch] of one picture."""
         assert image.mode == "RGB", "load_image makes every image RGB"
         patch, merge = self.patch, self.merge
         cell = patch * merge
         scaled = image.resize((columns * cell, rows * cell), resample=self._resample)
         parts = np.asarray(scaled).reshape(rows, merge, patch, columns, merge, patch, 3)
-        blocks = parts.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3, patch, patch)
-        values = np.empty((len(blocks), 3, self.repeats, patch, patch), np.float32)
-        for channel in range(3):
-            once = self._levels[channel][blocks[:, channel]]
-            values[:, channel] = once[:, None]
-        return values.reshape(rows * columns, merge * merge, -1)
+        blocks: Pixels = parts.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3, patch, patch)
+        return blocks
 
 
 def _check(config: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ The sizes of a bundle's `VisionInfo`, 0 where a tower has no such thing:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil, isqrt
 from typing import Any
 
@@ -159,12 +159,12 @@ class _Prepare:
     def __init__(self, tower: QwenTower, patches: Patches) -> None:
         self._tower, self._patches = tower, patches
 
-    def __call__(self, image: PIL.Image.Image, resolution: int) -> dict[str, Array]:
+    def __call__(self, pictures: Sequence[PIL.Image.Image], resolution: int) -> dict[str, Array]:
         """Cells row by row, or window by window where the tower has windows."""
         tower = self._tower
-        columns, rows = tower.grid(image.size, resolution)
+        columns, rows = tower.grid(pictures[0].size, resolution)
         inputs: dict[str, Array] = {
-            PIXEL_VALUES: self._patches(image, columns, rows),
+            PIXEL_VALUES: self._patches(pictures, columns, rows),
             PATCH_PLACES: patch_places(columns, rows, tower.merge),
         }
         if tower.table:

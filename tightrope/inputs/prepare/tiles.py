@@ -7,7 +7,7 @@ Tiles stand row by row, and so do the tokens inside each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,8 +142,9 @@ class _Prepare:
         self._tower, self._pixels, self._table = tower, pixels, table
         self._resample = resample
 
-    def __call__(self, image: PIL.Image.Image, resolution: int) -> dict[str, Array]:
+    def __call__(self, pictures: Sequence[PIL.Image.Image], resolution: int) -> dict[str, Array]:
         """pixel_values [I,3,tile,tile] of all tiles, and their positions."""
+        (image,) = pictures
         tiles = self._tower.cut(image, resolution, self._resample)
         return {
             PIXEL_VALUES: self._pixels(tiles, self._tower.tile),

@@ -7,7 +7,7 @@ it looks at one image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import PIL.Image
@@ -28,8 +28,11 @@ class Prepare(Protocol):
         0 where the size of an image says how it is read.
         """
 
-    def __call__(self, image: PIL.Image.Image, resolution: int) -> dict[str, Array]:
-        """Inputs by name of one RGB image; raises InputError for one that cannot be used."""
+    def __call__(self, pictures: Sequence[PIL.Image.Image], resolution: int) -> dict[str, Array]:
+        """Inputs by name of one RGB image; raises InputError for one that cannot be used.
+
+        pictures: the image alone, or frames of one size that are read as one.
+        """
 
 
 class Tower(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from tightrope.errors import InputError
+from tightrope.errors import BackendError, InputError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +44,10 @@ class Parser:
     """Operator -> how many of its outputs may be used."""
     newest_opset: Mapping[str, int]
     """Operator -> newest opset of which it is read right."""
+    inputs: Mapping[str, int]
+    """Operator -> how many of its inputs are read, where it has more."""
+    int4_blocks: tuple[int, ...]
+    """Weights that may share one scale."""
 
     def refuse(self, op_types: Mapping[str, str]) -> list[str]:
         """A sentence for each operator outside the list; op_types: operator -> one such node."""
@@ -58,15 +62,14 @@ def parser_versions() -> tuple[str, ...]:
     """Versions that there is a list for, oldest first."""
     names = [entry.name for entry in resources.files(__name__).iterdir()]
     found = [name[len("tensorrt-") : -len(".toml")] for name in names if name.endswith(".toml")]
-    return tuple(sorted(found, key=lambda version: [int(part) for part in version.split(".")]))
+    return tuple(sorted(found, key=_numbers))
 
 
 def load_parser(version: str) -> Parser:
     """The list of TensorRT `version`, such as 10.3; raises InputError if there is none."""
     if version not in (known := parser_versions()):
         raise InputError(f"no operator list for TensorRT {version!r}; accepted: {', '.join(known)}")
-    text = (resources.files(__name__) / f"tensorrt-{version}.toml").read_text(encoding="utf-8")
-    values = tomllib.loads(text)
+    values = _read(version)
     return Parser(
         version=values["parser"],
         topk_limit=values["topk_limit"],
@@ -79,7 +82,39 @@ def load_parser(version: str) -> Parser:
         },
         outputs=values["outputs"],
         newest_opset=values["newest_opset"],
+        inputs=values.get("inputs", {}),
+        int4_blocks=tuple(values["int4_blocks"]),
     )
+
+
+def parser_of(tensorrt: str) -> Parser:
+    """The list that speaks for an installed TensorRT, such as 10.13.3.9: the newest not above it.
+
+    Raises BackendError for one that is older than all of them.
+    """
+    numbers = _numbers(tensorrt)
+    older = [version for version in parser_versions() if _numbers(version) <= numbers]
+    if not older:
+        raise BackendError(
+            f"TensorRT {tensorrt} is older than {OLDEST}, which standard graphs are made for; "
+            "install JetPack 6.1 or newer"
+        )
+    return load_parser(older[-1])
+
+
+def _read(version: str) -> dict[str, Any]:
+    """What a file says, on top of what it extends."""
+    text = (resources.files(__name__) / f"tensorrt-{version}.toml").read_text(encoding="utf-8")
+    own = tomllib.loads(text)
+    values = _read(own["extends"]) if "extends" in own else {}
+    for name, value in own.items():
+        values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
+    return values
+
+
+def _numbers(version: str) -> list[int]:
+    """ "10.13.3.9" as numbers, up to what is none."""
+    return [int(part) for part in version.split(".") if part.isdecimal()]
 
 
 def _element_types(words: str) -> tuple[str, ...]:

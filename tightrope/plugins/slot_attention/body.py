@@ -56,6 +56,8 @@ class Common:
 
     query_position: ir.Value
     """int32 [N,S]"""
+    query_reach: ir.Value
+    """int32 [N,S], `query_position` itself where no token attends to later ones"""
     position: ir.Value
     """int32 [N,Hkv,S]"""
     valid: ir.Value
@@ -88,8 +90,8 @@ def body(
 ) -> tuple[ir.Value, ...]:
     """The whole op in one form: inputs and outputs as in the schema."""
     query, key, value, slot_key, slot_value, slot_score, slot_position = operands[:7]
-    query_position, kv_budget, policy = operands[7:]
-    common = shared(op, query_position, policy, fixed.kv_heads)
+    query_position, kv_budget, policy, query_reach = operands[7:]
+    common = shared(op, (query_position, query_reach), policy, fixed.kv_heads)
     rows = [query, key, value, slot_key, slot_value, slot_position]
     out, mass = attend(op, rows, common.counted, fixed, common, form)
     old, new = scored(op, (mass, key, slot_score, slot_key), fixed, common, form, score)
@@ -99,8 +101,14 @@ def body(
     return out, *settled
 
 
-def shared(op: OpBuilder, query_position: ir.Value, policy: ir.Value, kv_heads: int) -> Common:
-    """`Common` of one call: query_position int32 [N,S], policy float32 [8], or [L,8] for all."""
+def shared(
+    op: OpBuilder, queries: tuple[ir.Value, ir.Value], policy: ir.Value, kv_heads: int
+) -> Common:
+    """`Common` of one call.
+
+    queries: query_position and query_reach int32 [N,S]. policy: float32 [8], or [L,8] for all.
+    """
+    query_position, query_reach = queries
     split = op.Split(
         op.Unsqueeze(policy, [-2, -3]), axis=-1, num_outputs=POLICY_NUMBERS, outputs=POLICY_NUMBERS
     )
@@ -115,6 +123,7 @@ def shared(op: OpBuilder, query_position: ir.Value, policy: ir.Value, kv_heads: 
     every = op.Equal(window, np.float32(0))
     return Common(
         query_position=query_position,
+        query_reach=query_reach,
         position=op.Expand(op.Unsqueeze(query_position, [1]), op.shape(1, kv_heads, 1)),
         valid=valid,
         not_after=not_after,
@@ -147,11 +156,14 @@ def attend(
     queries = op.Reshape(op.Mul(query, _typed(fixed, fixed.scale)), [0, kv_heads, -1, head_dim])
     keys = op.Concat(slot_key, key, axis=2)
     logits = op.MatMul(queries, op.Transpose(keys, perm=[0, 1, 3, 2]))  # [N,Hkv,G*S,U+S]
-    logits = _capped(op, _to_float(op, logits, fixed), fixed)
+    logits = capped(op, _to_float(op, logits, fixed), fixed)
     columns = op.Concat(op.Slice(slot_position, [0], used, [2]), common.position, axis=2)
     columns = op.Unsqueeze(columns, [2])  # [N,Hkv,1,U+S]
     row_ordinal = op.Unsqueeze(common.query_position, [1, 3])  # [N,1,S,1]
-    seen = op.And(op.GreaterOrEqual(columns, np.int32(0)), op.LessOrEqual(columns, row_ordinal))
+    reach = row_ordinal
+    if common.query_reach is not common.query_position:
+        reach = op.Unsqueeze(common.query_reach, [1, 3])
+    seen = op.And(op.GreaterOrEqual(columns, np.int32(0)), op.LessOrEqual(columns, reach))
     if fixed.window:
         oldest = op.Sub(row_ordinal, np.int32(fixed.window))
         seen = op.And(seen, op.Greater(columns, oldest))
@@ -173,7 +185,7 @@ def attend(
 def _attend_one(
     op: OpBuilder, rows: list[ir.Value], fixed: Fixed, common: Common
 ) -> tuple[ir.Value, ir.Value]:
-    """The same for S = 1: keys and values of the slots are read where they lie, never copied."""
+    """The same for S = 1, which reaches itself: slots are read where they lie, never copied."""
     query, key, value, slot_key, slot_value, slot_position = rows
     kv_heads, head_dim, used = fixed.kv_heads, fixed.head_dim, op.dim(slot_key, 2)
 
@@ -182,7 +194,7 @@ def _attend_one(
     old = op.Transpose(op.MatMul(slot_key, columns), perm=[0, 1, 3, 2])  # [N,Hkv,G,U]
     new = op.MatMul(queries, op.Reshape(key, [0, 0, head_dim, 1]))  # [N,Hkv,G,1]
     old, new = _to_float(op, old, fixed), _to_float(op, new, fixed)
-    old, new = _capped(op, old, fixed), _capped(op, new, fixed)
+    old, new = capped(op, old, fixed), capped(op, new, fixed)
     position = op.Slice(slot_position, [0], used, [2])
     if fixed.window:
         oldest = op.Sub(common.position, np.int32(fixed.window))
@@ -410,7 +422,8 @@ def _from_float(op: OpBuilder, value: ir.Value, fixed: Fixed) -> Any:
     return value if fixed.activation == FLOAT else op.Cast(value, to=fixed.activation)
 
 
-def _capped(op: OpBuilder, logits: ir.Value, fixed: Fixed) -> Any:
+def capped(op: OpBuilder, logits: ir.Value, fixed: Fixed) -> Any:
+    """Logits under the soft cap, if the layer has one."""
     if not fixed.softcap:
         return logits
     cap = np.float32(fixed.softcap)

@@ -25,6 +25,7 @@ def slot_attention(
     query_position: Ordinals,
     kv_budget: Indices,
     policy: Floats,
+    query_reach: Ordinals | None = None,
     *,
     scale: float,
     softcap: float = 0.0,
@@ -32,7 +33,10 @@ def slot_attention(
     pool_kernel: int = 5,
     score: str = DEFAULT_SCORE,
 ) -> tuple[Floats, Ordinals, Floats, Ordinals]:
-    """out, target, slot_score and slot_position of one call; shapes as in the schema."""
+    """out, target, slot_score and slot_position of one call; shapes as in the schema.
+
+    query_reach: None where no token attends to later ones.
+    """
     numbers, used = PolicyNumbers(*policy), slot_key.shape[2]
     rows = np.repeat(query_position[:, None], key.shape[1], 1)  # [N,Hkv,S]
     out, weight = attend(
@@ -41,6 +45,7 @@ def slot_attention(
         np.concatenate([slot_value, value], 2),
         np.concatenate([slot_position[:, :, :used], rows], 2),
         query_position,
+        query_position if query_reach is None else query_reach,
         softcap,
         window,
     )
@@ -80,6 +85,7 @@ def attend(
     values: Floats,
     ordinals: Ordinals,
     query_position: Ordinals,
+    query_reach: Ordinals,
     softcap: float,
     window: int,
 ) -> tuple[Floats, Floats]:
@@ -93,8 +99,8 @@ def attend(
     logits = np.einsum("nhsd,nhcd->nhsc", query, np.repeat(keys, group, 1))
     if softcap:
         logits = np.tanh(logits / softcap) * softcap
-    rows = query_position[:, None, :, None]
-    seen = (ordinals >= 0)[:, :, None] & (ordinals[:, :, None] <= rows)
+    rows, ends = query_position[:, None, :, None], query_reach[:, None, :, None]
+    seen = (ordinals >= 0)[:, :, None] & (ordinals[:, :, None] <= ends)
     if window:
         seen &= rows - ordinals[:, :, None] < window
     logits = np.where(np.repeat(seen, group, 1), logits, -np.inf)

@@ -6,6 +6,9 @@ slots: it returns `target`, and whoever owns the slots writes there.
 
 `slot_key` and `slot_value` may be shorter than `slot_score`: slots past their end are empty, so
 that a call on a fresh cache does not pay for its capacity.
+
+`query_reach` is the newest ordinal that each token attends to: `query_position` itself, or, where
+an image sees itself whole, the ordinal of its last token. That one must be in the same call.
 """
 
 from tightrope.interface import tensors
@@ -25,6 +28,7 @@ SCHEMA = OpSchema(
         TensorSpec(tensors.QUERY_POSITION, "int32", ("N", "S")),
         TensorSpec(tensors.KV_BUDGET, "int64", ("Hkv",)),
         TensorSpec(tensors.POLICY, "float32", (POLICY_NUMBERS,)),
+        TensorSpec(tensors.QUERY_REACH, "int32", ("N", "S")),
     ),
     outputs=(
         TensorSpec("out", "activation", ("N", "Hq", "S", "D")),

@@ -48,14 +48,18 @@ def choose(frontier: Frontier, budget: Budget) -> Choice:
     timed = [row for row in frontier.rows if row.took is not None]
     if not timed:
         raise ProfileError(frontier.untimed or "no point can be asked the typical request")
-    if budget.energy_j is not None:
-        raise ProfileError("energy was not measured; leave energy_j out of the budget")
+    if budget.energy_j is not None and any(row.took.energy_j is None for row in timed if row.took):
+        raise ProfileError(
+            "energy_j limits what was not measured: no sensor told what the board draws; "
+            "`tightrope doctor` says why"
+        )
     if budget.min_quality is not None and frontier.task is None:
         raise ProfileError(
             f"min_quality is {budget.min_quality:g}, but no quality was measured; "
             f"{measure_quality(frontier.bundle)}"
         )
-    fitting = _good(_in_time(timed, budget), budget.min_quality)
+    fitting = _frugal(_in_time(timed, budget), budget.energy_j)
+    fitting = _good(fitting, budget.min_quality)
     asked = {row.asked.point: row for row in fitting if row.asked is not None}
     if asked:
         found = indistinguishable([row.asked for row in asked.values() if row.asked is not None])
@@ -95,6 +99,25 @@ def _in_time(rows: Sequence[Row], budget: Budget) -> list[Row]:
                 fastest_ms=nearest.took.total.p99_ms,
             )
     return fitting
+
+
+def _frugal(rows: list[Row], most_j: float | None) -> list[Row]:
+    """Those whose requests cost no more in the mean."""
+    if most_j is None:
+        return rows
+    found = [row for row in rows if _joules(row) <= most_j]
+    if not found:
+        nearest = min(rows, key=_joules)
+        raise BudgetUnreachable(
+            f"no point within the time takes {most_j:g} J or less: the least, "
+            f"{in_words(nearest.point)}, takes {_joules(nearest):.2f} J"
+        )
+    return found
+
+
+def _joules(row: Row) -> float:
+    assert row.took is not None and row.took.energy_j is not None, "it was looked at before"
+    return row.took.energy_j
 
 
 def _good(rows: list[Row], least: float | None) -> list[Row]:

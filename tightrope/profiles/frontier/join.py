@@ -128,7 +128,7 @@ class _Join:
             took = measured(runs, self._slos)
         elif self._record is not None and count is not None:
             model = self._record.model
-            took = predicted(model, count.work, lengths)
+            took = predicted(model, count.work, lengths, self._record.power)
             notes = tuple(
                 f"{part} was not measured and is predicted as the dearest of its kind"
                 for part in model.unmeasured(count.work)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tightrope.arrays import Doubles
 from tightrope.latency import Estimate, LatencyModel, Spread, Stages, Workload
+from tightrope.power import PowerModel
 from tightrope.profiles.latency.goodput import Goodput, Slos, goodput
 from tightrope.profiles.latency.measured import PointRuns
 from tightrope.profiles.samples import Samples
@@ -86,21 +87,28 @@ def measured(found: PointRuns, slos: Slos) -> Took:
     )
 
 
-def predicted(model: LatencyModel, work: Workload, lengths: Sequence[int]) -> Took:
-    """What `work` will take where answers are as long as `lengths`, one or more, in tokens."""
+def predicted(
+    model: LatencyModel, work: Workload, lengths: Sequence[int], power: PowerModel | None = None
+) -> Took:
+    """What `work` will take where answers are as long as `lengths`, one or more, in tokens.
+
+    power: None where nobody measured what the board draws.
+    """
     counts = Counter(max(1, length) for length in lengths)
     each = {length: model.stages(replace(work, completion_tokens=length)) for length in counts}
     weights = np.array([counts[length] for length in each], dtype=np.float64)
     totals = np.array([stages.ttft_ms + stages.decode_ms for stages in each.values()])
     decode = np.array([stages.decode_ms for stages in each.values()])
     middle = model.predict(replace(work, completion_tokens=median_low(counts.elements())))
+    stages = replace(middle.stages, decode_ms=float(np.average(decode, weights=weights)))
     return Took(
         source="predicted",
         runs=0,
         ttft=_of_estimate(middle.ttft),
         itl=_of_estimate(middle.tpot) if max(counts) > 1 else None,
         total=_of_mixture(totals, weights, model.total),
-        stages=replace(middle.stages, decode_ms=float(np.average(decode, weights=weights))),
+        stages=stages,
+        energy_j=None if power is None else power.energy_j(stages),
     )
 
 

@@ -18,6 +18,7 @@ from tightrope.errors import InputError
 from tightrope.point import OperatingPoint, in_words
 from tightrope.profiles.latency.measured import Asked, PointRuns, PointsRecord, Run
 from tightrope.profiles.latency.profile import installed_packages
+from tightrope.profiles.latency.repeat import repeated
 from tightrope.profiles.measure import Request, measure
 from tightrope.profiles.peak_memory import peak_memory_bytes, reset_peak_memory
 from tightrope.progress import Progress, silent
@@ -65,6 +66,7 @@ def measure_points(
         progress=progress,
     )
     found = [_run(answer, peak) for answer, peak in zip(answers, peaks, strict=True)]
+    energies = [repeated(model, rounds, point) for point in points]
     return PointsRecord(
         key=latency_key(model.bundle, model.backend),
         asked=asked,
@@ -72,7 +74,11 @@ def measure_points(
         seconds=float(clock() - started),
         packages=installed_packages(),
         points=tuple(
-            PointRuns(text=point_text(point), runs=tuple(found[len(points) + place :: len(points)]))
+            PointRuns(
+                text=point_text(point),
+                runs=tuple(found[len(points) + place :: len(points)]),
+                repeated=energies[place],
+            )
             for place, point in enumerate(points)
         ),
     )
@@ -143,4 +149,5 @@ def _run(answer: Answer, peak: int | None) -> Run:
         occupied_slots=usage.occupied_slots,
         slot_bytes=usage.slot_bytes,
         peak_memory_bytes=peak,
+        energy_j=answer.energy_j,
     )

@@ -74,12 +74,28 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """A point asked over and over, for as long as a power sensor needs to tell what it draws."""
+
+    requests: int
+    seconds: float
+    energy_j: float
+    """Of one request."""
+    source: str
+    """What measured it: "INA3221 VDD_IN"."""
+    held_back: tuple[str, ...] = ()
+    """What held the board back meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PointRuns:
     """All that was measured of one point."""
 
     text: str
     """The point, as `point_text` writes it."""
     runs: tuple[Run, ...]
+    repeated: Repeated | None = None
+    """None where no sensor tells what the machine draws."""
 
     @property
     def point(self) -> OperatingPoint:
@@ -116,7 +132,9 @@ class PointRuns:
 
     @property
     def energy_j(self) -> float | None:
-        """The mean; None where a run has none."""
+        """Of a request: of those that were repeated, else the mean of runs that all have one."""
+        if self.repeated is not None:
+            return self.repeated.energy_j
         known = [run.energy_j for run in self.runs if run.energy_j is not None]
         return math.fsum(known) / len(known) if len(known) == len(self.runs) else None
 
@@ -151,6 +169,8 @@ def _check(record: PointsRecord) -> None:
     for each in record.points:
         if not each.runs:
             raise ValueError(f"{each.text} has no runs")
+        if each.repeated is not None and not 0 <= each.repeated.energy_j < math.inf:
+            raise ValueError(f"{each.text} has an energy below 0, or none")
         for run in each.runs:
             numbers = [*asdict(run.stages).values(), run.peak_memory_bytes or 0, run.energy_j or 0]
             counts = [run.completion_tokens, run.occupied_slots, run.slot_bytes]

@@ -22,12 +22,14 @@ from tightrope.profiles.latency.fit import Measured
 from tightrope.profiles.latency.held_out import fit_with_spread
 from tightrope.profiles.latency.pictures import Source, draw
 from tightrope.profiles.latency.points import Point, choose_points
+from tightrope.profiles.latency.power import Ran, fit_power
 from tightrope.profiles.measure import Request, measure
 from tightrope.progress import Progress, silent
 from tightrope.runtime.backends.availability import installed_version
 from tightrope.runtime.key import latency_key
 
 if TYPE_CHECKING:
+    from tightrope.power import PowerModel
     from tightrope.runtime.answer import Answer
     from tightrope.runtime.model import Model
     from tightrope.runtime.options import ImageSource
@@ -76,6 +78,8 @@ def profile_latency(
         packages=installed_packages(),
         held_out=held_out,
         model=fitted,
+        power=session.power(answers),
+        held_back=session.held_back(),
     )
 
 
@@ -104,6 +108,9 @@ class _Session:
         self._asked: list[_Asked] = []
         self._pictures: dict[Source, list[ImageSource]] = {}
         self._start = clock()
+        self._telemetry = model.telemetry
+        self._ended: list[float] = []
+        """When each answer was there, by the sensors' clock."""
 
     def share(self) -> float:
         """Of the time that is over, at most 1."""
@@ -120,6 +127,7 @@ class _Session:
             self._asked.append(_Asked(place, warm_up=True))
             started = self._clock()
             yield request
+            self._note_end()
             seconds.append(self._clock() - started)
         places = range(self._fitting(seconds))
         for _ in range(MOST_RUNS):
@@ -128,6 +136,28 @@ class _Session:
                     return
                 self._asked.append(_Asked(place, warm_up=False))
                 yield self._request(self._points[place])
+                self._note_end()
+
+    def _note_end(self) -> None:
+        if self._telemetry is not None:
+            self._ended.append(self._telemetry.clock())
+
+    def power(self, answers: list[Answer]) -> PowerModel | None:
+        """What the board drew; None where no sensor tells it, or not for long enough."""
+        telemetry = self._telemetry
+        if telemetry is None or telemetry.record.source is None:
+            return None
+        pairs = zip(self._ended, answers, strict=True)
+        ran = [Ran(end_s, answer.timings.stages()) for end_s, answer in pairs]
+        return fit_power(telemetry.record.source, *telemetry.record.curve(), ran)
+
+    def held_back(self) -> tuple[str, ...]:
+        """What held the board back meanwhile."""
+        if self._telemetry is None or not self._ended:
+            return ()
+        spent = self._telemetry.record.between(self._ended[0], self._ended[-1])
+        over = spent.over_current
+        return (*spent.throttled, *([f"{over} over-current events"] if over else []))
 
     def _fitting(self, seconds: list[float]) -> int:
         """How many points, that take `seconds` each, can be asked often enough."""

@@ -29,7 +29,10 @@ def create_backend(name: str, bundle: Bundle, threads: int | None = None) -> Bac
         check_whole("threads", threads, least=1, most=MOST_THREADS)
     refuse_two_onnxruntimes()
     check_one_of("backend", name, (AUTO, *BACKENDS))
-    statuses = {entry: BACKENDS[entry].status() for entry in BACKENDS if name in (AUTO, entry)}
+    candidates = [name]
+    if name == AUTO:
+        candidates = [entry for entry, row in BACKENDS.items() if not row.only_by_name]
+    statuses = {entry: BACKENDS[entry].status() for entry in candidates}
     ready = [entry for entry, status in statuses.items() if status.ready]
     # The last one of the table needs least; what it lacks is what to say.
     chosen = ready[0] if ready else list(statuses)[-1]

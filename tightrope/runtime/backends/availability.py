@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,8 +11,7 @@ from importlib.util import find_spec
 
 from tightrope.errors import BackendError
 
-_FOR_NOW = "onnxruntime runs every bundle on the CPU"
-_TENSORRT = "tightrope.runtime.backends.tensorrt"
+_TENSORRT = "tightrope.runtime.backends.tensorrt.create"
 _ONNXRUNTIME_CUDA = "tightrope.runtime.backends.onnxruntime_cuda"
 
 
@@ -67,14 +67,18 @@ def _onnxruntime() -> BackendStatus:
 def _onnxruntime_cuda() -> BackendStatus:
     if both := _two_onnxruntimes():
         return both
-    if find_spec(_ONNXRUNTIME_CUDA) is None:
-        return BackendStatus(False, "this release has no CUDA backend yet", _FOR_NOW)
     version = installed_version("onnxruntime-gpu")
     if num_cuda_devices() == 0:
         return BackendStatus(
             False,
             "the CUDA driver offers no GPU",
             "on a Jetson check the JetPack installation; in a container pass the GPU through",
+        )
+    if version is None and platform.machine() == "aarch64":
+        return BackendStatus(
+            False,
+            "onnxruntime-gpu is not installed; the package index has no wheel of it for aarch64",
+            "take the backend tensorrt, or a wheel that was built for your JetPack",
         )
     if version is None:
         remove = "pip uninstall -y onnxruntime && " if installed_version("onnxruntime") else ""
@@ -85,8 +89,6 @@ def _onnxruntime_cuda() -> BackendStatus:
 
 
 def _tensorrt() -> BackendStatus:
-    if find_spec(_TENSORRT) is None:
-        return BackendStatus(False, "this release has no TensorRT backend yet", _FOR_NOW)
     if num_cuda_devices() == 0:
         return BackendStatus(False, "the CUDA driver offers no GPU", "run it on the Jetson itself")
     if find_spec("tensorrt") is None:
@@ -125,12 +127,17 @@ class BackendEntry:
     """What it runs on."""
     status: Callable[[], BackendStatus]
     on_gpu: bool = True
+    only_by_name: bool = False
+    """Whether `auto` passes it over."""
 
 
 BACKENDS = {
     "tensorrt": BackendEntry(module=_TENSORRT, package="tensorrt", status=_tensorrt),
     "onnxruntime-cuda": BackendEntry(
-        module=_ONNXRUNTIME_CUDA, package="onnxruntime-gpu", status=_onnxruntime_cuda
+        module=_ONNXRUNTIME_CUDA,
+        package="onnxruntime-gpu",
+        status=_onnxruntime_cuda,
+        only_by_name=True,
     ),
     "onnxruntime": BackendEntry(
         module="tightrope.runtime.backends.onnxruntime",
@@ -139,7 +146,7 @@ BACKENDS = {
         on_gpu=False,
     ),
 }
-"""In the order in which `auto` takes them."""
+"""In the order in which `auto` takes them, but for those that are taken by name alone."""
 
 
 def backend_status() -> dict[str, BackendStatus]:

@@ -36,6 +36,8 @@ class Backend(Protocol):
     """What it computes on; one thread serves all bundles of a device."""
     threads: int
     """Of the CPU, that it computes with."""
+    notes: list[str]
+    """To be said with the next answer, by whoever takes them out."""
 
     def make_storage(self, rows: int, capacity: Counts) -> Storage:
         """Empty slots of `capacity` [L] for `rows` rows."""

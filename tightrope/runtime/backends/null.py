@@ -31,6 +31,7 @@ class NullBackend:
         """make_storage: None keeps no keys and values."""
         self._dims, self._script, self._make_storage = dims, script, make_storage
         self._calls = 0
+        self.notes: list[str] = []
 
     def make_storage(self, rows: int, capacity: Counts) -> Storage:
         if self._make_storage is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from tightrope.arrays import Array, Counts, Floats, Indices
-from tightrope.bundle import Bundle
+from tightrope.bundle import Bundle, Manifest
 from tightrope.errors import BackendError
 from tightrope.foreign import translated
 from tightrope.interface.calls import (
@@ -32,6 +32,7 @@ from tightrope.interface.tensors import (
     EMBEDS,
     INDEX,
     KEEP_RAMP,
+    NEXT_CONV_STATE,
     NEXT_POSITION,
     NEXT_SCORE,
     TEXT_EMBEDS,
@@ -39,8 +40,9 @@ from tightrope.interface.tensors import (
     Rows,
     decoder_outputs,
 )
-from tightrope.jetson.probe import num_cores
+from tightrope.jetson.probe import INT8_EXTENSIONS, int8_products, num_cores, read_cpu_flags
 from tightrope.runtime.backends.backend import VisualTokens
+from tightrope.runtime.backends.optimised import open_session
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import NumpyStorage
@@ -62,10 +64,12 @@ class OnnxRuntimeBackend:
     device = "cpu"
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        _check_version(bundle.manifest.minimum_onnxruntime)
+        check_version(bundle.manifest.minimum_onnxruntime)
+        _check_processor(bundle.manifest)
         self._bundle = bundle
         self._chosen_threads = threads
         self.threads = threads or num_cores()
+        self.notes: list[str] = []
         self._dims = bundle.manifest.dims
         self._sessions: dict[GraphName, Any] = {}
         self._decoder = self._session("decoder")
@@ -75,23 +79,23 @@ class OnnxRuntimeBackend:
         """Session of a host graph, opened at its first use."""
         graph = GraphName("host", role, method)
         if graph not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
-            # In the graph's own order a layer's attention weights are gone before the next layer.
-            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-            # Each session has threads of its own, which go on spinning for tens of milliseconds
-            # behind a call: they would take the cores from the graph that comes next.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-            if self._chosen_threads is not None:
-                options.intra_op_num_threads = self._chosen_threads
-            file = self._bundle.graph(graph)
             with self._bundle.damaged(graph.file):
-                session = onnxruntime.InferenceSession(
-                    str(file), options, providers=["CPUExecutionProvider"]
-                )
+                session = open_session(self._bundle, graph, self._options, self.notes)
                 _check_rows(session, self._bundle.manifest.rows(graph))
             self._sessions[graph] = session
         return self._sessions[graph]
+
+    def _options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # In the graph's own order a layer's attention weights are gone before the next layer.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        # Each session has threads of its own, which go on spinning for tens of milliseconds behind
+        # a call: they would take the cores from the graph that comes next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self._chosen_threads is not None:
+            options.intra_op_num_threads = self._chosen_threads
+        return options
 
     def make_storage(self, rows: int, capacity: Counts) -> NumpyStorage:
         return NumpyStorage(self._dims, rows, capacity)
@@ -122,7 +126,7 @@ class OnnxRuntimeBackend:
         return update_of(_run_until(cancel, session, feeds(call, views)))
 
     def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
-        with _translated():
+        with onnxruntime_errors():
             step = self._steps.get(slots)
             if step is None or step.storage is not slots.storage:
                 step = self._steps[slots] = _Step(self._decoder, slots, call)
@@ -136,7 +140,7 @@ def create(bundle: Bundle, threads: int | None) -> OnnxRuntimeBackend:
 
 def _run(session: Any, inputs: Mapping[str, Array], options: Any = None) -> dict[str, Array]:
     names = [output.name for output in session.get_outputs()]
-    with _translated():
+    with onnxruntime_errors():
         return dict(zip(names, session.run(names, inputs, options), strict=True))
 
 
@@ -170,7 +174,7 @@ class _Step:
                 "float32" if row.dtype == "activation" else row.dtype,
             )
             for row in decoder_outputs(slots.dims)
-            if row.name not in (NEXT_SCORE, NEXT_POSITION)
+            if row.name not in _spare(slots, 0)
         }
         self._bindings = [self._bind(slots, side) for side in (0, 1)]
         self._updates = [update_of(self._outputs | _spare(slots, side)) for side in (0, 1)]
@@ -194,9 +198,12 @@ class _Step:
 
 
 def _spare(slots: Slots, side: int) -> dict[str, Array]:
-    """Where a step that reads `side` writes scores and positions."""
+    """Where a step that reads `side` writes scores, positions and states."""
     views = slots.storage.views(1 - side)
-    return {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
+    written: dict[str, Array] = {NEXT_SCORE: views.score, NEXT_POSITION: views.position}
+    if views.conv_state is not None:
+        written[NEXT_CONV_STATE] = views.conv_state
+    return written
 
 
 def _check_rows(session: Any, rows: Rows) -> None:
@@ -215,12 +222,23 @@ def _check_rows(session: Any, rows: Rows) -> None:
             )
 
 
-def _translated() -> AbstractContextManager[None]:
+def onnxruntime_errors() -> AbstractContextManager[None]:
     """Inside, whatever ONNX Runtime raises is a BackendError."""
     return translated(BackendError, "ONNX Runtime failed", "inspect --verify checks the bundle")
 
 
-def _check_version(minimum: str) -> None:
+def _check_processor(manifest: Manifest) -> None:
+    """Raises BackendError where a tower in int8 would be computed wrongly."""
+    if manifest.tower_int8 is not None and int8_products(read_cpu_flags()) is None:
+        raise BackendError(
+            "this bundle's tower multiplies in int8, and this processor has none of "
+            f"{', '.join(INT8_EXTENSIONS)}: sums would be wrong; export the checkpoint with "
+            "--tower-precision fp32"
+        )
+
+
+def check_version(minimum: str) -> None:
+    """Raises BackendError where ONNX Runtime is older than `minimum`, or not whole."""
     if not hasattr(onnxruntime, "__version__"):
         raise BackendError(
             "the onnxruntime package is incomplete; pip install --force-reinstall onnxruntime"

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from tightrope.errors import BundleError, InputError
+from tightrope.runtime.answer import Answer
 from tightrope.runtime.count import count
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.server.ask import Asked, Form, asked_by
@@ -25,6 +26,9 @@ from tightrope.runtime.server.metrics import Metrics
 from tightrope.runtime.server.refusal import Refused, refusal
 from tightrope.runtime.server.replies import Kind, Reply, event
 from tightrope.runtime.server.running import Gone, Running, watched
+from tightrope.runtime.server.shelf import Shelf
+from tightrope.runtime.server.silence import refuse_if_silent
+from tightrope.runtime.server.told import tell
 from tightrope.runtime.stream import Stream, start
 
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
@@ -34,8 +38,7 @@ _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-cont
 class Shared:
     """What the answering routes of a server have in common."""
 
-    bundles: Callable[[], Mapping[str, Loaded]]
-    """Those that answer; raises Refused until all are loaded."""
+    shelf: Shelf
     limits: ImageLimits
     places: Places
     metrics: Metrics
@@ -59,6 +62,8 @@ class Client:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._begun = False
+        self.model: str | None = None
+        """The bundle that it asks, once that is known."""
 
     async def json(
         self, value: object, status: int = 200, headers: Mapping[str, str] | None = None
@@ -94,51 +99,65 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         shared, client = self._shared, Client(scope, receive, send)
-        asked: Asked | None = None
         try:
-            with shared.places.taking(scope[CLIENT]):
-                bundles = shared.bundles()
-                most = shared.limits.config.max_body_mb * MB
-                body = await read_body(Request(scope, receive), most)
-                complete = time.perf_counter()
-                asked = await run_in_threadpool(self._asked, body, bundles)
-                del body  # an answer may take long, and bodies are large
-                exchange = Exchange(
-                    asked=asked,
-                    complete=complete,
-                    receive=receive,
-                    client=client,
-                    metrics=shared.metrics,
-                )
-                await self._respond(exchange)
+            with shared.places.taking(scope[CLIENT]), contextlib.ExitStack() as held:
+                shared.shelf.refuse_while_loading()
+                await self._answer(Request(scope, receive), client, held)
         except Gone:
-            if asked is not None:
-                shared.metrics.left(asked.model)
+            if client.model is not None:
+                shared.metrics.left(client.model)
         except asyncio.CancelledError:
             stopping = "the server is being stopped; ask again when it is back"
             await client.refuse(Refused(503, stopping, code="stopping", retry_s=5.0))
         # The outermost place: whatever it was, the client is told, and nothing else ends by it.
         except Exception as error:
             refused = refusal(error, self._form.fields)
-            shared.metrics.refused(refused, None if asked is None else asked.model)
+            shared.metrics.refused(refused, client.model)
             await client.refuse(refused)
 
-    def _asked(self, body: bytes, bundles: Mapping[str, Loaded]) -> Asked:
+    async def _answer(self, request: Request, client: Client, held: contextlib.ExitStack) -> None:
+        """Outside nothing of the bundle is known: it may leave memory once `held` is closed."""
+        body = await read_body(request, self._shared.limits.config.max_body_mb * MB)
+        complete = time.perf_counter()
+        asked = await run_in_threadpool(self._asked, body, held)
+        del body  # an answer may take long, and bodies are large
+        client.model = asked.model
+        await self._respond(
+            Exchange(
+                asked=asked,
+                complete=complete,
+                receive=request.receive,
+                client=client,
+                metrics=self._shared.metrics,
+            )
+        )
+
+    def _asked(self, body: bytes, held: contextlib.ExitStack) -> Asked:
+        shelf = self._shared.shelf
+
+        def take(name: str) -> Loaded:
+            try:
+                return held.enter_context(shelf.using(name))
+            except BundleError as error:  # gone or damaged: no fault of the request
+                raise refusal(error, ()) from error
+
         with _blaming_the_request():
-            return asked_by(parsed(body), self._form, bundles, self._shared.limits)
+            return asked_by(parsed(body), self._form, shelf.bundles, take, self._shared.limits)
 
 
 def answering(kind: Kind) -> Respond:
     """Answers, whole or in events."""
 
     async def respond(exchange: Exchange) -> None:
-        reply = Reply(kind=kind, asked=exchange.asked)
-        async with watched(Running(lambda: _begin(exchange)), exchange.receive) as running:
+        reply, engine = Reply(kind=kind, asked=exchange.asked), exchange.asked.loaded.engine
+        refuse_if_silent(engine)
+        running = Running(lambda: _begin(exchange))
+        async with watched(running, exchange.receive, engine):
             if exchange.asked.stream:
                 await _streamed(exchange, reply, running)
             else:
                 answer = await running.answer()
-                exchange.metrics.answered(exchange.asked.model, answer)
+                _finished(exchange, answer)
                 await exchange.client.json(reply.whole(answer))
 
     return respond
@@ -149,11 +168,16 @@ async def _streamed(exchange: Exchange, reply: Reply, running: Running) -> None:
     begin, said = reply.begin(), 0
     async for piece in running:
         if piece.answer is not None:
-            exchange.metrics.answered(exchange.asked.model, piece.answer)
+            _finished(exchange, piece.answer)
             await exchange.client.events(begin + reply.end(piece, piece.answer, said), more=False)
             return
         await exchange.client.events(begin + reply.piece(piece, said))
         begin, said = b"", said + len(piece.text)
+
+
+def _finished(exchange: Exchange, answer: Answer) -> None:
+    exchange.metrics.answered(exchange.asked.model, answer)
+    tell(exchange.asked.model, answer)
 
 
 async def counting(exchange: Exchange) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,35 +12,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tightrope.bundle import Bundle
 from tightrope.checks import shown
-from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.server.answering import Endpoint, Shared, answering, counting
 from tightrope.runtime.server.ask import CHAT, COMPLETION
 from tightrope.runtime.server.config import ServeConfig
+from tightrope.runtime.server.fetch import Web
 from tightrope.runtime.server.files import Folder
 from tightrope.runtime.server.gate import Gate, Places
 from tightrope.runtime.server.messages import ImageLimits
 from tightrope.runtime.server.metrics import Metrics
 from tightrope.runtime.server.openapi import document
 from tightrope.runtime.server.refusal import Refused
-
-SILENT_SECONDS = 120.0
-"""After so long without a word of a running request its engine counts as hung."""
+from tightrope.runtime.server.shelf import Shelf
+from tightrope.runtime.server.silence import refuse_if_silent
 
 
 class Service:
     """The bundles of a server and what it says of them."""
 
-    def __init__(self, config: ServeConfig, bundles: Mapping[str, Bundle]) -> None:
-        self._config, self._bundles = config, bundles
-        self.loaded: dict[str, Loaded] = {}
-        """Those that are ready, by name; whoever loads them adds them."""
+    def __init__(self, config: ServeConfig, shelf: Shelf) -> None:
+        self._config, self._shelf = config, shelf
         places = Places(config)
         folder = None if config.images is None else Folder(config.images)
         self._shared = Shared(
-            bundles=self._ready,
-            limits=ImageLimits(config, folder),
+            shelf=shelf,
+            limits=ImageLimits(config, folder, Web(config.fetch) if config.fetch else None),
             places=places,
             metrics=Metrics(lambda: places.taken),
         )
@@ -72,19 +67,14 @@ class Service:
         routed.router.redirect_slashes = False
         return Gate(routed, self._config)
 
-    def _ready(self) -> Mapping[str, Loaded]:
-        if len(self.loaded) < len(self._bundles):
-            raise Refused(503, "the bundles are still being loaded", code="loading", retry_s=2.0)
-        return self.loaded
-
     async def _models(self, request: Request) -> Response:
-        models = [self._described(name) for name in self._bundles]
+        models = [self._described(name) for name in self._shelf.bundles]
         return JSONResponse({"object": "list", "data": models})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        if name not in self._bundles:
-            known = ", ".join(self._bundles)
+        if name not in self._shelf.bundles:
+            known = ", ".join(self._shelf.bundles)
             raise Refused(
                 404,
                 f"model is {shown(name)}; this server has {known}",
@@ -94,7 +84,7 @@ class Service:
         return JSONResponse(self._described(name))
 
     def _described(self, name: str) -> dict[str, Any]:
-        manifest = self._bundles[name].manifest
+        manifest = self._shelf.bundles[name].manifest
         resolutions = [] if manifest.vision is None else list(manifest.vision.resolutions)
         told = {
             "family": manifest.family,
@@ -102,6 +92,7 @@ class Service:
             "selectors": list(manifest.selectors),
             "schedules": list(manifest.schedules),
             "slots": manifest.slots,
+            "loaded": name in self._shelf.loaded,
         }
         head = {"id": name, "object": "model", "created": self._created, "owned_by": "tightrope"}
         return {**head, "tightrope": told}
@@ -110,14 +101,10 @@ class Service:
         return JSONResponse({"status": "alive"})
 
     async def _readiness(self, request: Request) -> Response:
-        silent = max(parts.engine.silent_s() for parts in self._ready().values())
-        if silent > SILENT_SECONDS:
-            raise Refused(
-                503,
-                f"nothing has come of the running request for {silent:.0f} s; restart the server",
-                code="engine_silent",
-            )
-        return JSONResponse({"status": "ready", "models": list(self.loaded)})
+        self._shelf.refuse_while_loading()
+        for parts in list(self._shelf.loaded.values()):
+            refuse_if_silent(parts.engine)
+        return JSONResponse({"status": "ready", "models": list(self._shelf.bundles)})
 
     async def _figures(self, request: Request) -> Response:
         content, kind = self._shared.metrics.page()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,22 @@ class Form:
     prompt: Callable[[dict[str, Any], Loaded, ImageLimits], tuple[Prompt, list[bytes]]]
 
 
-def asked_by(body: Any, form: Form, bundles: Mapping[str, Loaded], limits: ImageLimits) -> Asked:
-    """What a body asks for; raises InputError and Refused naming what is wrong with it."""
+def asked_by(
+    body: Any,
+    form: Form,
+    names: Collection[str],
+    take: Callable[[str], Loaded],
+    limits: ImageLimits,
+) -> Asked:
+    """What a body asks for; raises InputError and Refused naming what is wrong with it.
+
+    names: of the bundles; take: has the one that is asked in memory.
+    """
     given = read_fields(body, form.fields, form.neutral)
-    model = _model(given, bundles)
+    model = _model(given, names)
     options = _options(given, limits)
-    prompt, images = form.prompt(given, bundles[model], limits)
+    loaded = take(model)
+    prompt, images = form.prompt(given, loaded, limits)
     streaming = given.get("stream_options", {})
     if unknown := [key for key in streaming if key != "include_usage"]:
         raise InputError(f"stream_options has {shown(unknown[0])}; accepted: include_usage")
@@ -62,7 +72,7 @@ def asked_by(body: Any, form: Form, bundles: Mapping[str, Loaded], limits: Image
         raise InputError(f"stream_options.include_usage is {shown(usage)}; accepted: true or false")
     return Asked(
         model=model,
-        loaded=bundles[model],
+        loaded=loaded,
         prompt=prompt,
         images=images,
         options=options,
@@ -71,14 +81,14 @@ def asked_by(body: Any, form: Form, bundles: Mapping[str, Loaded], limits: Image
     )
 
 
-def _model(given: Mapping[str, Any], bundles: Mapping[str, Loaded]) -> str:
-    if "model" not in given and len(bundles) == 1:
-        return next(iter(bundles))
-    known = ", ".join(bundles)
+def _model(given: Mapping[str, Any], names: Collection[str]) -> str:
+    if "model" not in given and len(names) == 1:
+        return next(iter(names))
+    known = ", ".join(names)
     if "model" not in given:
         raise InputError(f"model is missing; accepted: {known}")
     model: str = given["model"]
-    if model not in bundles:
+    if model not in names:
         raise Refused(
             404,
             f"model is {shown(model)}; this server has {known}",

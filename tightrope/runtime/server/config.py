@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from tightrope.checks import check_type, check_whole, shown
 from tightrope.configs import setting
 from tightrope.errors import InputError
 from tightrope.folders import reaching
+
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+GOODBYE_SECONDS = 5
+"""For answers that are running when the server is told to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,9 @@ class ServeConfig:
     images: Path | None = setting(
         None, "Folder whose files requests may name as file: addresses; none may if left out."
     )
+    fetch: tuple[str, ...] = setting(
+        (), "Host whose pictures are fetched, with :PORT if not the usual; none is if left out."
+    )
     tls_certificate: Path | None = setting(None, "Certificate chain in PEM, for HTTPS.")
     tls_key: Path | None = setting(None, "Its private key in PEM.")
     max_body_mb: int = setting(16, "Longest body of a request, in MB.")
@@ -34,12 +42,20 @@ class ServeConfig:
     max_answers: int = setting(8, "Answers to one prompt at most.")
     queue: int = setting(32, "Requests in work and waiting at most.")
     queue_per_client: int = setting(8, "Of these, from one key or one address.")
+    memory_mb: int | None = setting(
+        None, "Memory for this process, in MB; what is free when it starts if left out."
+    )
+    chunk_ms: int = setting(
+        100, "Time of a call that reads a prompt: who is due before waits no longer."
+    )
 
     def __post_init__(self) -> None:
         check_type("host", self.host, str, "an address or a name")
         check_whole("port", self.port, least=0, most=65535)
         for name in _COUNTS:
             check_whole(name.replace("_", "-"), getattr(self, name), least=1)
+        if self.memory_mb is not None:
+            check_whole("memory-mb", self.memory_mb, least=1)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InputError("tls-certificate and tls-key belong together; give both or neither")
         if not self.is_local and self.api_keys is None:
@@ -47,6 +63,12 @@ class ServeConfig:
                 f"host is {shown(self.host)}, which other machines may reach; give --api-keys FILE "
                 "with who may ask, or keep 127.0.0.1"
             )
+        for host in self.fetch:
+            if not isinstance(host, str) or not _HOST.fullmatch(host):
+                raise InputError(
+                    f"fetch is {shown(host)}; accepted: a name or an address, with :PORT if that "
+                    "is not the usual one"
+                )
         if self.images is not None:
             with reaching("images", self.images):
                 is_folder = self.images.is_dir()
@@ -73,4 +95,5 @@ _COUNTS = (
     "max_answers",
     "queue",
     "queue_per_client",
+    "chunk_ms",
 )

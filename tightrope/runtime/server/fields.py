@@ -150,6 +150,7 @@ BUDGET = _of(
     {
         "deadline_ms": NUMBER,
         "first_token_ms": NUMBER,
+        "energy_j": NUMBER,
         "min_quality": NUMBER,
         "task": TEXT,
         "if_unreachable": REACHING,

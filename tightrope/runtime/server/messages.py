@@ -10,6 +10,7 @@ from tightrope.checks import shown
 from tightrope.errors import InputError
 from tightrope.runtime.images import from_data_url, image_header
 from tightrope.runtime.server.config import ServeConfig
+from tightrope.runtime.server.fetch import PORTS, TooLong, Web
 from tightrope.runtime.server.files import Folder
 from tightrope.runtime.server.refusal import Refused
 
@@ -23,10 +24,11 @@ _DETAIL = ("auto",)
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How many images, and how large, a request may bring, and which files it may name."""
+    """How many images, and how large, a request may bring, and what it may name instead."""
 
     config: ServeConfig
     folder: Folder | None
+    web: Web | None
 
     def checked(self, images: Sequence[bytes]) -> None:
         """Raises Refused where all of them have too many pixels, by their headers."""
@@ -40,9 +42,13 @@ class ImageLimits:
                 param="messages",
             )
 
-    def source(self, name: str, url: str) -> bytes:
-        """The encoded image at an address; raises InputError and Refused naming the field."""
-        most = self.config.max_image_mb * MB
+    def source(self, name: str, url: str, earlier_bytes: int) -> bytes:
+        """The encoded image at an address; raises InputError and Refused naming the field.
+
+        earlier_bytes: of the request's other images; together they are no longer than a body.
+        """
+        config = self.config
+        most = min(config.max_image_mb * MB, config.max_body_mb * MB - earlier_bytes)
         scheme = url[:16].partition(":")[0].lower()
         if scheme == "data":
             # base64 takes 4 characters for 3 bytes
@@ -54,7 +60,12 @@ class ImageLimits:
             return self.folder.read(name, url, most)
         if scheme == "file":
             raise InputError(f"{name} is a file, but this server reads none: send a data: address")
-        if scheme in ("http", "https"):
+        if scheme in PORTS and self.web is not None:
+            try:
+                return self.web.read(name, url, most)
+            except TooLong:
+                raise _too_long(name, most) from None
+        if scheme in PORTS:
             raise InputError(
                 f"{name} is a web address, but this server fetches nothing: send a data: address"
             )
@@ -95,7 +106,8 @@ def _message(
 def _part(part: Any, name: str, limits: ImageLimits, images: list[bytes]) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "image_url":
-        images.append(limits.source(f"{name}.image_url", _url(part, name)))
+        earlier = sum(map(len, images))
+        images.append(limits.source(f"{name}.image_url", _url(part, name), earlier))
         return {"type": "image"}
     if kind != "text":
         raise InputError(f"{name} has a part of type {shown(kind)}; accepted: text and image_url")

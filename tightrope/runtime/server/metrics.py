@@ -14,9 +14,13 @@ from prometheus_client import (
     generate_latest,
 )
 
+from tightrope.jetson.telemetry import telemetry_here
 from tightrope.runtime.answer import Answer
+from tightrope.runtime.server.board import BoardFigures
 from tightrope.runtime.server.refusal import Refused
 
+UNMET = ("busy", "slowed", "budget_unreachable")
+"""What is said of a limit of time that cannot be kept."""
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _TOKENS = tuple(2**power for power in range(14))
@@ -29,6 +33,7 @@ class Metrics:
         """in_work: how many requests are."""
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        registry.register(BoardFigures(telemetry_here()))
 
         def histogram(name: str, sentence: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(
@@ -84,7 +89,7 @@ class Metrics:
     def refused(self, refused: Refused, model: str | None) -> None:
         """Count a request that got no answer. model: of one that was understood so far."""
         self._refused.labels(str(refused.status)).inc()
-        if model is not None and refused.code in ("busy", "budget_unreachable"):
+        if model is not None and refused.code in UNMET:
             self._deadlines.labels(model, "refused").inc()
 
     def left(self, model: str) -> None:

@@ -21,6 +21,8 @@ from tightrope.errors import (
 
 LOG = logging.getLogger("tightrope.server")
 
+SLOWED_S = 5.0
+"""After so long a machine that was too slow for a deadline may be asked again."""
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -79,6 +81,9 @@ def refusal(error: BaseException, fields: Collection[str]) -> Refused:
         if error.retry_ms is not None:
             fastest, retry_s = error.fastest_ms, error.retry_ms / 1e3
             return Refused(429, text, code="busy", retry_s=retry_s, fastest_ms=fastest)
+        if error.slowed:
+            fastest = error.fastest_ms
+            return Refused(503, text, code="slowed", retry_s=SLOWED_S, fastest_ms=fastest)
         return Refused(422, text, code="budget_unreachable", fastest_ms=error.fastest_ms)
     if isinstance(error, ProfileError):
         return Refused(400, text, code="not_measured")

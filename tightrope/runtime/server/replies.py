@@ -20,7 +20,10 @@ _FINISHED: Mapping[FinishReason, str] = {
     "deadline": "length",
     "cancelled": "length",
 }
-_OURS = ("finish_reason", "stop", "usage", "timings", "point", "plan", "deadline_met", "backend")
+_OURS = (
+    *("finish_reason", "stop", "usage", "timings", "point", "plan", "deadline_met", "backend"),
+    "spent",
+)
 _PREFIX = {"chat": "chatcmpl", "completion": "cmpl"}
 _OBJECT = {"chat": "chat.completion", "completion": "text_completion"}
 DONE = b"data: [DONE]\n\n"

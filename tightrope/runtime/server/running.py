@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from starlette.types import Receive
 
 from tightrope.runtime.answer import Answer, Piece
+from tightrope.runtime.engine import Engine
+from tightrope.runtime.server.silence import silence
 from tightrope.runtime.stream import Stream
 
 
@@ -49,13 +51,13 @@ class Running:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, item)
 
-    def close(self) -> None:
-        """End it within a token; whoever iterates it is told that it is gone."""
+    def close(self, error: Exception | None = None) -> None:
+        """End it within a token; whoever iterates it is told why, or that nobody waits."""
         with self._lock:
             self._closed = True
             if self._stream is not None:
                 self._stream.close()
-        self._pieces.put_nowait(Gone())
+        self._pieces.put_nowait(error or Gone())
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while True:
@@ -75,17 +77,21 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def watched(running: Running, receive: Receive) -> AsyncIterator[Running]:
-    """Inside, the request ends as soon as its client is gone, and outside in any case."""
+async def watched(running: Running, receive: Receive, engine: Engine) -> AsyncIterator[Running]:
+    """Inside, the request ends when its client is gone or its engine hangs, outside in any case."""
 
     async def until_gone() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         running.close()
 
-    watch = asyncio.ensure_future(until_gone())
+    async def until_silent() -> None:
+        running.close(await silence(engine))
+
+    watches = [asyncio.ensure_future(watch()) for watch in (until_gone, until_silent)]
     try:
         yield running
     finally:
-        watch.cancel()
+        for watch in watches:
+            watch.cancel()
         running.close()

@@ -40,7 +40,7 @@ def by_length(step: ir.Model, general: ir.Model) -> ir.Model:
         choice.outputs,
         nodes=[*op.nodes, choice],
         initializers=list(stored.values()),
-        opset_imports=dict(general.graph.opset_imports),
+        opset_imports=step.graph.opset_imports | general.graph.opset_imports,
         name=general.graph.name,
     )
     model = ir.Model(graph, ir_version=general.ir_version)

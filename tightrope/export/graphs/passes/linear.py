@@ -29,7 +29,7 @@ def store_transposed(model: ir.Model) -> None:
             continue
         assert weight.shape is not None and weight.name is not None
         shape = [weight.shape[1], weight.shape[0]]
-        stored = _stored(model, weight.name, "transposed", weight.dtype, shape)
+        stored = stored_as(model, weight.name, "transposed", weight.dtype, shape)
         ir.convenience.replace_all_uses_with(node.outputs[0], stored)
         model.graph.remove(node, safe=True)
 
@@ -53,7 +53,7 @@ def to_codes(model: ir.Model, form_of: Callable[[str], Form | None], host: bool)
         codes = ir.DataType.INT4 if form.bits == 4 else ir.DataType.INT8
         blocks, zero = rows // form.block_size, form.zero and host
         parts = [
-            _stored(model, parameter, layout, dtype, shape) if wanted else None
+            stored_as(model, parameter, layout, dtype, shape) if wanted else None
             for layout, dtype, shape, wanted in (
                 ("codes", codes, [rows, columns], True),
                 ("scale", weight.dtype, [blocks, columns], True),
@@ -73,7 +73,7 @@ def to_codes(model: ir.Model, form_of: Callable[[str], Form | None], host: bool)
         model.graph.remove(node, safe=True)
 
 
-def _stored(
+def stored_as(
     model: ir.Model, parameter: str, layout: str, dtype: ir.DataType | None, shape: list[int]
 ) -> ir.Value:
     """The initializer of a parameter in one layout; equal ones are one."""

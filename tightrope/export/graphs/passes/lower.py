@@ -6,24 +6,23 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from tightrope.export.graphs.passes.attention import lower_attention
+from tightrope.export.graphs.passes.attention import Lowering, lower_attention
 from tightrope.export.graphs.passes.replace import inputs_of, put_in_place
 from tightrope.interface.onnx import OWN_DOMAIN
 from tightrope.plugins import int4_matmul, select_tokens, slot_attention, varlen_attention
 from tightrope.plugins.builder import OpBuilder
 from tightrope.plugins.int4_matmul import body as int4_body
 from tightrope.plugins.select_tokens import body as select_body
-from tightrope.plugins.slot_attention.body import Form
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE
 from tightrope.plugins.varlen_attention import body as varlen_body
 
 Body = Callable[[OpBuilder, ir.Node], Sequence[ir.Value]]
 
 
-def lower(model: ir.Model, form: Form, score: str = DEFAULT_SCORE) -> None:
+def lower(model: ir.Model, form: Lowering, score: str = DEFAULT_SCORE) -> None:
     """Replace every own op of `model`.
 
-    form: of SlotAttention, see its body. score: what a slot is worth, a name in
+    form: of SlotAttention, see its bodies. score: what a slot is worth, a name in
     `slot_attention.scores`.
     """
     nodes = [node for node in model.graph if node.domain == OWN_DOMAIN]

@@ -1,7 +1,7 @@
-"""What a bundle answered where it was exported, so that any backend can be held against it.
+"""A prompt and 32 taught tokens, so that any backend can be held against the answers of another.
 
 A fixed prompt, with a tower one drawn picture as well, is read, and 32 tokens are taught one after
-another: the likeliest where it was recorded, those very ones where it is checked. `selftest.npz`:
+another: the likeliest where it was recorded, those very ones where it is checked. In selftest.npz:
 
     prompt      int64 [P], the placeholder standing for the picture
     picture     uint8 [H,W,3]; none in a text model, and none where the slots cannot hold it
@@ -9,25 +9,17 @@ another: the likeliest where it was recorded, those very ones where it is checke
     top_ids     int64 [steps,8], likeliest first
     top_logits  float32 [steps,8]
     tolerance   float32 [], by how much a logit may differ
-
-`python -m tightrope.runtime.selftest BUNDLE` records it in a bundle that has none.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tightrope.arrays import Array, Floats, Indices, Pixels
 from tightrope.bundle import SELFTEST, Bundle, Manifest
-from tightrope.errors import TightropeError
 from tightrope.point import OperatingPoint
-from tightrope.runtime.backends import create_backend
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Options
 from tightrope.runtime.stream import start
@@ -55,7 +47,7 @@ class Comparison:
 
 def recorded(loaded: Loaded, tolerance: float) -> dict[str, Array]:
     """The arrays of `selftest.npz`; raises what answering raises."""
-    prompt, picture = _prompt(loaded)
+    prompt, picture = prompt_of(loaded)
     logits, tokens = _taught(loaded, prompt, picture, None)
     top = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
     arrays: dict[str, Array] = {
@@ -104,8 +96,9 @@ def compare(loaded: Loaded, arrays: dict[str, Array]) -> Comparison:
     logits, _ = _taught(loaded, arrays["prompt"].tolist(), picture, arrays["tokens"])
     ids, expected, tolerance = arrays["top_ids"], arrays["top_logits"], float(arrays["tolerance"])
     apart = np.abs(np.take_along_axis(logits, ids, axis=1) - expected).max(1)
+    # So that what is no number is astray.
     clear = expected[:, 0] - expected[:, 1] > tolerance
-    wrong = (apart > tolerance) | (clear & (logits.argmax(1) != ids[:, 0]))
+    wrong = ~(apart <= tolerance) | (clear & (logits.argmax(1) != ids[:, 0]))
     return Comparison(
         worst=float(apart.max()),
         tolerance=tolerance,
@@ -113,7 +106,8 @@ def compare(loaded: Loaded, arrays: dict[str, Array]) -> Comparison:
     )
 
 
-def _prompt(loaded: Loaded) -> tuple[list[int], Pixels | None]:
+def prompt_of(loaded: Loaded) -> tuple[list[int], Pixels | None]:
+    """Token ids and the picture that they ask about, both drawn from one seed."""
     manifest = loaded.manifest
     rng = np.random.RandomState(0)
     length = max(1, min(PROMPT_TOKENS, manifest.slots // 2))
@@ -122,17 +116,21 @@ def _prompt(loaded: Loaded) -> tuple[list[int], Pixels | None]:
         return prompt, None
     placeholder = manifest.vision.image_token_id
     prompt = [token for token in prompt if token != placeholder]
-    resolution = _resolution(manifest)
+    resolution = resolution_of(manifest)
     if resolution is None or manifest.tower is None:
         return prompt, None
     prompt.insert(_TEXT_BEFORE_PICTURE, placeholder)
-    blocks = rng.randint(0, 256, (_BLOCKS, _BLOCKS, 3)).astype(np.uint8)
-    width, height = manifest.tower.trial_size(resolution)
+    return prompt, drawn_picture(*manifest.tower.trial_size(resolution))
+
+
+def drawn_picture(width: int, height: int) -> Pixels:
+    """Coloured blocks [height,width,3], the same everywhere."""
+    blocks = np.random.RandomState(1).randint(0, 256, (_BLOCKS, _BLOCKS, 3)).astype(np.uint8)
     down, across = (np.arange(side) * _BLOCKS // side for side in (height, width))
-    return prompt, blocks[down][:, across]
+    return blocks[down][:, across]
 
 
-def _resolution(manifest: Manifest) -> int | None:
+def resolution_of(manifest: Manifest) -> int | None:
     """The first one whose visual tokens leave room in the slots for the rest."""
     tower = manifest.tower
     if manifest.vision is None or tower is None:
@@ -156,25 +154,7 @@ def _taught(
         return best.astype(np.int64)
 
     steps = STEPS if tokens is None else len(tokens)
-    point = OperatingPoint(resolution=_resolution(loaded.manifest))
+    point = OperatingPoint(resolution=resolution_of(loaded.manifest))
     options = Options(max_tokens=steps, ignore_eos=True, point=point)
     answer = start(loaded, prompt, [] if picture is None else [picture], options, choose).answer()
     return np.stack(seen), np.array(answer.token_ids, np.int64)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    given = parser.parse_args()
-    try:
-        bundle = Bundle.open(given.bundle)
-        loaded = Loaded(bundle, create_backend("auto", bundle), time.perf_counter)
-        assert bundle.manifest.parity is not None and bundle.manifest.parity.tolerance is not None
-        arrays = recorded(loaded, bundle.manifest.parity.tolerance)
-    except TightropeError as error:
-        sys.exit(str(error))
-    np.savez_compressed(given.bundle / SELFTEST, **arrays)  # type: ignore[arg-type]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,92 @@
+"""What our kernels do on the fake driver: their references, on the memory they are given."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tightrope.plugins.commit import LayerRow
+from tightrope.plugins.commit.reference import commit
+from tightrope.plugins.kernels.launch import load_launch
+
+POINTERS = ctypes.POINTER(ctypes.c_void_p)
+UNSIGNED = ctypes.POINTER(ctypes.c_uint)
+BODY = ctypes.CFUNCTYPE(ctypes.c_int, POINTERS, UNSIGNED, UNSIGNED)
+READER = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+_held: list[Any] = []
+
+
+class Memory:
+    """Device memory as arrays, each checked before it is used."""
+
+    def __init__(self, fake: Any) -> None:
+        self._fake = fake
+
+    def read(self, address: int, shape: Sequence[int], dtype: Any) -> Any:
+        return self._array(address, shape, dtype, self._fake.fake_reads)
+
+    def written(self, address: int, shape: Sequence[int], dtype: Any) -> Any:
+        return self._array(address, shape, dtype, self._fake.fake_writes)
+
+    def _array(self, address: int, shape: Sequence[int], dtype: Any, check: Any) -> Any:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if size and check(ctypes.c_void_p(address), ctypes.c_size_t(size)):
+            raise AssertionError(self._fake.fake_said().decode())
+        memory = (ctypes.c_char * size).from_address(address)
+        return np.frombuffer(memory, dtype).reshape(shape)
+
+
+def commit_body(memory: Memory, arguments: Any, grid: list[int], block: list[int]) -> None:
+    """The scatter of `plugins/commit`, layer by layer of its table."""
+    table = ctypes.c_uint64.from_address(arguments[0]).value
+    lanes, words = (ctypes.c_int32.from_address(arguments[place]).value for place in (1, 2))
+    rows = [LayerRow(*row) for row in memory.read(table, (grid[2], 7), np.int64).tolist()]
+    assert grid[:2] == [max(row.length for row in rows), lanes] and block == [32, 1, 1]
+    for row in rows:
+        if not row.length:
+            continue
+        target = memory.read(row.target, (1, lanes, row.length), np.int32)
+        assert target.max(initial=-1) < row.capacity
+        for slots, new in ((row.slot_key, row.key), (row.slot_value, row.value)):
+            to = memory.written(slots, (1, lanes, row.capacity, words), np.int32)
+            commit(to, memory.read(new, (1, lanes, row.length, words), np.int32), target)
+
+
+def register(fake: Any) -> None:
+    """Have the fake driver know our kernels, and what is in the cubins that it is given."""
+    memory = Memory(fake)
+
+    def body(arguments: Any, grid: Any, block: Any) -> int:
+        try:
+            commit_body(memory, arguments, list(grid[:3]), list(block[:3]))
+        except Exception:
+            traceback.print_exc()
+            return 700
+        return 0
+
+    launch, image = load_launch("commit", 87)
+    sizes = _cubin().argument_sizes(image, launch.kernel)
+    text = f"FAKE\n{launch.kernel} {' '.join(map(str, sizes))}\n".encode()
+
+    def read(address: int) -> int:
+        assert ctypes.string_at(address, len(image)) == image
+        return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value or 0
+
+    _held.extend([BODY(body), READER(read), text])
+    fake.fake_kernel(launch.kernel.encode(), _held[0])
+    fake.fake_reader(_held[1])
+
+
+def _cubin() -> ModuleType:
+    folder = str(Path(__file__).parents[1] / "plugins" / "kernels")
+    sys.path.append(folder)
+    import cubin  # type: ignore[import-not-found]
+
+    return cubin  # type: ignore[no-any-return]
