@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from types import ModuleType
 
 import numpy as np
@@ -48,8 +49,12 @@ def test_a_step_is_followed_within_three_requests_and_back_within_three(
     follow(pace, drawn(before, seed))
     follow(pace, [step * ratio for ratio in drawn(3, seed + 1)])
     assert pace.level == pytest.approx(step, rel=0.2)
-    follow(pace, [step * ratio for ratio in drawn(25, seed + 2)])
-    assert pace.level == pytest.approx(step, rel=0.1)
+    levels = []
+    for ratio in drawn(25, seed + 2):
+        pace.record(step * ratio)
+        levels.append(pace.level)
+    # Two slow ones in a row look like a step: one pair in ten thousand is, for a moment.
+    assert median(levels[-10:]) == pytest.approx(step, rel=0.1)
     follow(pace, drawn(3, seed + 3))
     assert pace.level == pytest.approx(1.0, rel=0.2)
 
