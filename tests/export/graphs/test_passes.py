@@ -291,13 +291,13 @@ def heads(op: OpBuilder, x: Sequence[ir.Value]) -> Any:
 
 
 def test_for_one_token_heads_are_parted_and_put_together_without_a_transpose() -> None:
-    inputs = [value("x", ["N", "S", 8]), value("query_position", ["N", "S"], 6)]
+    inputs = [value("inputs_embeds", ["N", "S", 8]), value("query_position", ["N", "S"], 6)]
     inputs += [value(name, [9, 2]) for name in ("cos", "sin")]
     graph = model(inputs, heads)
     graph.graph.opset_imports[CONTRIB_DOMAIN] = 1
     rng = np.random.default_rng(0)
     feeds = {
-        "x": rng.normal(size=(3, 1, 8)).astype(np.float32),
+        "inputs_embeds": rng.normal(size=(3, 1, 8)).astype(np.float32),
         "query_position": np.array([[2], [0], [8]], np.int32),
         "cos": rng.normal(size=(9, 2)).astype(np.float32),
         "sin": rng.normal(size=(9, 2)).astype(np.float32),
@@ -322,10 +322,10 @@ def test_for_one_token_transposes_of_other_axes_stay() -> None:
         turned.shape = ir.Shape(["N", "S", 4, 2])
         return op.Add(turned, op.Cast(op.Unsqueeze(x[1], [2, 3]), to=FLOAT))
 
-    inputs = [value("x", ["N", "S", 8]), value("query_position", ["N", "S"], 6)]
+    inputs = [value("inputs_embeds", ["N", "S", 8]), value("query_position", ["N", "S"], 6)]
     graph = model(inputs, emit)
     feeds = {
-        "x": np.arange(16, dtype=np.float32).reshape(2, 1, 8),
+        "inputs_embeds": np.arange(16, dtype=np.float32).reshape(2, 1, 8),
         "query_position": np.ones((2, 1), np.int32),
     }
     before = run(graph, **feeds)
