@@ -80,31 +80,26 @@ class Shelf:
     def _exchange(self, name: str, bundle: Bundle) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._loading is None)
-            away = name not in self.loaded
-            if away:
+            if name not in self.loaded:
                 self.bundles[name] = bundle
                 return
             self._loading = name
         try:
-            if self._room_beside(bundle):
-                parts = self._load(name, bundle)
+            if not self._room_beside(bundle):
+                LOG.info("%s does not fit beside the one that answers: requests wait", name)
                 with self._changed:
-                    self.loaded[name], self.bundles[name] = parts, bundle
-                return
-            LOG.info("%s does not fit beside the one that answers: requests wait", name)
-            with self._changed:
-                self._leaving.add(name)
-                self._put_away()
-            gc.collect()
+                    self._leaving.add(name)
+                    self._put_away()
+                gc.collect()
             parts = self._load(name, bundle)
             with self._changed:
                 self.loaded[name], self.bundles[name] = parts, bundle
         finally:
             self._loaded_one()
+        gc.collect()  # the old one, if nobody holds it: a planner and its bundle hold each other
 
     def _room_beside(self, bundle: Bundle) -> bool:
-        names = [*self.loaded]
-        held = sum(map(self._needed, names))
+        held = sum(map(self._needed, [*self.loaded]))
         return held + planned_bytes(bundle.manifest, self._running()) <= self._room
 
     def refuse_while_loading(self) -> None:
