@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -420,6 +422,42 @@ def test_a_machine_that_was_slow_is_not_refused_for_ever(
     assert not never.value.slowed
     # It waits for nobody: planning alone took so long.
     assert planner.choose(asked(deadline), Load(waiting_ms=1.0)).plan.speed == 1.0
+
+
+def test_a_table_says_of_each_candidate_what_its_work_takes(
+    make: Callable[..., Planner], machines: ModuleType
+) -> None:
+    """Of methods that keep as many tokens the work is counted once."""
+    methods = [replace(point(56, "25%"), selector=name) for name in ("divprune", "random")]
+    chain = OperatingPoint(resolution=56, selector="divprune+fastv", keep=("50%", "25%"))
+    budgeted = [replace(at, kv_budget=40) for at in methods]
+    points = [SMALL, *methods, chain, *budgeted, LARGE]
+    planner = make(machines.quality_of({at: scores(100, seed) for seed, at in enumerate(points)}))
+    times = planner._table.times(range(32), (PNG,), 16)
+    for place, entry in enumerate(planner._all):
+        at = resolve(entry.point, planner._table._loaded.manifest)
+        length = times.completion_tokens[place]
+        work = work_of(planner._table._loaded, 32, (PNG,), at, length).work
+        stages = planner.model.stages(work)
+        apart = planner.model.source_ms(PNG, at.resolution)
+        assert times.ttft[place] + apart == pytest.approx(stages.ttft_ms, rel=0.02)
+        assert times.decode[place] == pytest.approx(stages.decode_ms)
+    assert len(planner._all) > 3
+
+
+def test_the_longest_answer_that_could_be_met_is_told(make: Callable[..., Planner]) -> None:
+    planner = make()
+    for deadline in np.linspace(late_ms(planner, SMALL, max_tokens=2), late_ms(planner, SMALL), 7):
+        with contextlib.suppress(BudgetUnreachable):
+            planner.choose(asked(deadline, point=SMALL))
+            continue
+        with pytest.raises(BudgetUnreachable) as refused:
+            planner.choose(asked(deadline, point=SMALL), Load(busy_ms=1e-9))
+        if found := re.search(r"max_tokens of (\d+) could be met", str(refused.value)):
+            longest = int(found[1])
+            load = Load(busy_ms=1e-9)
+            assert planner.choose(asked(deadline, point=SMALL, max_tokens=longest), load)
+            assert 1 <= longest < 16
 
 
 def _settings(planner: Planner, at: OperatingPoint) -> Any:

@@ -21,7 +21,15 @@ from tightrope.errors import BudgetUnreachable
 from tightrope.latency_file import LatencyRecord
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.engine import Engine
-from tightrope.runtime.waiting import IDLE, PATIENCE_S, Claim, Waiting
+from tightrope.runtime.waiting import (
+    IDLE,
+    NEWEST,
+    PATIENCE_S,
+    REMEMBERED_S,
+    Claim,
+    Load,
+    Waiting,
+)
 
 Find = Callable[[str], Path]
 
@@ -61,6 +69,22 @@ def test_what_is_due_before_is_waited_for_and_what_is_due_later_leaves_room() ->
     assert waiting.load(0.5, now=9.0).waiting_ms == 0
     waiting.finish(requests[2])
     assert waiting.load(9.0, now=0.1).waiting_ms == pytest.approx(700)
+
+
+def test_as_many_others_are_expected_as_the_newest_met() -> None:
+    waiting = Waiting()
+    assert waiting.expecting(IDLE, now=0.0) == IDLE
+    waiting.meet(Load(others=3), now=0.0)
+    waiting.meet(Load(others=1), now=6.0)
+    assert waiting.expecting(IDLE, now=REMEMBERED_S).others == 3
+    assert waiting.expecting(Load(others=2, busy_ms=1.0), now=11.0) == Load(others=2, busy_ms=1.0)
+    assert waiting.expecting(IDLE, now=11.0).others == 1
+    assert waiting.expecting(IDLE, now=6.1 + REMEMBERED_S) == IDLE
+    waiting.meet(Load(others=3), now=20.0)
+    for _ in range(NEWEST):
+        assert waiting.expecting(IDLE, now=20.0).others == 3
+        waiting.meet(IDLE, now=20.0)
+    assert waiting.expecting(IDLE, now=20.0) == IDLE
 
 
 def test_not_all_are_late_at_once() -> None:

@@ -30,8 +30,8 @@ def plan(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options:
     """What a request of these arguments would spend now; nothing is submitted."""
     headers = headers_of(images, loaded.detail(options.budget))
     planner, asked = _asked(loaded, prompt, images, headers, options)
-    now = loaded.clock()
-    return planner.choose(asked, loaded.engine.waiting.load(_due(asked.budget, now), now))
+    now, waiting = loaded.clock(), loaded.engine.waiting
+    return planner.choose(asked, waiting.expecting(waiting.load(_due(asked.budget, now), now), now))
 
 
 class Planned:
@@ -58,8 +58,9 @@ class Planned:
             now, due = loaded.clock(), _due(self.budget, watch.start)
             self._planned_ms = watch.elapsed_ms()
             load = waiting.load(due, now)
+            waiting.meet(load, now)
             load = replace(load, waiting_ms=load.waiting_ms + self._planned_ms)
-            self.chosen = self._planner.choose(self._asked, load)
+            self.chosen = self._planner.choose(self._asked, waiting.expecting(load, now))
             self.claim = self._claim(self.chosen, due, now)
             waiting.add(request, self.claim)
         self._submitted_ms = 0.0

@@ -138,6 +138,8 @@ class Planner:
     def _forget(self) -> None:
         """The machine's pace is what the latency file says."""
         self._ttft_pace, self._total_pace = Pace(self.model.ttft), Pace(self.model.total)
+        self._first_as_measured = self._ttft_pace.factor(ADMITTED_BY)
+        self._as_measured = self._total_pace.factor(ADMITTED_BY)
         self._learnt = -np.inf  # when, in seconds
 
     @property
@@ -152,6 +154,7 @@ class Planner:
         unless the budget asks for the best effort; ProfileError for limits that need figures which
         nobody measured; InputError for a prompt that no slots hold.
         """
+        self._times(asked)  # a new table takes milliseconds: who is done need not wait for it
         with self._lock:
             try:
                 return self._choose(asked, load)
@@ -296,10 +299,8 @@ class Planner:
 
     def _fits_as_measured(self, budget: Budget, ttft: Floats, total: Floats) -> Choices:
         """Points that an idle machine, as fast as when it was measured, would be in time at."""
-        late = Pace(self.model.total).factor(ADMITTED_BY) * total
-        first = Pace(self.model.ttft).factor(ADMITTED_BY) * ttft
-        fits: Choices = late <= (budget.deadline_ms or np.inf)
-        return fits & (first <= (budget.first_token_ms or np.inf))
+        fits: Choices = self._as_measured * total <= (budget.deadline_ms or np.inf)
+        return fits & (self._first_as_measured * ttft <= (budget.first_token_ms or np.inf))
 
     def _cooled(self, fits: Choices, fitted: _Fitted) -> Cooled | None:
         """Of the points that fit, those that keep a ceiling over heat; None where there is none."""
@@ -387,7 +388,7 @@ class Planner:
         )
         if asked.budget.energy_j is not None:
             said += f"; none takes less than {float(fitted.joules[allowed].min()):.2f} J"
-        if (longest := self._longest(asked, allowed, load)) > 0:
+        if (longest := self._longest(asked, allowed, fitted, load)) > 0:
             said += f"; max_tokens of {longest} could be met"
         retry_ms, slowed = None, False
         if (allowed & self._fits(asked.budget, fitted, IDLE, ADMITTED_BY)).any():
@@ -398,13 +399,13 @@ class Planner:
             slowed = True
         return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms, slowed=slowed)
 
-    def _longest(self, asked: Asked, allowed: Choices, load: Load) -> int:
+    def _longest(self, asked: Asked, allowed: Choices, fitted: _Fitted, load: Load) -> int:
         """The largest `max_tokens` below the one asked for that some point meets; 0: none is."""
         met, missed, percent = 0, asked.max_tokens, _admitted_by(load)
         while missed - met > 1:
             middle = (met + missed) // 2
-            fitted = self._times(replace(asked, max_tokens=middle))
-            if (allowed & self._fits(asked.budget, fitted, load, percent)).any():
+            shorter = _shortened(fitted, middle, asked.rows)
+            if (allowed & self._fits(asked.budget, shorter, load, percent)).any():
                 met = middle
             else:
                 missed = middle
@@ -444,6 +445,17 @@ def _begun(loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> Pl
         else:
             planner.resume(compared(loaded, record.model, entries)[0])
     return planner
+
+
+def _shortened(fitted: _Fitted, max_tokens: int, rows: int) -> _Fitted:
+    """The same where an answer ends after so many tokens; no step takes longer than one behind."""
+    steps = np.array(fitted.times.completion_tokens) - 1
+    left_out = np.maximum(0, steps - (max_tokens - 1)) / np.maximum(1, steps)
+    return replace(
+        fitted,
+        total=fitted.total - left_out * rows * fitted.times.decode,
+        joules=fitted.joules - left_out * rows * fitted.times.decode_j,
+    )
 
 
 def _admitted_by(load: Load) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.settings import Settings, resolve
-from tightrope.runtime.workload import work_of
+from tightrope.runtime.workload import Counted, work_of
 
 if TYPE_CHECKING:
     from tightrope.runtime.loaded import Loaded
@@ -64,7 +64,7 @@ class TimeTable:
         self._loaded, self._model, self._candidates = loaded, model, candidates
         self._lengths, self._power = lengths, power
         self._times = lru_cache(maxsize=MOST_KEPT)(self._compute)
-        self._resolutions: list[int | None] | None = None
+        self._settings: list[Settings] | None = None
         """Of the candidates, since they changed last."""
         self._alike: dict[tuple[ImageLayout | None, ...], SourceImage] = {}
         """By what the tower makes of an image at each resolution: one that it makes that of."""
@@ -87,19 +87,22 @@ class TimeTable:
         """The candidates changed."""
         self._times.cache_clear()
         self._alike.clear()
-        self._resolutions = None
+        self._settings = None
 
     def sources_ms(self, images: Sequence[SourceImage]) -> Floats:
         """What the images take by what they are before they are scaled, [P]."""
-        resolutions = self._of_candidates()
+        resolutions = [settings.resolution for settings in self._of_candidates()]
         each = {resolution: self._sources_ms(images, resolution) for resolution in {*resolutions}}
         return np.array([each[resolution] for resolution in resolutions])
 
-    def _of_candidates(self) -> list[int | None]:
-        """Resolutions, [P]."""
-        if self._resolutions is None:
-            self._resolutions = [self._settings(entry).resolution for entry in self._candidates]
-        return self._resolutions
+    def _of_candidates(self) -> list[Settings]:
+        """[P]"""
+        if self._settings is None:
+            manifest, baselines = self._loaded.manifest, self._loaded.baselines
+            self._settings = [
+                resolve(entry.point, manifest, baselines) for entry in self._candidates
+            ]
+        return self._settings
 
     def _seen_as(self, image: SourceImage) -> SourceImage:
         """An image of the same visual tokens at every resolution, one for all that have these.
@@ -108,7 +111,8 @@ class TimeTable:
         """
         vision, size = self._loaded.vision, (image.width, image.height)
         layouts = list[ImageLayout | None]()
-        for resolution in sorted({side for side in self._of_candidates() if side}):
+        sides = {settings.resolution for settings in self._of_candidates()}
+        for resolution in sorted(filter(None, sides)):
             try:
                 layouts.append(None if vision is None else vision.tower.layout(size, resolution))
             except InputError:  # the tower does not take it
@@ -120,9 +124,6 @@ class TimeTable:
 
     def _sources_ms(self, images: Sequence[SourceImage], resolution: int | None) -> float:
         return math.fsum(self._model.source_ms(image, resolution) for image in images)
-
-    def _settings(self, entry: Candidate) -> Settings:
-        return resolve(entry.point, self._loaded.manifest, self._loaded.baselines)
 
     def sources_j(self, images: Sequence[SourceImage]) -> Floats:
         """Joules of that, [P]; 0 where nobody measured any."""
@@ -137,11 +138,14 @@ class TimeTable:
         group: int,
         beginnings: Beginnings,
     ) -> Times:
-        rows = []
-        for place, entry in enumerate(self._candidates):
+        rows, known = [], dict[Hashable, Counted | None]()
+        for place, settings in enumerate(self._of_candidates()):
             most = self._lengths.most(group, place)
             length = max_tokens if most is None else min(max_tokens, most)
-            rows.append(self._row(entry, num_ids, images, length, beginnings))
+            key = (_but_for_methods(settings), length)
+            if key not in known:
+                known[key] = self._counted(num_ids, images, settings, length, beginnings)
+            rows.append(self._row(known[key], settings, images, length))
         ttft, decode, token, call, lengths, cached, first_j, decode_j = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
@@ -154,20 +158,30 @@ class TimeTable:
             decode_j=np.array(decode_j),
         )
 
-    def _row(
+    def _counted(
         self,
-        entry: Candidate,
         num_ids: int,
         images: Sequence[SourceImage],
+        settings: Settings,
         length: int,
         beginnings: Beginnings,
-    ) -> tuple[float, float, float, float, int, int, float, float]:
-        settings = self._settings(entry)
+    ) -> Counted | None:
+        """None where the slots cannot hold it."""
         try:
-            counted = work_of(self._loaded, num_ids, images, settings, length, beginnings)
-        except InputError:  # the slots cannot hold it at this point
+            return work_of(self._loaded, num_ids, images, settings, length, beginnings)
+        except InputError:
+            return None
+
+    def _row(
+        self,
+        counted: Counted | None,
+        settings: Settings,
+        images: Sequence[SourceImage],
+        length: int,
+    ) -> tuple[float, float, float, float, int, int, float, float]:
+        if counted is None:
             return math.inf, math.inf, math.inf, math.inf, length, 0, math.inf, math.inf
-        work = counted.work
+        work = _by_methods(counted.work, settings)
         length = work.completion_tokens  # it may end where the slots are full
         work = replace(work, completion_tokens=max(2, work.completion_tokens))
         stages = self._model.stages(work)
@@ -180,6 +194,22 @@ class TimeTable:
             decode_j = self._power.write_w * decode / 1e3
         call, cached = longest_call_ms(self._model, work, stages), counted.cached_tokens
         return ttft, decode, token, call, length, cached, first_j, decode_j
+
+
+def _but_for_methods(settings: Settings) -> Hashable:
+    """What of a point decides how many tokens there are, whichever they are."""
+    counts = replace(settings.point, selector=None, keep=None, thinking_tokens=None)
+    return counts, tuple((link.place, link.keep) for link in settings.links)
+
+
+def _by_methods(work: Workload, settings: Settings) -> Workload:
+    """The work where the methods of these settings choose as many tokens."""
+    tower, inside = settings.link("tower"), settings.link("inside")
+    return replace(
+        work,
+        selector=work.selector and (None if tower is None else tower.method),
+        schedule=work.schedule and (None if inside is None else inside.method),
+    )
 
 
 def longest_call_ms(model: LatencyModel, work: Workload, stages: Stages) -> float:

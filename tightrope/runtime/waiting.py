@@ -4,7 +4,9 @@
 
 Whoever runs lets those run that are due before, between two calls. A new request is told what
 stands before it, and how long it may take so that those behind it, which were promised their
-deadlines, still keep them.
+deadlines, still keep them. It is also told with how many it has to share: who took all the time
+until the deadline would leave none to those that are still to come. As many are expected as the
+newest requests met at most: those who came while nobody was there teach the opposite soon.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import math
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -21,6 +24,10 @@ from tightrope.runtime.cancel import Cancel
 
 PATIENCE_S = 60.0
 """A request without a deadline lets those pass that are due within this time of its coming."""
+
+NEWEST = 16
+"""Requests whose meetings are remembered, for `REMEMBERED_S` at most."""
+REMEMBERED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,8 @@ class Waiting:
     def __init__(self) -> None:
         self._claims: weakref.WeakKeyDictionary[Claimant, Claim] = weakref.WeakKeyDictionary()
         self._runs: weakref.WeakKeyDictionary[Claimant, _Run] = weakref.WeakKeyDictionary()
+        self._met: deque[tuple[float, int]] = deque(maxlen=NEWEST)
+        """When a request came, and how many others that have a deadline it met."""
         self._lock = threading.Lock()
         self.deciding = threading.Lock()
         """Held from asking for the load to adding the claim: two may not take the same time."""
@@ -109,6 +118,17 @@ class Waiting:
             others=sum(map(_is_promised, all_left)),
             busy_ms=1e3 * first.late_s,
         )
+
+    def meet(self, load: Load, now: float) -> None:
+        """A request that met this load has come, whether or not it will be admitted."""
+        with self._lock:
+            self._met.append((now, load.others))
+
+    def expecting(self, load: Load, now: float) -> Load:
+        """The same load with those that may still come."""
+        with self._lock:
+            met = [others for when, others in self._met if now - when <= REMEMBERED_S]
+        return replace(load, others=max([load.others, *met]))
 
     def patient_due(self, now: float) -> float:
         """When a request without a deadline is due: behind all that were promised theirs."""

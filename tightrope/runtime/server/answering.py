@@ -49,8 +49,8 @@ class Exchange:
     """A request that was understood, and the way to whoever sent it."""
 
     asked: Asked
-    complete: float
-    """When its body had come, in seconds of `perf_counter`."""
+    came: float
+    """When its head had come, in seconds of `perf_counter`."""
     receive: Receive
     client: Client
     metrics: Metrics
@@ -117,15 +117,15 @@ class Endpoint:
 
     async def _answer(self, request: Request, client: Client, held: contextlib.ExitStack) -> None:
         """Outside nothing of the bundle is known: it may leave memory once `held` is closed."""
+        came = time.perf_counter()  # who sends slowly waits as well
         body = await read_body(request, self._shared.limits.config.max_body_mb * MB)
-        complete = time.perf_counter()
         asked = await run_in_threadpool(self._asked, body, held)
         del body  # an answer may take long, and bodies are large
         client.model = asked.model
         await self._respond(
             Exchange(
                 asked=asked,
-                complete=complete,
+                came=came,
                 receive=request.receive,
                 client=client,
                 metrics=self._shared.metrics,
@@ -195,7 +195,7 @@ async def counting(exchange: Exchange) -> None:
 def _begin(exchange: Exchange) -> Stream:
     asked = exchange.asked
     with _blaming_the_request():
-        waited = time.perf_counter() - exchange.complete
+        waited = time.perf_counter() - exchange.came
         return start(asked.loaded, asked.prompt, asked.images, asked.options, waited_s=waited)
 
 
