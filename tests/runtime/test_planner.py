@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -443,21 +441,6 @@ def test_a_table_says_of_each_candidate_what_its_work_takes(
         assert times.ttft[place] + apart == pytest.approx(stages.ttft_ms, rel=0.02)
         assert times.decode[place] == pytest.approx(stages.decode_ms)
     assert len(planner._all) > 3
-
-
-def test_the_longest_answer_that_could_be_met_is_told(make: Callable[..., Planner]) -> None:
-    planner = make()
-    for deadline in np.linspace(late_ms(planner, SMALL, max_tokens=2), late_ms(planner, SMALL), 7):
-        with contextlib.suppress(BudgetUnreachable):
-            planner.choose(asked(deadline, point=SMALL))
-            continue
-        with pytest.raises(BudgetUnreachable) as refused:
-            planner.choose(asked(deadline, point=SMALL), Load(busy_ms=1e-9))
-        if found := re.search(r"max_tokens of (\d+) could be met", str(refused.value)):
-            longest = int(found[1])
-            load = Load(busy_ms=1e-9)
-            assert planner.choose(asked(deadline, point=SMALL, max_tokens=longest), load)
-            assert 1 <= longest < 16
 
 
 def _settings(planner: Planner, at: OperatingPoint) -> Any:
