@@ -129,7 +129,10 @@ class Planner:
         self._forget()
         self._alike = lru_cache(maxsize=1024)(self._as_good)
         self._last: tuple[Budget, int] | None = None
+        self._choosing = threading.Lock()
+        """A new table takes milliseconds, for which who is done need not wait."""
         self._lock = threading.Lock()
+        """Of the pace, inside the other where both are held."""
         self.warm = False
         """Whether every graph was called once."""
         self.warming = threading.Lock()
@@ -154,21 +157,21 @@ class Planner:
         unless the budget asks for the best effort; ProfileError for limits that need figures which
         nobody measured; InputError for a prompt that no slots hold.
         """
-        self._times(asked)  # a new table takes milliseconds: who is done need not wait for it
-        with self._lock:
-            try:
-                return self._choose(asked, load)
-            except BudgetUnreachable:
-                # Who is refused teaches nothing: a machine that was slow would be slow for ever.
-                idle = self._clock() - self._learnt
-                if load.busy_ms > 0 or not OUTDATED_S <= idle < np.inf:
-                    raise
-                self._forget()
-                return self._choose(asked, load)
+        with self._choosing:
+            allowed, fitted = self._allowed(asked), self._times(asked)
+            with self._lock:
+                try:
+                    return self._choose(asked, load, allowed, fitted)
+                except BudgetUnreachable:
+                    # Who is refused teaches nothing: who was slow would be so for ever.
+                    idle = self._clock() - self._learnt
+                    if load.busy_ms > 0 or not OUTDATED_S <= idle < np.inf:
+                        raise
+                    self._forget()
+                    return self._choose(asked, load, allowed, fitted)
 
-    def _choose(self, asked: Asked, load: Load) -> Chosen:
+    def _choose(self, asked: Asked, load: Load, allowed: Choices, fitted: _Fitted) -> Chosen:
         waiting, heat = load.waiting_ms, None
-        allowed, fitted = self._allowed(asked), self._times(asked)
         times, ttft, total = fitted.times, fitted.ttft, fitted.total
         allowed = _holding(allowed, np.isfinite(total), len(asked.token_ids))
         fits = allowed & self._fits(asked.budget, fitted, load, CHOSEN_BY)
@@ -185,7 +188,7 @@ class Planner:
         elif asked.budget.if_unreachable == "best_effort" and allowed.any():
             place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
         else:
-            raise self._unreachable(asked, allowed, load)
+            raise self._unreachable(asked, load, allowed, fitted)
         entry, token_ms = self._all[place], float(times.token[place]) * asked.rows
         return Chosen(
             plan=Plan(
@@ -367,7 +370,9 @@ class Planner:
         good = {best}.union(others) - (beaten - {best})
         return tuple(place for place in places if self._all[place].point in good)
 
-    def _unreachable(self, asked: Asked, allowed: Choices, load: Load) -> BudgetUnreachable:
+    def _unreachable(
+        self, asked: Asked, load: Load, allowed: Choices, fitted: _Fitted
+    ) -> BudgetUnreachable:
         """Why, and what could be reached."""
         if not allowed.any():
             best = max((entry.quality or 0.0 for entry in self._all), default=0.0)
@@ -375,7 +380,6 @@ class Planner:
                 f"no point has {in_words(asked.budget)} for this prompt; the best measured quality "
                 f"is {best:.3f}"
             )
-        fitted = self._times(asked)
         times, ttft, total = fitted.times, fitted.ttft, fitted.total
         place = int(np.where(allowed, total, np.inf).argmin())
         percent = _admitted_by(load)
@@ -388,7 +392,7 @@ class Planner:
         )
         if asked.budget.energy_j is not None:
             said += f"; none takes less than {float(fitted.joules[allowed].min()):.2f} J"
-        if (longest := self._longest(asked, allowed, fitted, load)) > 0:
+        if (longest := self._longest(asked, allowed, load)) > 0:
             said += f"; max_tokens of {longest} could be met"
         retry_ms, slowed = None, False
         if (allowed & self._fits(asked.budget, fitted, IDLE, ADMITTED_BY)).any():
@@ -399,13 +403,13 @@ class Planner:
             slowed = True
         return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms, slowed=slowed)
 
-    def _longest(self, asked: Asked, allowed: Choices, fitted: _Fitted, load: Load) -> int:
+    def _longest(self, asked: Asked, allowed: Choices, load: Load) -> int:
         """The largest `max_tokens` below the one asked for that some point meets; 0: none is."""
         met, missed, percent = 0, asked.max_tokens, _admitted_by(load)
         while missed - met > 1:
             middle = (met + missed) // 2
-            shorter = _shortened(fitted, middle, asked.rows)
-            if (allowed & self._fits(asked.budget, shorter, load, percent)).any():
+            fitted = self._times(replace(asked, max_tokens=middle))
+            if (allowed & self._fits(asked.budget, fitted, load, percent)).any():
                 met = middle
             else:
                 missed = middle
@@ -445,17 +449,6 @@ def _begun(loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> Pl
         else:
             planner.resume(compared(loaded, record.model, entries)[0])
     return planner
-
-
-def _shortened(fitted: _Fitted, max_tokens: int, rows: int) -> _Fitted:
-    """The same where an answer ends after so many tokens; no step takes longer than one behind."""
-    steps = np.array(fitted.times.completion_tokens) - 1
-    left_out = np.maximum(0, steps - (max_tokens - 1)) / np.maximum(1, steps)
-    return replace(
-        fitted,
-        total=fitted.total - left_out * rows * fitted.times.decode,
-        joules=fitted.joules - left_out * rows * fitted.times.decode_j,
-    )
 
 
 def _admitted_by(load: Load) -> int:

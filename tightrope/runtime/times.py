@@ -28,6 +28,8 @@ STEPS = ((128, 4), (512, 16), (4096, 64), (math.inf, 256))
 """Up to so many tokens a prompt counts as the next multiple of that: few lengths are tabled."""
 MOST_KEPT = 512
 """Rows of the table, and kinds of images."""
+_ENDLESS = 1 << 30
+"""Tokens of an answer that ends where the slots are full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class TimeTable:
         self._loaded, self._model, self._candidates = loaded, model, candidates
         self._lengths, self._power = lengths, power
         self._times = lru_cache(maxsize=MOST_KEPT)(self._compute)
+        self._works = lru_cache(maxsize=MOST_KEPT)(self._work)
         self._settings: list[Settings] | None = None
         """Of the candidates, since they changed last."""
         self._alike: dict[tuple[ImageLayout | None, ...], SourceImage] = {}
@@ -86,6 +89,7 @@ class TimeTable:
     def forget(self) -> None:
         """The candidates changed."""
         self._times.cache_clear()
+        self._works.cache_clear()
         self._alike.clear()
         self._settings = None
 
@@ -138,14 +142,13 @@ class TimeTable:
         group: int,
         beginnings: Beginnings,
     ) -> Times:
-        rows, known = [], dict[Hashable, Counted | None]()
-        for place, settings in enumerate(self._of_candidates()):
+        rows = []
+        works = self._works(num_ids, images, beginnings)
+        for place, counted in enumerate(works):
             most = self._lengths.most(group, place)
-            length = max_tokens if most is None else min(max_tokens, most)
-            key = (_but_for_methods(settings), length)
-            if key not in known:
-                known[key] = self._counted(num_ids, images, settings, length, beginnings)
-            rows.append(self._row(known[key], settings, images, length))
+            rows.append(
+                self._row(counted, images, max_tokens if most is None else min(max_tokens, most))
+            )
         ttft, decode, token, call, lengths, cached, first_j, decode_j = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
@@ -158,32 +161,46 @@ class TimeTable:
             decode_j=np.array(decode_j),
         )
 
+    def _work(
+        self, num_ids: int, images: tuple[SourceImage, ...], beginnings: Beginnings
+    ) -> list[tuple[Workload, int] | None]:
+        """[P]: of an answer as long as the slots hold, and tokens in slots that are kept.
+
+        None where they cannot hold the prompt.
+        """
+        rows, known = list[tuple[Workload, int] | None](), dict[Hashable, Counted | None]()
+        for settings in self._of_candidates():
+            key = _but_for_methods(settings)
+            if key not in known:
+                known[key] = self._counted(num_ids, images, settings, beginnings)
+            counted = known[key]
+            rows.append(
+                None
+                if counted is None
+                else (_by_methods(counted.work, settings), counted.cached_tokens)
+            )
+        return rows
+
     def _counted(
         self,
         num_ids: int,
         images: Sequence[SourceImage],
         settings: Settings,
-        length: int,
         beginnings: Beginnings,
     ) -> Counted | None:
-        """None where the slots cannot hold it."""
         try:
-            return work_of(self._loaded, num_ids, images, settings, length, beginnings)
+            return work_of(self._loaded, num_ids, images, settings, _ENDLESS, beginnings)
         except InputError:
             return None
 
     def _row(
-        self,
-        counted: Counted | None,
-        settings: Settings,
-        images: Sequence[SourceImage],
-        length: int,
+        self, counted: tuple[Workload, int] | None, images: Sequence[SourceImage], length: int
     ) -> tuple[float, float, float, float, int, int, float, float]:
         if counted is None:
             return math.inf, math.inf, math.inf, math.inf, length, 0, math.inf, math.inf
-        work = _by_methods(counted.work, settings)
-        length = work.completion_tokens  # it may end where the slots are full
-        work = replace(work, completion_tokens=max(2, work.completion_tokens))
+        work, cached = counted
+        length = min(length, work.completion_tokens)  # it may end where the slots are full
+        work = replace(work, completion_tokens=max(2, length))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
         sources_ms = self._sources_ms(images, work.resolution)
@@ -192,7 +209,7 @@ class TimeTable:
         if self._power is not None:
             first_j = self._power.first_j(stages) - self._power.host_w * sources_ms / 1e3
             decode_j = self._power.write_w * decode / 1e3
-        call, cached = longest_call_ms(self._model, work, stages), counted.cached_tokens
+        call = longest_call_ms(self._model, work, stages)
         return ttft, decode, token, call, length, cached, first_j, decode_j
 
 
