@@ -31,6 +31,7 @@ from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
 from tightrope.export.config import PRECISIONS, ExportConfig  # noqa: E402
 from tightrope.export.export import export  # noqa: E402
 from tightrope.export.families import llava  # noqa: E402
+from tightrope.export.rounding import Rounding  # noqa: E402
 from tightrope.export.weights import WeightFile  # noqa: E402
 
 Find = Callable[[str], Path]
@@ -308,8 +309,11 @@ def test_a_hub_that_never_answers_is_given_up(
         ({"slots": 64.5}, "slots is 64.5"),
         ({"prefill_chunk": 15}, "prefill_chunk is 15"),
         ({"prefill_chunk": True}, "prefill_chunk is True"),
-        ({"block_size": 64}, "block_size is 64"),
+        ({"block_size": 48}, "block_size is 48"),
         ({"block_size": 32.0}, "block_size is 32.0"),
+        ({"head_bits": 6}, "head_bits is 6; accepted: 4, 8"),
+        ({"bits": 3.5}, "bits is 3.5"),
+        ({"asymmetric": 1}, "asymmetric is 1; accepted: True or False"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1.5}, "seed is 1.5"),
         ({"resolutions": (0,)}, "resolution is 0"),
@@ -398,7 +402,7 @@ def test_a_value_beyond_float16_names_its_tensor(
     weight = torch.zeros(64, 96)
     weight[3, 5] = 1e6
     with (
-        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], 32) as file,
+        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], Rounding(32)) as file,
         pytest.raises(UnsupportedModel, match=f"{MATRIX} holds values.*precision fp32"),
     ):
         file.bind(graph_of(weight, layout))
@@ -413,7 +417,7 @@ def test_a_value_that_is_no_number_names_its_tensor(
     weight[3, 5] = value
     layout = "codes" if precision == "int4" else "plain"
     with (
-        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], 32) as file,
+        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], Rounding(32)) as file,
         pytest.raises(UnsupportedModel, match=f"{MATRIX} holds NaN or infinity"),
     ):
         file.bind(graph_of(weight, layout))

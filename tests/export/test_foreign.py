@@ -94,7 +94,7 @@ def test_an_error_that_says_nothing_is_named() -> None:
 PLACES: dict[str, tuple[str, object, str]] = {
     "the config": ("llama", transformers.AutoConfig, "from_pretrained"),
     "the tokenizer": ("llama", transformers.AutoTokenizer, "from_pretrained"),
-    "the model": ("llama", transformers.AutoModelForCausalLM, "from_pretrained"),
+    "the model": ("llama", transformers.PreTrainedModel, "from_pretrained"),
     "the tracing": ("llama", exporting, "trace_all"),
     "the graphs": ("llama", exporting, "write_graphs"),
     "the host's files": ("llama", exporting, "write_host_files"),

@@ -19,6 +19,8 @@ from tightrope.arrays import Array, Floats
 from tightrope.export.gguf.file import GgufFile
 
 _PATTERN = "attention.sliding_window_pattern"
+_AT_ONCE = 1 << 22
+"""Bytes of a tensor that are dequantised in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +70,10 @@ class _File:
         found = self._file.tensors.get(name)
         if found is None:
             return None
-        rows = gguf.dequantize(np.asarray(found.data), found.tensor_type)
-        return torch.from_numpy(np.array(rows, np.float32))
+        data = np.asarray(found.data)
+        parts = np.array_split(data, min(len(data), 1 + data.nbytes // _AT_ONCE))
+        rows = [gguf.dequantize(part, found.tensor_type) for part in parts]
+        return torch.from_numpy(np.concatenate(rows, dtype=np.float32))
 
     def linear(self, states: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias")
