@@ -4,8 +4,8 @@ python benchmarks/export_memory.py FOLDER [--shape text-0.5b] [--precision int4]
 
 Of the export's own process two peaks are told: what it holds itself, which no other may have, and
 with it the pages of files that it has mapped, which the system takes back when they are wanted. The
-runtime that opens the bundle at the end is a process of its own. Beside other work seconds are more;
-processor seconds, of all threads and that process, are not.
+runtime that opens the bundle at the end is a process of its own. Beside other work seconds are
+more; processor seconds, of all threads and of that process, are not.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("torch", reason="exporting needs torch")
 
-from tightrope.export.walking import standard  # noqa: E402
-from tightrope.interface.names import GraphName  # noqa: E402
-from tightrope.interface.onnx import IR_VERSION, OPSET  # noqa: E402
-from tightrope.profiles.peak_memory import peak_memory_bytes, reset_peak_memory  # noqa: E402
+from tightrope.export.walking import standard
+from tightrope.interface.names import GraphName
+from tightrope.interface.onnx import IR_VERSION, OPSET
+from tightrope.profiles.peak_memory import peak_memory_bytes, reset_peak_memory
 
 WIDTH, LAYERS = 1024, 32
 MB = 1e6

@@ -86,7 +86,8 @@ def _said_of_bits(
 ) -> str:
     expected = logits(late, asked)
     less, more = (
-        error(expected, logits(late, asked, rounded(late, rounding))) for rounding in (after, before)
+        error(expected, logits(late, asked, rounded(late, rounding)))
+        for rounding in (after, before)
     )
     wide = [one.name for one in found if one.name in after.eight_bits]
     return (
