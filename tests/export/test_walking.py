@@ -41,7 +41,7 @@ def chain(file: Path) -> None:
 
 def test_weights_of_float16_are_widened_one_by_one(tmp_path: Path) -> None:
     for role in ("prefill", "decode"):
-        chain(tmp_path / GraphName("standard", role).file)  # type: ignore[arg-type]
+        chain(tmp_path / GraphName("standard", role).file)
     if not reset_peak_memory():
         pytest.skip("the system does not let its peak be set back")
     before: Any = peak_memory_bytes()

@@ -78,7 +78,8 @@ def test_matrices_of_experts_are_read_and_become_floats_and_that_is_said(
     assert late.published.keys() == alone and len(alone) == 3 * 4 + 3
     for name in alone:
         np.testing.assert_array_equal(late.parameters[name].numpy(), means[name])
-    name, parts = "model.layers.{}.mlp.experts.{}".format, ("gate_proj", "up_proj")
+    name = "model.layers.{}.mlp.experts.{}".format
+    parts = ("gate_proj", "up_proj")
     for layer in (0, 2):
         for expert in range(5):
             own = {
@@ -89,7 +90,8 @@ def test_matrices_of_experts_are_read_and_become_floats_and_that_is_said(
             np.testing.assert_array_equal(joined, np.concatenate([own[part] for part in parts]))
             down = late.parameters[name(layer, "down_proj")][expert].numpy()
             np.testing.assert_array_equal(down, own["down_proj"])
-    precision, asked = PRECISIONS["int4"], name(0, "down_proj")
+    precision = PRECISIONS["int4"]
+    asked = name(0, "down_proj")
     with WeightFile(tmp_path, late.parameters, precision, Rounding(32), late.published) as file:
         file.bind(graph_of(asked, late.parameters[asked]))
         assert file.stored()[asked].how == "float16"
