@@ -76,8 +76,8 @@ def test_matrices_of_experts_are_read_and_become_floats_and_that_is_said(
     late, means = read("qwen3_moe")
     alone = {name for name in means if ".experts." not in name}
     assert late.published.keys() == alone and len(alone) == 3 * 4 + 3
-    for name in alone:
-        np.testing.assert_array_equal(late.parameters[name].numpy(), means[name])
+    for own_name in alone:
+        np.testing.assert_array_equal(late.parameters[own_name].numpy(), means[own_name])
     name = "model.layers.{}.mlp.experts.{}".format
     parts = ("gate_proj", "up_proj")
     for layer in (0, 2):
