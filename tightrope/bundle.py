@@ -163,6 +163,8 @@ class Manifest:
     """[L]: the newest tokens that each layer sees, 0 where it sees all; empty where all do."""
     max_positions: int | None = None
     """Tokens of a conversation that the rotary frequencies hold for; None where they never end."""
+    head_columns: int | None = None
+    """Tokens of the widest product of the head; None: one product has the whole vocabulary."""
     schedules: dict[str, tuple[Stage, ...]] = field(default_factory=dict)
     standard_ops: dict[str, dict[str, str]] = field(default_factory=dict)
     """Per standard graph: operator -> one node of that type."""
@@ -264,6 +266,9 @@ def _check_values(manifest: Manifest) -> None:
         raise ValueError(f"windows is {shown(manifest.windows)}, there are {layers} layers")
     if manifest.max_positions is not None and manifest.max_positions < 1:
         raise ValueError(f"max_positions is {manifest.max_positions}")
+    columns, tokens = manifest.head_columns, manifest.dims.vocab_size
+    if columns is not None and not 1 <= columns <= tokens:
+        raise ValueError(f"head_columns is {columns}, there are {tokens} tokens")
     table = manifest.files.get(EMBEDDINGS)
     rows = manifest.dims.vocab_size + (manifest.vision.separators if manifest.vision else 0)
     wanted = rows * manifest.dims.hidden_size * ITEM_BYTES[manifest.embeddings]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tightrope import bundle as bundles
 from tightrope.bundle import FileEntry, Manifest, Parity, SelectorInfo, Source
+from tightrope.export.graphs.passes.linear import column_parts
 from tightrope.export.recipe import Recipe
 from tightrope.export.selectors import SELECTORS
 from tightrope.interface.onnx import OWN_OPSET
@@ -52,6 +53,7 @@ def describe(
         vision=None if recipe.vision is None else recipe.vision.info,
         windows=windows if any(windows) else (),
         max_positions=recipe.max_positions,
+        head_columns=_widest(recipe.dims.vocab_size),
         selectors={
             name: SelectorInfo(
                 signals=SELECTORS[name].signals, text_guided=SELECTORS[name].text_guided
@@ -64,3 +66,9 @@ def describe(
         parity=parity,
         files=files,
     )
+
+
+def _widest(vocabulary: int) -> int | None:
+    """Tokens of the widest product of the head, where it is cut."""
+    first, *others = column_parts(vocabulary)
+    return first.stop if others else None

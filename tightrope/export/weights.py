@@ -18,12 +18,21 @@ from tightrope.errors import BundleError, UnsupportedModel
 from tightrope.export.coded import FLOATS, Coded, Form, Published
 from tightrope.export.config import Precision
 from tightrope.export.graphs.passes.eight_bit import OF_INT8
-from tightrope.export.graphs.passes.linear import LAYOUT, OF_CODES, PARAMETER
+from tightrope.export.graphs.passes.linear import (
+    BY_COLUMNS,
+    LAYOUT,
+    OF_CODES,
+    PARAMETER,
+    column_parts,
+    part_of,
+)
 from tightrope.export.rounding import Rounding
 from tightrope.export.tracing.trace import parameter_name
 from tightrope.plugins.int4_matmul.reference import pack, unpack
 
 FILE = "weights.data"
+_Key = tuple[str, str, int]
+"""A parameter, its layout, and which of its `column_parts`."""
 _ALIGN = 4096  # so that a tensor can be mapped on its own
 _MOST_INT8 = 127
 _AT_ONCE = 1 << 22
@@ -66,7 +75,7 @@ class WeightFile:
         self._unread = sorted(origins) if precision.quantized else []
         has_codes = any(entry.read is not None for entry in published.values())
         self._published = published if has_codes and precision.quantized else {}
-        self._stored: dict[tuple[str, str], ir.ExternalTensor] = {}
+        self._stored: dict[_Key, ir.ExternalTensor] = {}
         self._forms: dict[str, Form | None] = {}
 
     def __enter__(self) -> WeightFile:
@@ -101,7 +110,8 @@ class WeightFile:
 
     def _bind(self, graph: ir.Graph, value: ir.Value) -> None:
         name = value.metadata_props.get(PARAMETER, str(value.name))
-        tensor = self._store(parameter_name(name), value.metadata_props.get(LAYOUT, "plain"))
+        key = parameter_name(name), value.metadata_props.get(LAYOUT, "plain"), part_of(value) or 0
+        tensor = self._store(key)
         wanted = value.dtype
         value.const_value = tensor
         value.type = ir.TensorType(tensor.dtype)  # a clone shares its type objects
@@ -145,7 +155,7 @@ class WeightFile:
     def stored(self) -> dict[str, Stored]:
         """Every parameter that is in the file so far."""
         sizes: dict[str, int] = {}
-        for (parameter, _), tensor in self._stored.items():
+        for (parameter, *_), tensor in self._stored.items():
             sizes[parameter] = sizes.get(parameter, 0) + tensor.nbytes
         return {name: Stored(self._how(name), size) for name, size in sizes.items()}
 
@@ -180,11 +190,11 @@ class WeightFile:
         else:
             tensors = [
                 tensor
-                for (name, layout), tensor in self._stored.items()
+                for (name, layout, _), tensor in self._stored.items()
                 if name == parameter and layout not in OF_INT8
             ]
             how = tensors[0].dtype.numpy().name
-            if (parameter, OF_INT8[0]) in self._stored:
+            if (parameter, OF_INT8[0], 0) in self._stored:
                 how = f"int8 by output, {how} for TensorRT"
         named = entry is not None and (form is not None or entry.origin not in FLOATS)
         return f"{how} ({entry.origin})" if entry is not None and named else how
@@ -215,8 +225,8 @@ class WeightFile:
             self._write_array(parameter, "order", read.order)
         return read.form
 
-    def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
-        key = (parameter, layout)
+    def _store(self, key: _Key) -> ir.ExternalTensor:
+        parameter, layout, _ = key
         if key not in self._stored and layout in OF_CODES:
             assert self._form(parameter) is not None, "graphs ask for codes that there are"
         elif key not in self._stored and layout in OF_INT8:
@@ -225,7 +235,8 @@ class WeightFile:
             value = self.in_storage(parameter)
             value = value.T if layout == "transposed" else value
             kind = ir.DataType.from_numpy(value.new_empty(0).numpy().dtype)
-            self._write(parameter, layout, kind, value.shape, _parts(value))
+            for place, part in enumerate(_cut(layout, value)):
+                self._write((parameter, layout, place), kind, part.shape, _rows(part))
         return self._stored[key]
 
     def _write_int8(self, parameter: str) -> None:
@@ -240,49 +251,38 @@ class WeightFile:
     def _write_array(
         self, parameter: str, layout: str, array: Array | Codes, four_bits: bool = False
     ) -> None:
-        flat = array.reshape(-1)
-        parts = (flat[first : first + _AT_ONCE] for first in range(0, flat.size, _AT_ONCE))
         kind = ir.DataType.INT4 if four_bits else ir.DataType.from_numpy(array.dtype)
-        self._write(parameter, layout, kind, array.shape, parts)
+        for place, part in enumerate(_cut(layout, array)):
+            self._write((parameter, layout, place), kind, part.shape, _pieces(part))
 
-    def _write(
-        self, parameter: str, layout: str, kind: ir.DataType, shape: Any, parts: Iterable[Array]
-    ) -> None:
-        """A tensor in parts, which are consecutive; raises BundleError where the disk is full."""
+    def _write(self, key: _Key, kind: ir.DataType, shape: Any, pieces: Iterable[Array]) -> None:
+        """A tensor in pieces, which are consecutive; raises BundleError where the disk is full."""
         offset = -(-self._stream.tell() // _ALIGN) * _ALIGN
         try:
             self._stream.write(bytes(offset - self._stream.tell()))
-            for part in parts:
-                self._stream.write((pack(part) if kind == ir.DataType.INT4 else part).data)
+            for piece in pieces:
+                self._stream.write((pack(piece) if kind == ir.DataType.INT4 else piece).data)
             self._stream.flush()
         except OSError as error:
             raise BundleError(
-                f"{FILE} cannot grow beyond {offset / 1e6:.1f} MB, at {parameter} "
+                f"{FILE} cannot grow beyond {offset / 1e6:.1f} MB, at {key[0]} "
                 f"({error.strerror}): make room, or choose another place; nothing is left of it"
             ) from error
-        self._stored[parameter, layout] = ir.ExternalTensor(
+        self._stored[key] = ir.ExternalTensor(
             FILE,
             offset,
             self._stream.tell() - offset,
             kind,
             shape=ir.Shape(shape),
-            name=f"{parameter}.{layout}",
+            name=".".join(key[:2]),
             base_dir=str(Path(self._stream.name).parent),
         )
 
     def _read(self, parameter: str, layout: str) -> Array:
         """What was written, four bits as int8; not kept, as the tensor itself would."""
-        tensor = self._stored[parameter, layout]
-        assert tensor.offset is not None and tensor.length is not None
-        with Path(tensor.path).open("rb") as file:
-            file.seek(tensor.offset)
-            data = file.read(tensor.length)
-        if tensor.dtype == ir.DataType.INT4:
-            array: Array = unpack(np.frombuffer(data, np.uint8), tensor.size)
-        else:
-            array = np.frombuffer(data, tensor.dtype.numpy())
-        shaped: Array = array.reshape(tensor.shape.numpy())
-        return shaped
+        stored = self._stored.items()
+        parts = [_read(part) for key, part in stored if key[:2] == (parameter, layout)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
 
     def _rounded(self, parameter: str, value: torch.Tensor) -> torch.Tensor:
         """`value` in the storage type; raises UnsupportedModel where that cannot hold it."""
@@ -309,7 +309,33 @@ def _finite(value: torch.Tensor) -> bool:
     return value.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(value))
 
 
-def _parts(value: torch.Tensor) -> Iterator[Array]:
+def _cut(layout: str, matrix: Any) -> list[Any]:
+    """A tensor of numpy or torch, by columns where graphs ask for it so."""
+    if layout not in BY_COLUMNS:
+        return [matrix]
+    return [matrix[:, some] for some in column_parts(matrix.shape[1])]
+
+
+def _pieces(array: Array | Codes) -> Iterator[Array]:
+    """Its numbers in their order."""
+    flat = array.reshape(-1)
+    return (flat[first : first + _AT_ONCE] for first in range(0, flat.size, _AT_ONCE))
+
+
+def _read(tensor: ir.ExternalTensor) -> Array:
+    assert tensor.offset is not None and tensor.length is not None
+    with Path(tensor.path).open("rb") as file:
+        file.seek(tensor.offset)
+        data = file.read(tensor.length)
+    if tensor.dtype == ir.DataType.INT4:
+        array: Array = unpack(np.frombuffer(data, np.uint8), tensor.size)
+    else:
+        array = np.frombuffer(data, tensor.dtype.numpy())
+    shaped: Array = array.reshape(tensor.shape.numpy())
+    return shaped
+
+
+def _rows(value: torch.Tensor) -> Iterator[Array]:
     """Rows of a tensor in their order, at least one at a time."""
     rows = value.reshape(1) if value.dim() == 0 else value
     count = max(1, _AT_ONCE // max(1, rows[0].numel()))
