@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from tightrope.errors import TightropeError  # noqa: E402
 from tightrope.interface.calls import Call  # noqa: E402
 from tightrope.interface.names import GraphName  # noqa: E402
 from tightrope.interface.tensors import Dims  # noqa: E402
+from tightrope.runtime.backends.tensorrt import backend as backend_file  # noqa: E402
 from tightrope.runtime.backends.tensorrt.arena import SlotMemory  # noqa: E402
 from tightrope.runtime.backends.tensorrt.backend import TensorRTBackend  # noqa: E402
 from tightrope.runtime.backends.tensorrt.driver import Device, Graph  # noqa: E402
@@ -49,12 +51,25 @@ from tightrope.runtime.slots import Slots  # noqa: E402
 
 bundle = Bundle.open(BUNDLE)
 SLOT_BYTES = 1 << 28
+SAMPLED: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "the likeliest five": {"temperature": 1.0, "top_k": 5, "top_p": 0.9},
+    "everything": {"temperature": 1.0},
+    "penalties": {"repetition_penalty": 1.1},
+    "a bias": {"logit_bias": {7: 1.0}},
+    "logprobs": {"logprobs": 2},
+}
 
 
 class CountingDevice(Device):
-    """Counts what was replayed and captured."""
+    """Counts what was replayed and captured, and rows of logits that were copied whole."""
 
-    replayed = captured = 0
+    replayed = captured = whole = 0
+
+    def download(self, array: Any, address: int) -> None:
+        logits = array.dtype == np.float32 and array.shape == (1, bundle.manifest.dims.vocab_size)
+        self.whole += logits
+        super().download(array, address)
 
     def replay(self, graph: Graph) -> None:
         self.replayed += 1
@@ -116,6 +131,29 @@ def uncaptured() -> Any:
 
 def prefill_alone() -> Any:
     return answers(alone=True)
+
+
+def large_vocabulary() -> Any:
+    """Inside, a backend leaves logits on the device, however few they are."""
+    return mock.patch.object(backend_file, "LARGE_VOCABULARY", 1)
+
+
+def reduced() -> Any:
+    with large_vocabulary():
+        return answers()
+
+
+def logits_that_leave_the_device() -> Any:
+    """Rows that are copied for an answer of nine tokens, by how it is sampled."""
+    with large_vocabulary():
+        made, device = backend()
+    model, ids = Model(bundle, made), [9, 8, 7, 6]
+    copied = {}
+    for name, options in SAMPLED.items():
+        before = device.whole
+        model.generate(ids, max_tokens=9, ignore_eos=True, seed=2, **options)
+        copied[name] = device.whole - before
+    return copied
 
 
 def opened_by_name() -> Any:
@@ -266,6 +304,8 @@ CASES: tuple[Callable[[], Any], ...] = (
     captured,
     uncaptured,
     prefill_alone,
+    reduced,
+    logits_that_leave_the_device,
     opened_by_name,
     nothing_is_left,
     no_thread_keeps_the_context,

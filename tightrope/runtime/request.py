@@ -7,10 +7,10 @@ thread.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tightrope.arrays import Floats
+from tightrope.arrays import Floats, Indices
 from tightrope.inputs.layout import ImageTokens, Stream, assemble
 from tightrope.runtime.answer import Answer, Piece, Timings, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
@@ -31,6 +31,7 @@ from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.held import hold_images
+from tightrope.runtime.likeliest import of_whole
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.marks import Cut
@@ -66,7 +67,7 @@ class Request:
         images: Sequence[ImageSource],
         options: Options,
         conversation: Conversation | None = None,
-        choose: Choose | None = None,
+        choose: Callable[[Floats], Indices] | None = None,
         waited_s: float = 0.0,
         trial: bool = False,
     ) -> None:
@@ -83,7 +84,7 @@ class Request:
         self._prompt, self._sources = prompt, images
         self._conversation = conversation or Conversation(loaded)
         self._chooser = Chooser(options, loaded.manifest.dims.vocab_size)
-        self._choose = choose or self._chooser
+        self._choose: Choose = self._chooser if choose is None else of_whole(choose)
         self._planned: Planned | None = None
         self._guard: Guard | None = None
         self._projected_ms = 0.0

@@ -23,8 +23,8 @@ def cubin(module_of: Callable[[Path], ModuleType]) -> ModuleType:
     return module_of(HERE / "cubin.py")
 
 
-def test_commit_is_there_for_the_boards() -> None:
-    assert SHIPPED == [(87, "commit"), (110, "commit")]
+def test_every_kernel_is_there_for_the_boards() -> None:
+    assert [(sm, name) for sm in (87, 110) for name in ("commit", "likeliest")] == SHIPPED
 
 
 @pytest.mark.parametrize(("sm", "name"), SHIPPED)

@@ -69,7 +69,7 @@ def wanted(
     return lambda name: json.loads(json.dumps(asked.ask_all(loaded(name), IMAGE, FEW[name])))
 
 
-MODES = ("captured", "uncaptured", "prefill_alone")
+MODES = ("captured", "uncaptured", "prefill_alone", "reduced")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def check(told: dict[str, Any], theirs: dict[str, Any], mode: str) -> None:
     counts, second, again = (told.pop(key) for key in ("counts", "second time", "captured again"))
     for name, answer in theirs.items():
         ours = told[name]
-        if mode == "prefill_alone" and name not in ("three answers", "a chat"):
+        if mode == "prefill_alone" and name not in ("three answers", "of the likeliest", "a chat"):
             # What is above the budget is given up before the next token, not behind the last one.
             (tokens, occupied), (ours, found) = answer, ours
             assert found in (occupied, occupied + 1), name
@@ -148,6 +148,15 @@ def test_what_cannot_be_done_is_refused_with_the_way_out(
 
 def test_slots_on_the_device_live_as_those_on_the_host(small: dict[str, Any]) -> None:
     assert small["storages_do_alike"] == [""] * 12
+
+
+def test_of_a_large_vocabulary_only_what_needs_all_logits_gets_them(small: dict[str, Any]) -> None:
+    """The prompt's own come whole; eight steps follow."""
+    assert small["logits_that_leave_the_device"] == {
+        "greedy": 1,
+        "the likeliest five": 1,
+        **dict.fromkeys(("everything", "penalties", "a bias", "logprobs"), 9),
+    }
 
 
 def test_what_a_call_leaves_on_the_device_can_be_read(small: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from tightrope.plugins.kernels.launch import (
 from tightrope.plugins.kernels.source import KernelSource
 from tightrope.state import write_whole
 
-KERNELS = ("commit",)
+KERNELS = ("commit", "likeliest")
 """Folders of `plugins` whose kernel.py defines SOURCE."""
 PTX_VERSIONS = {87: 85, 110: 90}
 """SM of a board -> the newest PTX that its first JetPack's driver assembles: CUDA 12.6 and 13.0."""

@@ -1,8 +1,9 @@
 """TensorRT on one GPU: the standard graphs as engines, all on one stream.
 
-Only what sampling reads comes back to the host: logits and where new tokens go. Keys and values
-stay on the device, and so do scores and positions, which every call writes to the slots' other
-side. Decode runs as a CUDA graph, captured once for each set of slots.
+Only what sampling reads comes back to the host: logits, of a large vocabulary the likeliest, and
+where new tokens go. Keys and values stay on the device, and so do scores and positions, which every
+call writes to the slots' other side. Decode runs as a CUDA graph, captured once for each set of
+slots.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ from tightrope.runtime.backends.tensorrt.decoder import (
 )
 from tightrope.runtime.backends.tensorrt.driver import Device, Memory
 from tightrope.runtime.backends.tensorrt.engine import Context, Engine, shapes_of
+from tightrope.runtime.backends.tensorrt.reduction import LARGE_VOCABULARY, Reduction
 from tightrope.runtime.backends.tensorrt.run import Blocks, Run
 from tightrope.runtime.backends.tensorrt.storage import DeviceStorage
 from tightrope.runtime.cancel import Cancel, Cancelled
+from tightrope.runtime.likeliest import Logits
 from tightrope.runtime.slots import Slots
 
 
@@ -96,6 +99,8 @@ class TensorRTBackend:
         self._prefill = self._engine("prefill")
         self._step = self._prefill if plans.alone else self._engine("decode")
         self._memory = SlotMemory(device, manifest.dims, np.dtype(manifest.activations), slot_bytes)
+        large = manifest.dims.vocab_size >= LARGE_VOCABULARY
+        self._reduction = Reduction(device) if large else None
 
     def _engine(self, role: Role, method: str = "") -> Engine:
         """Engine of a standard graph, read at its first use."""
@@ -167,7 +172,7 @@ class TensorRTBackend:
         rows = new_rows(run, len(arena.capacity), self._memory.dtype.itemsize)
         return outputs[LOGITS], update_of(run, outputs, arena, slots.side, rows)
 
-    def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
+    def decode(self, slots: Slots, call: Call) -> tuple[Logits, Update]:
         if self._step is self._prefill:
             self._make_way(slots, call)
         arena = _arena(slots)
@@ -175,7 +180,7 @@ class TensorRTBackend:
             step: Step | None = arena.kept.get(Step)
             if step is None:
                 contexts = (self._context(self._step), self._context(self._step))
-                step = arena.kept[Step] = Step(self._device, contexts, arena, call)
+                step = arena.kept[Step] = Step(self._device, contexts, arena, call, self._reduction)
             return step(slots.side, call, self._capture)
 
     def _make_way(self, slots: Slots, call: Call) -> None:
