@@ -115,6 +115,8 @@ class Parity:
     tolerance: float | None = None
     """By how much a likely token's logit may differ on another backend: twice what rounding changed
     when the standard graphs, and int8 activations, were tried at export."""
+    overflow: str | None = None
+    """The first node of a standard graph that gives a number beyond float16, and that number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

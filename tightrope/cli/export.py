@@ -193,4 +193,6 @@ def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     ):
         if value is not None:
             rows.append((f"parity: {name}", figure(value)))
+    if parity.overflow is not None:
+        rows.append(("parity: beyond float16", parity.overflow))
     return rows

@@ -115,4 +115,9 @@ def _write(
     manifest = selftest.record(folder, manifest)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
+    if figures.overflow is not None:
+        notes.append(
+            f"{figures.overflow}, beyond float16: TensorRT and onnxruntime-cuda refuse this "
+            "bundle; export with precision fp32 for them"
+        )
     return manifest, recipe.notes(late.model) + said + weights.notes() + notes

@@ -31,6 +31,7 @@ from tightrope.export.gguf import oracle
 from tightrope.export.gguf.model import GgufModel
 from tightrope.export.late import LateModel
 from tightrope.export.originals import Ask, Seen, asked, look
+from tightrope.export.overflow import tower_overflow, watched
 from tightrope.export.recipe import Recipe, Vision
 from tightrope.export.walking import (
     IN_FLOAT32,
@@ -38,7 +39,6 @@ from tightrope.export.walking import (
     Prompt,
     one_for_both,
     session,
-    standard,
     walk,
 )
 from tightrope.export.weights import WeightFile
@@ -82,8 +82,11 @@ def measure(
         if buffer.is_floating_point():
             buffer.copy_(weights.rounded(name))
     with late.computing(as_written):
-        ours, theirs = _prompts(recipe, model, (folder, graphs), token_ids.tolist(), rng)
+        ours, theirs, seen = _prompts(recipe, model, (folder, graphs), token_ids.tolist(), rng)
         figures = _compare(recipe, model, ours, theirs, folder)
+        if seen is not None and recipe.precision.activations == "float16":
+            found = figures.overflow or tower_overflow(folder, seen.inputs)
+            figures = replace(figures, overflow=found)
         if rounded:
             distance = relative(original, text_logits(model, token_ids))
             figures = replace(figures, stored_weights=distance)
@@ -123,8 +126,8 @@ def _prompts(
     files: tuple[Path, Sequence[Path]],
     token_ids: list[int],
     rng: np.random.Generator,
-) -> tuple[Prompt, Ask]:
-    """The prompt as a bundle takes it, and as Hugging Face's model does.
+) -> tuple[Prompt, Ask, Seen | None]:
+    """The prompt as a bundle takes it, as Hugging Face's model does, and the picture in it.
 
     files: the bundle's folder and the graphs of its tower.
     """
@@ -147,7 +150,7 @@ def _prompts(
         assemble(token_ids, marker, ours[place : place + 1], embed)
         for place in range(max(1, len(ours)))
     )
-    return Prompt(stream, embed, *rounded), asked(recipe, model, token_ids, seen)
+    return Prompt(stream, embed, *rounded), asked(recipe, model, token_ids, seen), seen
 
 
 def _seen(
@@ -186,7 +189,8 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
             f"{tolerance:.1e} is allowed: this architecture is not exported faithfully"
         )
     fast = ours(decoding(IN_INT8), forced=measured.tokens) if int4 else None
-    narrow = ours(standard(folder), forced=measured.tokens[: _STANDARD_STEPS + 1])
+    graphs = watched(folder)
+    narrow = ours(graphs, forced=measured.tokens[: _STANDARD_STEPS + 1])
     tower = None
     if prompt.rounded is not None:
         seen = replace(prompt, stream=prompt.rounded)
@@ -201,6 +205,7 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
         int8_activations=None if fast is None else relative(measured.logits, fast.logits),
         int8_tower=None if tower is None else relative(measured.logits, tower.logits),
         tolerance=max(_LEAST_TOLERANCE, 2 * moved),
+        overflow=graphs.overflow(),
     )
 
 

@@ -123,18 +123,20 @@ def _branch(model: onnx.ModelProto, name: str) -> bytes:
     return content
 
 
-def standard(folder: Path) -> Graphs:
+def standard(folder: Path, prefill: bytes | None = None) -> Graphs:
     """The graphs for TensorRT, with its rounding, though not by its kernels.
 
+    prefill: that graph, where it is not what its file says.
     What ONNX Runtime adds to them, as it multiplies in float32, are their last nodes: by its own
     order all weights would be widened before the first product.
     """
     by_place = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    prefill, decode = (
-        session(folder / GraphName("standard", role).file, order=by_place)
-        for role in ("prefill", "decode")
-    )
-    return Graphs(prefill, decode)
+    files = (folder / GraphName("standard", role).file for role in ("prefill", "decode"))
+    opened = [
+        session(file, content=content, order=by_place)
+        for file, content in zip(files, (prefill, None), strict=True)
+    ]
+    return Graphs(*opened)
 
 
 @dataclass(frozen=True, slots=True)
