@@ -269,7 +269,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(file.name)
         return whole(file)
 
-    monkeypatch.setattr(bundles, "sha256_of", counted)
+    monkeypatch.setattr("tightrope.bundle.bundle.sha256_of", counted)
     return names
 
 
