@@ -11,6 +11,10 @@ from typing import Any
 
 from tightrope.latency.workload import SourceImage, Workload
 
+SKIPPED = 0.05
+"""What a pixel takes that is read and not decoded, as a share of one that is: a decoder that makes
+fewer pixels still follows all of them through the file (`benchmarks/jpeg_detail.py`)."""
+
 Units = tuple[float, ...]
 """How much there is of each thing that takes time, in the order of a part's fields."""
 
@@ -28,6 +32,7 @@ class Decoding:
 
     image_ms: float
     megapixel_ms: float
+    """Decoded; one that is skipped takes a share of it."""
     megabyte_ms: float
     """Of the encoded file."""
 
@@ -36,7 +41,9 @@ class Decoding:
         """Pixels are hashed to be recognised, as files are: an array costs no more than that."""
         if image.known and image.encoded_bytes:
             return 0.0, 0.0, 0.0
-        return float(image.pictures), image.megapixels(resolution), image.encoded_bytes / 1e6
+        decoded, whole = image.megapixels(resolution), image.megapixels(None)
+        pixels = decoded + SKIPPED * (whole - decoded)
+        return float(image.pictures), pixels, image.encoded_bytes / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
