@@ -29,8 +29,9 @@ from tightrope.runtime.candidates import KEEPS, assumed_points, candidate_of
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.plan import why
-from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner
+from tightrope.runtime.plan import Asked, why
+from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, Planner
+from tightrope.runtime.preference import SETTLED
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.waiting import IDLE, Load
 from tightrope.runtime.workload import work_of
@@ -99,7 +100,7 @@ def late_ms(planner: Planner, at: OperatingPoint, **more: Any) -> float:
 
 def barely_ms(planner: Planner, at: OperatingPoint, **more: Any) -> float:
     """The p90 of a point: with less, nothing is admitted."""
-    pace = planner._total_pace
+    pace = planner.paces.total
     return late_ms(planner, at, **more) * pace.factor(90) / pace.factor(99)
 
 
@@ -365,18 +366,18 @@ def test_small_differences_do_not_change_the_choice(
     request = asked(deadline)
     assert planner.choose(request).plan.point == LARGE
     slow, usual = 1 + SETTLED, 1.0
-    planner._total_pace.level = slow
+    planner.paces.total.level = slow
     assert planner.choose(request).plan.point == MIDDLE
-    planner._total_pace.level = usual  # it would fit again, with too little to spare
+    planner.paces.total.level = usual  # it would fit again, with too little to spare
     assert planner.choose(request).plan.point == MIDDLE
-    planner._total_pace.level = usual - SETTLED
+    planner.paces.total.level = usual - SETTLED
     assert planner.choose(request).plan.point == LARGE
-    planner._total_pace.level = usual
+    planner.paces.total.level = usual
     assert planner.choose(request).plan.point == LARGE
     # Another budget has no history.
-    planner._total_pace.level = slow
+    planner.paces.total.level = slow
     assert planner.choose(request).plan.point == MIDDLE
-    planner._total_pace.level = usual
+    planner.paces.total.level = usual
     assert planner.choose(asked(deadline + 1e-9)).plan.point == LARGE
 
 
@@ -411,7 +412,7 @@ def test_a_machine_that_was_slow_is_not_refused_for_ever(
     with pytest.raises(BudgetUnreachable, match="as fast as when it was measured") as slow:
         planner.choose(asked(deadline))
     assert slow.value.slowed and slow.value.retry_ms is None
-    assert planner._total_pace.level == pytest.approx(3.0)
+    assert planner.paces.total.level == pytest.approx(3.0)
     machine.now = OUTDATED_S
     with pytest.raises(BudgetUnreachable):  # what is ahead of it will tell
         planner.choose(asked(deadline), Load(waiting_ms=1.0, busy_ms=1.0))

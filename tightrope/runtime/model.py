@@ -25,10 +25,10 @@ from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
 from tightrope.runtime.live import Ring
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Frames, ImageSource, Options, Prompt
-from tightrope.runtime.planner import planner_of
+from tightrope.runtime.planners import planner_of
 from tightrope.runtime.shadow import Shadow
 from tightrope.runtime.stream import Stream, start
-from tightrope.runtime.warm_up import warm_up
+from tightrope.runtime.warm_up import get_ready, warm_up
 
 if TYPE_CHECKING:
     from tightrope.jetson.telemetry import Telemetry
@@ -273,8 +273,7 @@ class Model:
         self, prompt: Prompt, images: Sequence[ImageSource], frames: Frames, options: Options
     ) -> Stream:
         prompt, images = self._placed(prompt, images, frames)
-        if options.budget is not None:
-            self.warm_up(options.budget.task)
+        get_ready(self._loaded, options)
         return start(self._loaded, prompt, images, options)
 
     def _placed(

@@ -15,7 +15,7 @@ from tightrope.runtime.chunks import Chunks
 from tightrope.runtime.engine import engine_of
 from tightrope.runtime.heat import Heat
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.planner import planner_of
+from tightrope.runtime.planners import planner_of
 from tightrope.runtime.selftest.steps import compare, stored
 from tightrope.runtime.server.manager import Manager, loading_s
 from tightrope.runtime.server.noted import Noted
