@@ -38,7 +38,7 @@ class BudgetUnreachable(TightropeError):
         retry_ms: float | None = None,
         slowed: bool = False,
     ) -> None:
-        """fastest_ms: what the fastest point needs in 90 of 100 requests; None if none may run.
+        """fastest_ms: what the fastest point needs in 80 of 100 requests; None if none may run.
 
         retry_ms: after which it could be met, if only other requests are in its way. slowed:
         whether it could be met if the machine were as fast as when it was measured.

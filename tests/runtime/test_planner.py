@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tightrope.budget import Budget
 from tightrope.bundle import Bundle
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
-from tightrope.latency import SourceImage, TowerTime
+from tightrope.latency import SourceImage, Stages, TowerTime
 from tightrope.latency_file import LatencyRecord, latency_file, write_latency
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import Quality
@@ -99,9 +99,9 @@ def late_ms(planner: Planner, at: OperatingPoint, **more: Any) -> float:
 
 
 def barely_ms(planner: Planner, at: OperatingPoint, **more: Any) -> float:
-    """The p90 of a point: with less, nothing is admitted."""
+    """The p80 of a point: with less, nothing is admitted."""
     pace = planner.paces.total
-    return late_ms(planner, at, **more) * pace.factor(90) / pace.factor(99)
+    return late_ms(planner, at, **more) * pace.factor(80) / pace.factor(99)
 
 
 def test_the_best_point_that_fits_is_taken(make: Callable[..., Planner], three: Quality) -> None:
@@ -175,7 +175,7 @@ def test_below_the_fastest_point_nothing_runs(make: Callable[..., Planner], thre
         f"deadline {fastest * 0.999:g} ms cannot be met: the fastest of 3 points"
     )
     assert f"takes {fastest:.0f} ms for 4 tokens" in text
-    assert "in 90 of 100 requests" in text
+    assert "in 80 of 100 requests" in text
 
 
 def test_a_deadline_that_is_likely_met_is_not_refused(
@@ -188,7 +188,7 @@ def test_a_deadline_that_is_likely_met_is_not_refused(
         plan = make(three).choose(asked(deadline)).plan
         assert (plan.point, plan.fitting, plan.best_effort) == (SMALL, 0, False)
         assert plan.total.p99_ms > deadline
-        assert "in 90 of 100 requests" in why(plan)
+        assert "in 80 of 100 requests" in why(plan)
         with pytest.raises(BudgetUnreachable, match="in 99 of 100 requests"):
             make(three).choose(asked(deadline), Load(busy_ms=1.0))  # others want the device too
     assert make(three).choose(asked(surely * 1.001)).plan.fitting == 1
@@ -442,6 +442,35 @@ def test_a_table_says_of_each_candidate_what_its_work_takes(
         assert times.ttft[place] + apart == pytest.approx(stages.ttft_ms, rel=0.02)
         assert times.decode[place] == pytest.approx(stages.decode_ms)
     assert len(planner._all) > 3
+
+
+def test_whether_a_machine_is_still_slow_the_fastest_point_finds_out(
+    bundle: Find, machines: ModuleType, record: LatencyRecord, three: Quality
+) -> None:
+    opened = Bundle.open(bundle("llava"))
+    for still in (True, False):
+        machine = machines.Machine(opened, [40])
+        planner = Planner(Loaded(opened, machine, machine.clock), record, three)
+        deadline = late_ms(planner, LARGE) * 1.05
+        slow = 1.1 * deadline / barely_ms(planner, SMALL)
+        work = work_of(planner._table._loaded, 30, (PNG,), _settings(planner, SMALL), 4).work
+        fitted = planner.model.stages(work)
+
+        def took(speed: float, planner: Planner = planner, fitted: Stages = fitted) -> None:
+            planner.record(speed * fitted.ttft_ms, speed * fitted.total_ms, fitted)
+
+        for _ in range(3):
+            took(slow)
+        with pytest.raises(BudgetUnreachable):
+            planner.choose(asked(deadline))
+        machine.now = OUTDATED_S
+        assert planner.choose(asked(deadline)).plan.point == SMALL
+        took(slow if still else 1.0)  # and one request tells it
+        if still:
+            with pytest.raises(BudgetUnreachable):
+                planner.choose(asked(deadline))
+        else:
+            assert planner.choose(asked(deadline)).plan.point == LARGE
 
 
 def _settings(planner: Planner, at: OperatingPoint) -> Any:

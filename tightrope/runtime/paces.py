@@ -40,12 +40,15 @@ class Paces:
     def __init__(self, model: LatencyModel, power: PowerModel | None) -> None:
         self._model, self._power = model, power
         self.ttft, self.total = Pace(model.ttft), Pace(model.total)
+        self._as_measured = self.total.factor(ADMITTED_BY)
+        self._first_as_measured = self.ttft.factor(ADMITTED_BY)
         self.learnt = -np.inf
         """When, in seconds of the clock."""
 
     def forget(self) -> None:
-        """The pace is what the latency file says."""
-        self.ttft, self.total = Pace(self._model.ttft), Pace(self._model.total)
+        """The pace is what the latency file says, until the next request tells it."""
+        self.ttft = Pace(self._model.ttft, unsure=True)
+        self.total = Pace(self._model.total, unsure=True)
         self.learnt = -np.inf
 
     def record(self, ttft_ms: float, total_ms: float, fitted: Stages, now: float) -> None:

@@ -18,7 +18,7 @@ QualitySource = Literal["measured", "assumed"]
 
 CHOSEN_BY = 99
 """Percentile of a point's time by which it is chosen."""
-ADMITTED_BY = 90
+ADMITTED_BY = 80
 """And by which the fastest is taken on an idle device where no point is chosen."""
 
 
@@ -90,7 +90,7 @@ class Plan:
     speed: float
     """What requests take now, as a multiple of when the latency file was made."""
     fitting: int
-    """Points that met the budget in 99 of 100 requests; 0 where the fastest does in 90."""
+    """Points that met the budget in 99 of 100 requests; 0 where the fastest does in 80."""
     alike: int
     """Of these, those that could not be told from the best."""
     points: int

@@ -4,8 +4,8 @@ Among the points whose predicted p99 fits, the one that is preferred (`preferenc
 
     p99 = (table of the point + decoding of the images that came) · pace + waiting
 
-Where none fits and nobody else wants the device, the fastest is taken if it is in time in nine of
-ten requests: whoever has a deadline is served better by such an answer than by none. Else the
+Where none fits and nobody else wants the device, the fastest is taken if it is in time in four of
+five requests: whoever has a deadline is served better by such an answer than by none. Else the
 request is refused.
 
 A point may take no longer than leaves those behind it in time, and, where others have deadlines
@@ -43,7 +43,7 @@ from tightrope.runtime.waiting import IDLE, Load
 if TYPE_CHECKING:
     from tightrope.runtime.loaded import Loaded
 
-OUTDATED_S = 0.5
+OUTDATED_S = 0.25
 """So long after the last request, nothing is refused by what was learnt of the machine's pace."""
 OWN_POINTS = 32
 """Points that callers chose themselves and that are remembered."""
@@ -96,15 +96,19 @@ class Planner:
             with self._lock:
                 try:
                     return self._choose(asked, load, allowed, fitted)
-                except BudgetUnreachable:
+                except BudgetUnreachable as refused:
                     # Who is refused teaches nothing: who was slow would be so for ever.
                     idle = self._clock() - self.paces.learnt
-                    if load.busy_ms > 0 or not OUTDATED_S <= idle < np.inf:
+                    outdated = OUTDATED_S <= idle < np.inf
+                    if not (refused.slowed and outdated) or load.busy_ms > 0:
                         raise
                     self.paces.forget()
-                    return self._choose(asked, load, allowed, fitted)
+                    return self._choose(asked, load, allowed, fitted, trying=True)
 
-    def _choose(self, asked: Asked, load: Load, allowed: Choices, fitted: Fitted) -> Chosen:
+    def _choose(
+        self, asked: Asked, load: Load, allowed: Choices, fitted: Fitted, trying: bool = False
+    ) -> Chosen:
+        """trying: the machine was too slow; by the fastest point it is found out whether it is."""
         heat: HeatPlan | None = None
         budget, paces = asked.budget, self.paces
         allowed = _holding(allowed, np.isfinite(fitted.total), len(asked.token_ids))
@@ -115,7 +119,10 @@ class Planner:
             cooled = self._cooled(fits, fitted)
             cool = fits if cooled is None else cooled.choices
             fair = self._fair(budget, cool, fitted.total, load)
-            place, alike = self._pick(budget, fair, fitted.total, load)
+            if trying:
+                place = int(np.where(fair, fitted.total, np.inf).argmin())
+            else:
+                place, alike = self._pick(budget, fair, fitted.total, load)
             heat = None if cooled is None else self._heat_plan(cooled, fits, fitted.total, place)
         elif barely.any():
             place = int(np.where(barely, fitted.total, np.inf).argmin())

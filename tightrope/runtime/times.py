@@ -155,9 +155,7 @@ class TimeTable:
         works = self._works(num_ids, images, beginnings, begun)
         for place, counted in enumerate(works):
             most = self._lengths.most(group, place)
-            rows.append(
-                self._row(counted, max_tokens if most is None else min(max_tokens, most))
-            )
+            rows.append(self._row(counted, max_tokens if most is None else min(max_tokens, most)))
         ttft, decode, token, call, lengths, cached, first_j, decode_j = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
@@ -204,9 +202,7 @@ class TimeTable:
         begun: Begun | None,
     ) -> Counted | None:
         try:
-            return work_of(
-                self._loaded, num_ids, images, settings, _ENDLESS, beginnings, begun
-            )
+            return work_of(self._loaded, num_ids, images, settings, _ENDLESS, beginnings, begun)
         except InputError:
             return None
 
