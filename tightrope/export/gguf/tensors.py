@@ -22,7 +22,7 @@ from tightrope.export.gguf.keys import WAY_OUT
 
 ROPE_FREQS = "rope_freqs.weight"
 SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
-_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_LAYER = re.compile(r"blk\.(\d+)\.([\w.]+)\.(weight|bias)")
 _ROWS = -2
 """The axis along which parts of a parameter are joined."""
 
@@ -49,7 +49,7 @@ def fill(model: Any, file: GgufFile, architecture: Architecture) -> list[Without
                 value = interleaved_to_halves(value, permuted)
             if architecture.norms_with_one and name.endswith("norm.weight"):
                 value = value - np.float32(1)
-            parameter.copy_(torch.from_numpy(value))
+            parameter.copy_(torch.from_numpy(value).reshape(parameter.shape))
     if ROPE_FREQS in file.tensors:
         _scale_rotary(model, dequantise(account.take(ROPE_FREQS)), file)
     account.take_all(_factors(architecture))
@@ -74,9 +74,10 @@ def check(
         found = shapes[0]
         if len(shapes) > 1:
             found[_ROWS] = sum(shape[_ROWS] for shape in shapes)
-        if found != list(parameter.shape):
+        wanted = _stored_shape(name, parameter)
+        if found != wanted:
             source = " and ".join(places[name])
-            misshapen.append(f"{source} {found} instead of {list(parameter.shape)}")
+            misshapen.append(f"{source} {found} instead of {wanted}")
     for problem, names in (("no tensors for", missing), ("misshapen tensors:", misshapen)):
         if names:
             raise UnsupportedModel(f"{file.path} has {problem} {listed(names)}; {WAY_OUT}")
@@ -107,6 +108,12 @@ def _places(file: GgufFile, architecture: Architecture) -> dict[str, list[str]]:
 def _factors(architecture: Architecture) -> tuple[str, ...]:
     """Tensors that the config has already taken."""
     return (SHORT_FACTORS, LONG_FACTORS) if architecture.partial_rope else ()
+
+
+def _stored_shape(name: str, parameter: torch.Tensor) -> list[int]:
+    """Of a parameter in the file, which leaves out the middle axis [E,1,L] of a convolution."""
+    shape = list(parameter.shape)
+    return shape[:1] + shape[2:] if name.endswith("conv.conv.weight") else shape
 
 
 def _shape(tensor: Any) -> list[int]:
