@@ -101,12 +101,12 @@ class Conversation:
         if stream.deepstack is not None:
             levels = stream.deepstack[None]
         ends = reach(stream)[None] if manifest.dims.reach else None
-        apart = wholes(stream) if manifest.dims.reach else []
+        images = wholes(stream) if manifest.dims.reach else []
         self._policy = settings.policy
         chunk = self.loaded.chunks.under(settings, int(self.slots.occupied.max()))
         start = self._take_kept(stops)
         self.slots.trim(settings.kv_budget, settings.policy)
-        for part in parts_of(length, chunk, places, apart):
+        for part in parts_of(length, chunk, places, [slice(one.start, one.stop) for one in images]):
             if part.start < start:
                 continue
             call = Call(

@@ -53,7 +53,8 @@ def work_of(
     head, kept = cuts[-1].place if cuts else 0, _kept(cuts, beginnings, settings)
     seen = conversation.check_fits(demand.length, demand.visual, demand.inside, settings, head)
     slots, chunk = _empty_slots(loaded), loaded.chunks.under(settings)
-    parts = parts_of(demand.length, chunk, [cut.place for cut in cuts])
+    wholes = _wholes(beginnings.wholes, demand.kept)
+    parts = parts_of(demand.length, chunk, [cut.place for cut in cuts], wholes)
     calls = _prefill(slots, seen, parts, loaded.manifest.slots, settings)
     known = sum(part.stop <= kept.place for part in parts) if kept else 0
     context = float(slots.occupied.mean())
@@ -82,6 +83,15 @@ def work_of(
         slot_bytes=int(small.nbytes * slots.capacity.sum() / small.capacity.sum()),
         cached_tokens=kept.ordinal if kept else 0,
     )
+
+
+def _wholes(places: Sequence[int], kept: Sequence[int]) -> list[slice]:
+    """Where images stand that no call may end inside; each is one run of visual tokens."""
+    found, grown = [], 0
+    for place, count in zip(places, kept, strict=False):  # a placeholder without image is text
+        found.append(slice(place + grown, place + grown + count))
+        grown += count - 1
+    return found
 
 
 def _mean(counts: Sequence[int]) -> float:
