@@ -22,7 +22,7 @@ from tightrope.runtime.count import Count, count
 from tightrope.runtime.frames import place_frames, prompt_ids
 from tightrope.runtime.heat import heat_of
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
-from tightrope.runtime.live import Ring
+from tightrope.runtime.live import keep_times
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Frames, ImageSource, Options, Prompt
 from tightrope.runtime.planner import planner_of
@@ -102,9 +102,7 @@ class Model:
 
     def _keep_times(self, shadow: float) -> None:
         loaded = self._loaded
-        ring = Ring(loaded.bundle, loaded.backend, loaded.say)
-        loaded.live = True
-        loaded.watchers.append(ring)
+        ring = keep_times(loaded)
         if shadow:
             loaded.watchers.append(Shadow(loaded, ring, shadow))
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
 from tightrope.errors import BudgetUnreachable, InputError
-from tightrope.latency import SourceImage
+from tightrope.latency import SourceImage, Workload
 from tightrope.runtime.answer import Sample, Timings
 from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.held import headers_of
 from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.marks import Mark
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.planner import Asked, Chosen, Planner, planner_of
 from tightrope.runtime.settings import Settings
@@ -100,8 +101,8 @@ class Planned:
         """
         plan, deadline = self.chosen.plan, self.budget.deadline_ms
         waited = self._planned_ms + self._watch.elapsed_ms() - self._submitted_ms
-        before, marks = self._asked.beginnings, self._asked.beginnings.marks
-        now = self._loaded.prefixes.beginnings(self._asked.token_ids, marks)
+        before = self._asked.beginnings
+        now = self._loaded.prefixes.beginnings(self._asked.token_ids, before.marks, before.wholes)
         self._asked = replace(self._asked, beginnings=now)
         if deadline is None or plan.best_effort:
             return False
@@ -203,7 +204,7 @@ def _asked(
         rows=options.n,
         thinking=options.thinking,
         point=options.point,
-        beginnings=loaded.prefixes.beginnings(token_ids, marks),
+        beginnings=loaded.prefixes.beginnings(token_ids, marks, loaded.wholes(token_ids)),
     )
     return planner, asked
 
@@ -214,22 +215,41 @@ def _due(budget: Budget, start: float) -> float:
     return min((start + limit / 1e3 for limit in limits if limit is not None), default=math.inf)
 
 
-def claim_without_budget(
+def work_alone(
     loaded: Loaded,
-    num_ids: int,
+    token_ids: Sequence[int],
+    marks: tuple[Mark, ...],
     headers: Sequence[SourceImage],
     settings: Settings,
     options: Options,
-) -> Claim:
-    """For a request that is promised nothing: whoever comes behind it still has to know of it."""
-    due = loaded.engine.waiting.patient_due(loaded.clock())
+) -> tuple[Planner, Workload] | None:
+    """What a request of its own has to do, and who knows what that takes.
+
+    None where nobody was told a time yet, and where the slots cannot hold it.
+    """
     planner: Planner | None = next(iter(loaded.planners.values()), None)
-    if planner is None:  # no budget was asked for yet, so that nobody is told a time
-        return Claim(due=due)
+    if planner is None:
+        return None
+    before = loaded.prefixes.beginnings(token_ids, marks, loaded.wholes(token_ids))
     try:
-        work = work_of(loaded, num_ids, headers, settings, options.max_tokens).work
+        most = options.max_tokens
+        counted = work_of(loaded, len(token_ids), headers, settings, most, before)
     except InputError:  # it will be told so when it runs
+        return None
+    return planner, counted.work
+
+
+def claim_without_budget(
+    loaded: Loaded, known: tuple[Planner, Workload] | None, options: Options
+) -> Claim:
+    """For a request that is promised nothing: whoever comes behind it still has to know of it.
+
+    known: as `work_alone` tells it.
+    """
+    due = loaded.engine.waiting.patient_due(loaded.clock())
+    if known is None:
         return Claim(due=due)
+    planner, work = known
     stages = planner.model.stages(work)
     expected, late = planner.takes_s(stages, options.n)
     longest = longest_call_ms(planner.model, work, stages)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tightrope.arrays import Floats
 from tightrope.inputs.layout import ImageTokens, Stream, assemble
+from tightrope.latency import Prediction, Workload
 from tightrope.runtime.answer import Answer, Piece, Timings, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.choosing import Chooser
@@ -35,7 +36,8 @@ from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.marks import Cut
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.planned import Planned, claim_without_budget
+from tightrope.runtime.planned import Planned, claim_without_budget, work_alone
+from tightrope.runtime.planner import Planner
 from tightrope.runtime.prefixes import stops_of
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
@@ -88,6 +90,7 @@ class Request:
         self._guard: Guard | None = None
         self._projected_ms = 0.0
         """To the first token, of a prefill that was given up."""
+        self._prediction: Prediction | None = None
         self._reused: frozenset[tuple[int, bytes]] | None = None
         """What of the prompt was in kept slots; None as long as nothing was read."""
         with self._watch("image_ms"), self._watch("image_decode_ms"):
@@ -97,12 +100,12 @@ class Request:
             self._planned = Planned(loaded, prompt, images, headers, options, self._watch, self)
         self._settle()
         self._write()
+        known = self._expect()
         if self._planned is not None:
             claim = self._planned.claim
             self._planned.submit()
         else:
-            count = len(self._token_ids)
-            claim = claim_without_budget(loaded, count, headers, self._settings, options)
+            claim = claim_without_budget(loaded, known, options)
             loaded.engine.waiting.add(self, claim)
         self.due = claim.due
         """When it has to be done, in seconds of the clock: whose is earlier runs first."""
@@ -129,6 +132,7 @@ class Request:
         if planned.start():
             self._settle()
             self._write()
+            self._expect()
         self._guard = planned.guard()
         self._give_up_if_hopeless(planned.needed_s())
 
@@ -149,6 +153,20 @@ class Request:
         self._rows = [self._row() for _ in range(self._options.n)]
         self._keys = self._remembered_as()
         self._prepared = self._prepare()
+
+    def _expect(self) -> tuple[Planner, Workload] | None:
+        """What it has to do and, of a request of its own, what that takes by what was measured."""
+        known = work_alone(
+            self._loaded,
+            self._token_ids,
+            self._marks,
+            [image.header for image in self._images],
+            self._settings,
+            self._options,
+        )
+        if known is not None and self._alone:
+            self._prediction = known[0].model.predict(known[1])
+        return known
 
     def _give_up_if_hopeless(self, needed_s: float) -> None:
         """End with the deadline where what is left of the prefill cannot be done in time."""
@@ -369,6 +387,7 @@ class Request:
             num_ids=len(self._token_ids),
             marks=self._marks,
             reused=tuple(num_ids for num_ids, _ in self._reused or ()),
+            wholes=self._loaded.wholes(self._token_ids),
             options=self._options,
             settings=self._settings,
             answer=answer,
@@ -407,6 +426,7 @@ class Request:
             deadline_met=None if planned is None else planned.met(timings, samples),
             logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
+            prediction=self._prediction,
             spent=self._spending.spent(self._watch, timings, len(self._rows[0].token_ids) - 1),
             notes=notes if self._trial else (*notes, *self._loaded.unsaid()),
         )
