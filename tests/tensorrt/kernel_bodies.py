@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from tightrope.plugins.commit import LayerRow
 from tightrope.plugins.commit.reference import commit
+from tightrope.plugins.kernels import cubin
 from tightrope.plugins.kernels.launch import load_launch
 
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
@@ -72,7 +70,7 @@ def register(fake: Any) -> None:
         return 0
 
     launch, image = load_launch("commit", 87)
-    sizes = _cubin().argument_sizes(image, launch.kernel)
+    sizes = cubin.argument_sizes(image, launch.kernel)
     text = f"FAKE\n{launch.kernel} {' '.join(map(str, sizes))}\n".encode()
 
     def read(address: int) -> int:
@@ -82,11 +80,3 @@ def register(fake: Any) -> None:
     _held.extend([BODY(body), READER(read), text])
     fake.fake_kernel(launch.kernel.encode(), _held[0])
     fake.fake_reader(_held[1])
-
-
-def _cubin() -> ModuleType:
-    folder = str(Path(__file__).parents[1] / "plugins" / "kernels")
-    sys.path.append(folder)
-    import cubin  # type: ignore[import-not-found]
-
-    return cubin  # type: ignore[no-any-return]

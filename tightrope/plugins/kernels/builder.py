@@ -20,6 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from tightrope.errors import BackendError
+from tightrope.plugins.kernels.fits import SCRATCH
 from tightrope.plugins.kernels.launch import (
     COMPILED,
     LAUNCH_FORMAT,
@@ -36,8 +37,6 @@ KERNELS = ("commit",)
 PTX_VERSIONS = {87: 85, 110: 90}
 """SM of a board -> the newest PTX that its first JetPack's driver assembles: CUDA 12.6 and 13.0."""
 _TYPES = {"i32": "int32", "fp32": "float32"}
-_SCRATCH = 2
-"""Triton adds pointers to scratch and to a profile behind the arguments of every kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def compiled(source: KernelSource, sm: int) -> Compiled:
         shared_bytes=made.metadata.shared,
         grid=source.grid,
         arguments=arguments,
-        unused_pointers=_SCRATCH,
+        unused_pointers=SCRATCH,
         cubin_sha256=hashlib.sha256(made.asm["cubin"]).hexdigest(),
         compiler=f"triton {triton.__version__}",
     )

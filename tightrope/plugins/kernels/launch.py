@@ -4,22 +4,22 @@
     sm_87/NAME.cubin    what the GPU runs
     sm_87/NAME.ptx      the same as text, for a driver that assembles it itself
 
-A grid expression has names, whole numbers, `+ - * //` and brackets, so that a program in another
-language can read it as well.
+A grid expression is one of `plugins.expressions`, so that a program in another language can read it
+as well.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tightrope.errors import BackendError
 from tightrope.foreign import translated
+from tightrope.plugins.expressions import evaluate
+from tightrope.plugins.kernels.fits import check_fits
 from tightrope.typed import typed
 
 LAUNCH_FORMAT = 1
@@ -28,12 +28,6 @@ COMPILED = Path(__file__).parent
 WARP = 32
 FORMATS = {"pointer": "P", "int32": "i", "float32": "f"}
 """Type of an argument -> its letter of `struct`."""
-_OPERATIONS: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +80,6 @@ class Launch:
         return (*named, *([0] * self.unused_pointers))
 
 
-def evaluate(expression: str, sizes: Mapping[str, int]) -> int:
-    """A grid expression in whole numbers; ValueError for what is none."""
-
-    def value(node: ast.expr) -> int:
-        if isinstance(node, ast.Name):
-            return sizes[node.id]
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            return node.value
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-            return _OPERATIONS[type(node.op)](value(node.left), value(node.right))
-        raise ValueError(f"{expression!r} is no expression of a grid")
-
-    return value(ast.parse(expression, mode="eval").body)
-
-
 def kernel_folder(sm: int) -> str:
     """Name of the folder that has the kernels of an SM."""
     return f"sm_{sm}"
@@ -131,4 +110,5 @@ def load_launch(name: str, sm: int, folder: Path = COMPILED) -> tuple[Launch, by
             raise ValueError(f"{name}.cubin is another one than it describes")
         if unknown := {argument.type for argument in launch.arguments} - FORMATS.keys():
             raise ValueError(f"arguments of type {', '.join(sorted(unknown))}")
+        check_fits(image, launch.kernel, launch.sm, launch.formats)
     return launch, image
