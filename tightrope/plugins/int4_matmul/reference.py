@@ -69,3 +69,11 @@ def pack(codes: Codes) -> Bytes:
         flat = np.append(flat, np.uint8(0))
     packed: Bytes = flat[0::2] | (flat[1::2] << np.uint8(4))
     return packed
+
+
+def unpack(packed: Array) -> Codes:
+    """Codes int8 [K,N] of bytes [K,N/2] that `pack` wrote for an even N."""
+    low, high = packed.view(np.uint8) & np.uint8(15), packed.view(np.uint8) >> np.uint8(4)
+    nibbles = np.stack([low, high], -1).reshape(len(packed), -1).astype(np.int8)
+    codes: Codes = np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8)
+    return codes
