@@ -3,7 +3,8 @@
     NAME.bundle/
       bundle.json             the manifest below: format, dims, what the graphs were made for,
                               every other file with its bytes and sha256
-      graphs/*.onnx           host.*: ONNX Runtime on a CPU; standard.*: standard operators only
+      graphs/*.onnx           host.*: ONNX Runtime on a CPU; standard.*: standard operators only;
+                              plugins.*: own ops as plugins of TensorRT
       graphs/weights.data     one external-data file for all graphs
       embeddings.data         [vocab, hidden] float16 or float32, gathered by the host; behind
                               the vocabulary the separators that a tower brought
@@ -139,6 +140,18 @@ class WeightGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PluginGraph:
+    """What a graph with own ops asks of a board."""
+
+    operators: dict[str, str]
+    """Of ONNX -> one node of that type."""
+    own_ops: dict[str, str]
+    """The same of ours."""
+    kernels: tuple[str, ...]
+    """That its own ops launch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything in bundle.json."""
 
@@ -166,6 +179,10 @@ class Manifest:
     schedules: dict[str, tuple[Stage, ...]] = field(default_factory=dict)
     standard_ops: dict[str, dict[str, str]] = field(default_factory=dict)
     """Per standard graph: operator -> one node of that type."""
+    plugins: dict[str, PluginGraph] = field(default_factory=dict)
+    """By the name of each graph that has own ops as plugins."""
+    no_plugins: tuple[str, ...] = ()
+    """Why there are no such graphs: what kernels do not take of the model."""
     exporter: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
     tower_int8: TowerInt8 | None = None
@@ -256,6 +273,9 @@ def _check_values(manifest: Manifest) -> None:
     for name, stages in manifest.schedules.items():
         if not stages or not all(0 <= stage.layer < layers for stage in stages):
             raise ValueError(f"schedule {name} acts outside the {layers} layers")
+    for name in manifest.plugins:
+        if GraphName.parse(name).file not in manifest.files:
+            raise ValueError(f"plugins names {name}, which is no file of the bundle")
     for name in manifest.files:
         path = PurePosixPath(name)
         if path.is_absolute() or path.as_posix() != name or {"..", "."} & {*path.parts, name}:

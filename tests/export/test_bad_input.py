@@ -31,6 +31,7 @@ from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
 from tightrope.export.config import PRECISIONS, ExportConfig  # noqa: E402
 from tightrope.export.export import export  # noqa: E402
 from tightrope.export.families import llava  # noqa: E402
+from tightrope.export.graphs.write import Written  # noqa: E402
 from tightrope.export.weights import WeightFile  # noqa: E402
 
 Find = Callable[[str], Path]
@@ -56,7 +57,7 @@ def no_tracing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports without graphs and parity, in a moment: for what happens around them."""
     monkeypatch.setattr(exporting, "trace_all", lambda *_: {})
-    monkeypatch.setattr(exporting, "write_graphs", lambda *_: ({}, None))
+    monkeypatch.setattr(exporting, "write_graphs", lambda *_: Written())
     monkeypatch.setattr(parity, "measure", lambda *_: None)
     monkeypatch.setattr(selftest, "record", lambda _, manifest: manifest)
 
@@ -480,8 +481,9 @@ KILLED = """
 import os, signal, sys
 from tightrope.export import export as exporting
 from tightrope.export.config import ExportConfig
+from tightrope.export.graphs.write import Written
 exporting.trace_all = lambda *_: {}
-exporting.write_graphs = lambda *_: ({}, None)
+exporting.write_graphs = lambda *_: Written()
 exporting.parity.measure = lambda *_: None
 exporting.selftest.record = lambda _, manifest: manifest
 def progress(what, share):

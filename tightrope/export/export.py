@@ -87,23 +87,23 @@ def _write(
     graphs.mkdir()
     parameters, published = parameters_of(model), checkpoint.published(model)
     with WeightFile(graphs, parameters, recipe.precision, config.block_size, published) as weights:
-        operators, trial = write_graphs(recipe, traces, graphs, weights, part(progress, 0.55, 0.8))
+        written = write_graphs(recipe, traces, graphs, weights, part(progress, 0.55, 0.8))
     progress("writing embeddings and texts", 0.8)
     write_host_files(recipe, model, weights, folder)
-    tower, notes = tower_int8.gate(recipe, model, weights, folder, trial)
+    tower, notes = tower_int8.gate(recipe, model, weights, folder, written.trial)
     progress("measuring what each part costs", 0.82)
     parts = groups.measure(recipe, model, weights, folder)
     progress("checking parity", 0.85)
-    taken = None if tower is None else trial
+    taken = None if tower is None else written.trial
     figures = parity.measure(recipe, model, weights, folder, taken)
     if taken is not None:
         taken.replace(folder / GraphName("host", "vision").file)
     progress("hashing", 0.97)
-    described = describe(recipe, windows_of(traces), operators, figures, folder)
+    described = describe(recipe, windows_of(traces), written, figures, folder)
     manifest = replace(described, weights=parts, tower_int8=tower)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("opening what was written", 0.98)
     manifest = selftest.record(folder, manifest)
     write_json(folder / bundles.MANIFEST, manifest.to_dict())
     progress("done", 1.0)
-    return manifest, recipe.notes(model) + weights.notes() + notes
+    return manifest, recipe.notes(model) + weights.notes() + written.notes() + notes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tightrope import bundle as bundles
 from tightrope.bundle import FileEntry, Manifest, Parity, SelectorInfo, Source
+from tightrope.export.graphs.write import Written
 from tightrope.export.recipe import Recipe
 from tightrope.export.selectors import SELECTORS
 from tightrope.interface.onnx import OWN_OPSET
@@ -17,13 +18,13 @@ MINIMUM_ONNXRUNTIME = "1.23"
 def describe(
     recipe: Recipe,
     windows: tuple[int, ...],
-    operators: dict[str, dict[str, str]],
+    written: Written,
     parity: Parity,
     folder: Path,
 ) -> Manifest:
     """Everything in bundle.json.
 
-    windows: of the layers. operators: of each standard graph, with one node's name.
+    windows: of the layers. written: the graphs.
     """
     checkpoint, config, precision = recipe.checkpoint, recipe.config, recipe.precision
     files = {
@@ -59,7 +60,9 @@ def describe(
             for name in recipe.selectors
         },
         schedules=recipe.schedules,
-        standard_ops=operators,
+        standard_ops=written.operators,
+        plugins=written.plugins,
+        no_plugins=written.no_plugins,
         exporter={name: metadata.version(name) for name in ("tightrope", "torch", "transformers")},
         parity=parity,
         files=files,
