@@ -66,3 +66,11 @@ def ask(model: Any, images: list[str], prompt: str = QUESTION, **point: Any) -> 
         prompt, images, max_tokens=20, ignore_eos=True, point=OperatingPoint(**point)
     )
     return [list(answer.token_ids), answer.usage.occupied_slots]
+
+
+def few(model: Any, image: str, slots: int) -> dict[str, Any]:
+    """The same of a few points: everything, selected before and inside, few slots, text alone."""
+    wanted = ("everything", "selected twice", "few slots by h2o", "few slots by snapkv")
+    each = points(slots, model.bundle.manifest.dims.num_hidden_layers)
+    told = {name: ask(model, [image], **each[name]) for name in wanted}
+    return told | {"text alone": ask(model, [], prompt=LONG)}

@@ -23,8 +23,10 @@ LIBRARY, CURAND, BUNDLE, IMAGE, FEW, *WANTED = sys.argv[1:]
 fake = ctypes.CDLL(LIBRARY, ctypes.RTLD_GLOBAL)
 ctypes.CDLL(CURAND, ctypes.RTLD_GLOBAL)
 sys.setdlopenflags(os.RTLD_LAZY)  # pycuda names many functions that nobody here calls
+import asked  # type: ignore[import-not-found]  # noqa: E402
 import fake_tensorrt  # type: ignore[import-not-found]  # noqa: E402
-from asked import ask, ask_all, probabilities  # type: ignore[import-not-found]  # noqa: E402
+import plugin_calls  # type: ignore[import-not-found]  # noqa: E402
+from asked import ask, ask_all, probabilities  # noqa: E402
 from kernel_bodies import register  # type: ignore[import-not-found]  # noqa: E402
 from storage_lives import live  # type: ignore[import-not-found]  # noqa: E402
 
@@ -37,11 +39,12 @@ register(fake)
 from tightrope.bundle import Bundle  # noqa: E402
 from tightrope.errors import TightropeError  # noqa: E402
 from tightrope.interface.calls import Call  # noqa: E402
-from tightrope.interface.names import GraphName  # noqa: E402
+from tightrope.interface.names import GraphName, Role  # noqa: E402
 from tightrope.interface.tensors import Dims  # noqa: E402
 from tightrope.runtime.backends.tensorrt.arena import SlotMemory  # noqa: E402
 from tightrope.runtime.backends.tensorrt.backend import TensorRTBackend  # noqa: E402
 from tightrope.runtime.backends.tensorrt.driver import Device, Graph  # noqa: E402
+from tightrope.runtime.backends.tensorrt.engines import profiles_of  # noqa: E402
 from tightrope.runtime.backends.tensorrt.versions import load_tensorrt  # noqa: E402
 from tightrope.runtime.cancel import Cancel  # noqa: E402
 from tightrope.runtime.model import Model  # noqa: E402
@@ -66,7 +69,8 @@ class CountingDevice(Device):
 
 
 def plan_of(graph: GraphName, version: str = fake_tensorrt.__version__) -> memoryview:
-    ranges = {axis: list(each) for axis, each in bundle.manifest.ranges(graph).items()}
+    profiles = profiles_of(bundle.manifest, graph)
+    ranges = {axis: [n for each in profiles for n in each[axis]] for axis in profiles[0]}
     plan = {"graph": str(bundle.graph(graph)), "version": version, "ranges": ranges}
     return memoryview(json.dumps(plan).encode())
 
@@ -74,8 +78,15 @@ def plan_of(graph: GraphName, version: str = fake_tensorrt.__version__) -> memor
 class Plans:
     """Engines of all graphs, but for those that a test puts in their place."""
 
-    def __init__(self, alone: bool = False, prefill: memoryview | None = None) -> None:
-        self.alone, self._prefill = alone, prefill
+    def __init__(
+        self, alone: bool = False, prefill: memoryview | None = None, plugins: bool = False
+    ) -> None:
+        self.alone, self._prefill, self._plugins = alone, prefill, plugins
+
+    def graph(self, role: Role, method: str = "") -> GraphName:
+        if self._plugins and role in ("prefill", "decode"):
+            return GraphName("plugins", "decoder", method)
+        return GraphName("standard", role, method)
 
     def plan(self, graph: GraphName) -> memoryview:
         assert not (self.alone and graph.role == "decode")
@@ -116,6 +127,18 @@ def uncaptured() -> Any:
 
 def prefill_alone() -> Any:
     return answers(alone=True)
+
+
+def with_plugins() -> Any:
+    """Answers of engines whose graphs have own ops, and how often a step was captured."""
+    made, device = backend(Plans(plugins=True))
+    told = asked.few(Model(bundle, made), IMAGE, int(FEW))
+    return [told, device.captured > 0]
+
+
+def a_plugin_queues_its_kernels() -> Any:
+    """On a stream that somebody else made; then what it says where a kernel is not there."""
+    return plugin_calls.queued(Device(), fake)
 
 
 def opened_by_name() -> Any:
@@ -266,6 +289,8 @@ CASES: tuple[Callable[[], Any], ...] = (
     captured,
     uncaptured,
     prefill_alone,
+    with_plugins,
+    a_plugin_queues_its_kernels,
     opened_by_name,
     nothing_is_left,
     no_thread_keeps_the_context,

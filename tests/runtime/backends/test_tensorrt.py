@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
+from tightrope.bundle import Bundle
 from tightrope.errors import DeviceUnavailable
 from tightrope.runtime.backends.tensorrt import driver, versions
 from tightrope.runtime.model import Model
 
 HERE = Path(__file__).parents[2] / "tensorrt"
 IMAGE = str(HERE.parent / "data" / "scenes" / "images" / "00001.png")
-FEW = {"llava": 40, "llama-fp16": 40, "reference": 64}
+FEW = {"llava": 40, "llava-fp16": 40, "llama-fp16": 40, "reference": 64}
 """Slots that are less than a prompt and its answer need."""
 Tell = Callable[..., dict[str, Any]]
 
@@ -186,3 +187,24 @@ def test_without_its_packages_it_says_how_to_get_them(monkeypatch: pytest.Monkey
         driver.Device()
     with pytest.raises(DeviceUnavailable, match=r"JetPack 6 and 7.*python3-libnvinfer"):
         versions.load_tensorrt()
+
+
+def test_engines_with_plugins_answer_as_their_graphs_do_on_the_host(
+    tell: Tell, bundle: Callable[[str], Path], module_of: Callable[[Path], ModuleType]
+) -> None:
+    """One engine of two profiles for prompts and tokens; slots are given up inside a call."""
+    told = tell("llava-fp16", "with_plugins")["with_plugins"]
+    graphs = HERE.parent / "plugins" / "graphs"
+    executor, backend = (
+        module_of(graphs / f"{name}.py") for name in ("executor", "plugin_backend")
+    )
+    host = backend.PluginGraphs(Bundle.open(bundle("llava-fp16")), executor)
+    wanted = module_of(HERE / "asked.py").few(Model(host.bundle, host), IMAGE, FEW["llava-fp16"])
+    assert told == [json.loads(json.dumps(wanted)), True]
+
+
+def test_a_plugin_queues_its_kernels_on_the_stream_that_it_is_given(small: dict[str, Any]) -> None:
+    waits, arrived, missing, misfit = small["a_plugin_queues_its_kernels"]
+    assert waits and arrived
+    assert missing.startswith("kernel missing_d2 is not compiled for sm_87")
+    assert misfit.startswith("kernel commit asks for words, which its op does not have")

@@ -16,6 +16,7 @@ from tightrope.bundle import Bundle
 from tightrope.errors import BackendError
 from tightrope.interface.names import GraphName
 from tightrope.jetson.facts import BoardFacts
+from tightrope.plugins.kernels.homes import homes_of
 from tightrope.runtime.backends.tensorrt.build_process import Task
 from tightrope.runtime.backends.tensorrt.cache import Described, EngineCache, EngineKey
 from tightrope.runtime.backends.tensorrt.engines import BuildOptions, keys_of
@@ -45,6 +46,7 @@ def build_engines(
     Raises BackendError naming the graph that does not build.
     """
     cache, single = EngineCache(state), GraphName("standard", "prefill")
+    homes = tuple(map(str, homes_of(bundle.path, state)))
     for graph, key in keys_of(bundle, facts, options):
         if alone and graph.role == "decode":
             continue
@@ -59,6 +61,7 @@ def build_engines(
                 state=str(state),
                 key=key,
                 alone=serves_all,
+                homes=homes if graph.variant == "plugins" else (),
             ),
         )
         yield BuiltEngine(graph=graph, bytes=told["bytes"], seconds=told["seconds"], kept=False)
