@@ -75,7 +75,7 @@ def queued(device: Device, fake: Any) -> Any:
             device.upload(memory.address, array)
         device.wait()
         _, stream = driver.cuStreamCreate(0)
-        given = [SimpleNamespace(dims=[1, 7])], [], [table.address], [0], 0, int(stream)
+        given: Any = [SimpleNamespace(dims=[1, 7])], [], [table.address], [0], 0, int(stream)
         plugin(Step(kernel="commit", values={"words": "bytes//4"})).enqueue(*given)
         found = np.empty((2, LANES, CAPACITY, WORDS), np.int32)
         device.download(found, slots.address)
