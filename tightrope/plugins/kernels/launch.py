@@ -26,6 +26,13 @@ LAUNCH_FORMAT = 1
 COMPILED = Path(__file__).parent
 """Kernels that come with the package, by SM."""
 WARP = 32
+BOARDS = (87, 110)
+"""SMs of boards."""
+PTX_VERSIONS = {80: 85, 86: 85, 87: 85, 89: 85, 90: 85, 110: 90, 120: 90}
+"""SM -> the newest PTX that the oldest driver in question assembles.
+
+Boards: that of the first JetPack, CUDA 12.6 (sm_87) and 13.0 (sm_110). Cards: the same releases.
+"""
 FORMATS = {"pointer": "P", "int32": "i", "float32": "f"}
 """Type of an argument -> its letter of `struct`."""
 
@@ -97,7 +104,7 @@ def load_launch(name: str, sm: int, folder: Path = COMPILED) -> tuple[Launch, by
         known = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{name}.json")))
         raise BackendError(
             f"kernel {name} is not compiled for {kernel_folder(sm)}, only for {known or 'none'}; "
-            f"on a machine with Triton: python -m tightrope.plugins.kernels.builder --sm {sm}"
+            f"on a machine with Triton: tightrope kernels build --kernel {name} --sm {sm}"
         )
     with translated(BackendError, f"{file} is damaged", "install tightrope again"):
         launch = typed(Launch, json.loads(file.read_text(encoding="utf-8")), file.name)

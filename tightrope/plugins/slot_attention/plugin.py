@@ -19,7 +19,7 @@ from tightrope.plugins.slot_attention.cases import cases
 from tightrope.plugins.slot_attention.reference import slot_attention
 from tightrope.plugins.slot_attention.schema import SCHEMA
 
-_SPLIT = 256
+SPLIT = 256
 """Slots that one program attends to."""
 _MOST = 1 << 30
 
@@ -68,13 +68,17 @@ PLUGIN = Description(
     ),
     sizes={
         "G": "Hq//Hkv",
-        "splits": f"(U + {_SPLIT})//{_SPLIT}",  # one at least, for the new token
+        "splits": f"(U + {SPLIT})//{SPLIT}",  # one at least, for the new token
     },
     buffers=(
         Buffer(name="shares", nbytes="4*N*Hq*splits*D"),
         Buffer(name="peaks", nbytes="8*N*Hq*splits"),
+        Buffer(name="logits", nbytes="4*N*Hq*U"),
         Buffer(name="sums", nbytes="4*N*Hq*S"),
         Buffer(name="mass", nbytes="4*N*Hkv*(C + S)"),
+        Buffer(name="norms", nbytes="4*N*Hkv*S"),
+        Buffer(name="ranks", nbytes="4*N*Hkv*(C + S)"),
+        Buffer(name="places", nbytes="4*N*Hkv*S"),
     ),
     steps=(
         Step(kernel="slot_attention_step_d{D}", only=("S", 1, 1)),
