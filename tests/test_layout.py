@@ -42,7 +42,7 @@ for part in ("tightrope.runtime", "tightrope.plugins"):
     package = importlib.import_module(part)
     for module in pkgutil.walk_packages(package.__path__, part + "."):
         kind = module.name.rpartition(".")[2].partition("_")[0]
-        if kind not in ("body", "builder", "kernel", "plugin", "tiles"):
+        if kind not in ("body", "builder", "kernel", "plugin", "tiles", "tools"):
             importlib.import_module(module.name)
 """
 

@@ -157,7 +157,7 @@ SOURCE = KernelSource(
         "splits": "i32",
     },
     sizes={"D": HEAD_DIMS},
-    constants={"ROWS": ROWS, "BLOCK": 256, **NUMBERS},
+    constants={"ROWS": ROWS, "BLOCK": 128, **NUMBERS},
     grid=("Hkv", "N", "1"),
     warps=4,
 )

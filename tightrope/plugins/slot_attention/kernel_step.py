@@ -100,7 +100,7 @@ SOURCE = KernelSource(
         "splits": "i32",
     },
     sizes={"D": HEAD_DIMS},
-    constants={"ROWS": ROWS, "SPLIT": SPLIT, "BLOCK": 64},
+    constants={"ROWS": ROWS, "SPLIT": SPLIT, "BLOCK": 32},
     grid=("splits", "Hkv", "N"),
     warps=4,
 )
