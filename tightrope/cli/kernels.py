@@ -63,16 +63,21 @@ def build(
 
     from tightrope.plugins.kernels.builder import build as compile_kernels
 
-    built = []
+    made = []
     with reaching("--output", output):
-        for name, made in compile_kernels(dict.fromkeys(names), sm or BOARDS, output):
-            launch = made.launch
-            row = {"kernel": name, "sm": launch.sm, "warps": launch.warps}
-            built.append(row | {"shared": launch.shared_bytes, "bytes": len(made.cubin)})
+        for name, built in compile_kernels(dict.fromkeys(names), sm or BOARDS, output):
+            made.append((name, built.launch, len(built.cubin)))
     if json:
-        print_json(versioned("kernels", {"output": str(output), "kernels": built}))
+        kernels = [
+            {
+                **{"kernel": name, "sm": launch.sm, "warps": launch.warps},
+                **{"shared": launch.shared_bytes, "bytes": size},
+            }
+            for name, launch, size in made
+        ]
+        print_json(versioned("kernels", {"output": str(output), "kernels": kernels}))
         return
-    rows = [(x["kernel"], f"sm_{x['sm']}", bytes_text(int(x["bytes"]))) for x in built]
+    rows = [(name, f"sm_{launch.sm}", bytes_text(size)) for name, launch, size in made]
     print_table(f"Kernels in {output}", ("kernel", "for", "cubin"), rows, numbers=("cubin",))
 
 

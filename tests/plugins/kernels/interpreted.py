@@ -116,14 +116,13 @@ def far(ours: Any, theirs: Any) -> float:
 
 def compared(description: Description, case: Case) -> dict[str, float]:
     """How far each output of a call is from the reference's."""
-    whole = [each.astype(np.float32) if _is_half(each) else each for each in case.inputs]
+    whole = [
+        each if each is None or each.dtype != np.float16 else each.astype(np.float32)
+        for each in case.inputs
+    ]
     expected = description.reference(*whole, **case.attributes)
     names = [row.name for row in description.schema.outputs]
     return dict(zip(names, map(far, computed(description, case), expected), strict=True))
-
-
-def _is_half(array: Any) -> bool:
-    return array is not None and array.dtype == np.float16
 
 
 def cases_of(file: Path) -> Any:

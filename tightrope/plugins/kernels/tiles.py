@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def capped(logit, softcap):  # type: ignore[no-untyped-def]
     """tanh(logit / softcap) * softcap; softcap 0: as it is."""
     if softcap > 0:
@@ -14,7 +14,7 @@ def capped(logit, softcap):  # type: ignore[no-untyped-def]
     return logit
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def attended(logit, value, peak, total, out):  # type: ignore[no-untyped-def]
     """peak and total [R] and out [R,D] of a softmax once logits [R,B] and values [B,D] joined it.
 
@@ -29,7 +29,7 @@ def attended(logit, value, peak, total, out):  # type: ignore[no-untyped-def]
     return higher, total, out
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def ordered(number):  # type: ignore[no-untyped-def]
     """int32 in the order of float32 `number`; both zeros are one."""
     bits = (number + 0.0).to(tl.int32, bitcast=True)

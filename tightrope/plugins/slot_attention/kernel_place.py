@@ -14,7 +14,7 @@ from tightrope.plugins.kernels.tiles import nth_smallest, ordered
 from tightrope.plugins.slot_attention.kernel_combine import NUMBERS
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def leaving(rank, last, ties, gone, inside):  # type: ignore[no-untyped-def]
     """Which of these ranks leave: below `last`, and of those that equal it the first `ties`.
 
