@@ -16,6 +16,8 @@ MOST_ANSWERS = 128
 _FLOAT32 = np.finfo(np.float32)
 _FIRST_GUESS = 1024
 """Tokens sorted at first; the nucleus of a trained model is nearly always among them."""
+_SPAN = 512
+"""Neighbouring tokens whose weights are summed first, so that few sums are looked through."""
 
 
 class Sampler:
@@ -54,6 +56,7 @@ class Sampler:
         self._temperature = np.float32(min(max(temperature, smallest), largest))
         self._top_p, self._top_k, self._min_p = float(top_p), int(top_k), float(min_p)
         self._generators = [np.random.default_rng([seed, row]) for row in range(n)]
+        self._scratch: Floats = np.empty((0, 0), np.float32)
 
     def __call__(self, logits: Floats) -> Indices:
         """Token ids [n] of logits [n, vocab], or of [1, vocab] that all rows share.
@@ -71,12 +74,23 @@ class Sampler:
             )
         if self._greedy:
             return np.broadcast_to(best, n).astype(np.int64)
-        # Underflow to 0 and overflow to -inf are both what an unlikely token should get.
-        with np.errstate(over="ignore", under="ignore"):
-            weights = np.exp((logits - largest) / self._temperature)
-        rows = np.broadcast_to(weights, (n, logits.shape[1]))
+        rows = np.broadcast_to(self._weights(logits, largest), (n, logits.shape[1]))
         drawn = zip(rows, self._generators, strict=True)
         return np.array([self._draw(row, generator.random()) for row, generator in drawn], np.int64)
+
+    def _weights(self, logits: Floats, largest: Floats) -> Floats:
+        """exp((logits - largest) / temperature), in memory that the next call takes again.
+
+        At a large vocabulary fresh memory costs as much as the arithmetic.
+        """
+        if self._scratch.shape != logits.shape:
+            self._scratch = np.empty(logits.shape, np.float32)
+        # Underflow to 0 and overflow to -inf are both what an unlikely token should get.
+        with np.errstate(over="ignore", under="ignore"):
+            weights = np.subtract(logits, largest, out=self._scratch)
+            if self._temperature != 1:
+                np.divide(weights, self._temperature, out=weights)
+            return np.exp(weights, out=weights)
 
     def _draw(self, weights: Floats, uniform: float) -> int:
         """The token at `uniform`, 0 <= uniform < 1, of the distribution's inverse."""
@@ -118,8 +132,17 @@ def _kth_largest(weights: Floats, k: int) -> float:
 
 def index_at(weights: Floats, uniform: float) -> int:
     """The index whose share of the summed weights holds `uniform`; never one of weight 0."""
-    reached = np.cumsum(weights, dtype=np.float64)
-    return int(np.searchsorted(reached, uniform * reached[-1], side="right"))
+    whole = len(weights) - len(weights) % _SPAN
+    sums = weights[:whole].reshape(-1, _SPAN).sum(axis=1)
+    reached = np.cumsum(np.append(sums, weights[whole:].sum()), dtype=np.float64)
+    wanted = uniform * reached[-1]
+    span = int(np.searchsorted(reached, wanted, side="right"))
+    start = span * _SPAN
+    inside = weights[start : start + _SPAN]
+    rest = wanted - (reached[span - 1] if span else 0)
+    place = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), rest, side="right"))
+    # Sums are rounded: past the end of a span lies what its last token should get.
+    return start + min(place, int(np.flatnonzero(inside)[-1]))
 
 
 def _is_number(value: object) -> bool:
