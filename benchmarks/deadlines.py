@@ -8,9 +8,10 @@ picture in ten is of a photograph's size and format, a JPEG of 1080p or 4K; thes
 decoding 4K alone takes longer than most deadlines last. Deadlines lie between 1.2 x the p95 of the
 fastest point and the p50 of the slowest, both measured first, under the same load, with the task's
 own pictures; where nothing lies between, as under a load that comes and goes, up to the p95 of the
-slowest. A request is held if a complete answer came in time: with "stop", or at max_tokens. Whoever
-is refused asks the next question when the time of this one is over, as a camera does. Before and
-after a step deadlines are such that the loaded machine can keep them.
+slowest. A request is held if a complete answer came in time: with "stop", or at max_tokens; of any
+other one it is recorded what was expected. Whoever is refused asks the next question when the time
+of this one is over, as a camera does. Before and after a step deadlines are such that the loaded
+machine can keep them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from PIL import Image
 
 import tightrope as tr
 from tightrope.profiles.task.task import Item, Task, read_task
-from tightrope.runtime.planner import planner_of
+from tightrope.runtime.planners import planner_of
 
 MAX_TOKENS = 4
 LONG = ("list", "count", "comparison")
@@ -97,6 +98,11 @@ class Asker:
             "deadlines_ms": [round(low, 1), round(high, 1)],
             "up_to": "p50 of the slowest" if high == highs[0] else "p95 of the slowest",
             **told(verdicts),
+            "not_held": [
+                {"request": number, **verdict["about"], "size": verdict["size"]}
+                for number, verdict in enumerate(verdicts)
+                if verdict["outcome"] != "held"
+            ],
             "by_size": {
                 size: told([verdict for verdict in verdicts if verdict["size"] == size])
                 for size in sizes
@@ -168,16 +174,32 @@ class Asker:
                 max_tokens=MAX_TOKENS,
                 budget=tr.Budget(deadline_ms=deadline_ms),
             )
-        except tr.BudgetUnreachable:
+        except tr.BudgetUnreachable as error:
             time.sleep(deadline_ms / 1e3)
-            return {"outcome": "refused", "over": 0.0, "point": None, "size": size}
+            about = {"refused": round(deadline_ms, 1), "slowed": error.slowed}
+            if error.fastest_ms is not None:
+                about["fastest_ms"] = round(error.fastest_ms, 1)
+            return {"outcome": "refused", "over": 0.0, "point": None, "size": size, "about": about}
         # What the caller's own watch says, not the answer's.
         took = (time.perf_counter() - started) * 1e3
         in_time = "held" if answer.deadline_met else "cut"
         outcome = "late" if took > deadline_ms else in_time
         assert answer.plan is not None
-        over = max(0.0, took / deadline_ms - 1)
-        return {"outcome": outcome, "over": over, "point": answer.plan.point, "size": size}
+        over, plan = max(0.0, took / deadline_ms - 1), answer.plan
+        about = {
+            outcome: round(deadline_ms, 1),
+            "took_ms": round(took, 1),
+            "p50_ms": round(plan.total.p50_ms, 1),
+            "p99_ms": round(plan.total.p99_ms, 1),
+            "speed": round(plan.speed, 2),
+        }
+        return {
+            "outcome": outcome,
+            "over": over,
+            "point": plan.point,
+            "size": size,
+            "about": about,
+        }
 
 
 Verdict = dict[str, Any]

@@ -4,7 +4,7 @@
 
 200 texts of many scripts go through both tokenizers. Logits are compared on the file's weights in
 float32, which the package gguf writes into a copy, so that neither side's quantised arithmetic is
-in the way. llama.cpp runs in an environment of its own, made in .cache/llama-cpp the first time.
+in the way. llama.cpp runs in an environment of its own, made in .cache/peers the first time.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ Needs the latency file of the bundle: `tightrope profile mix.bundle --latency-on
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,8 @@ from tightrope.profiles.task.task import Item, read_task
 from tightrope.quality_file import MeasuredPoint, Outcome, Quality, QualityKey
 from tightrope.runtime.images import image_header
 from tightrope.runtime.key import latency_key
-from tightrope.runtime.planner import Asked, Planner
+from tightrope.runtime.plan import Asked
+from tightrope.runtime.planner import Planner
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.workload import work_of
 
@@ -59,12 +61,19 @@ def main() -> None:
     deadlines = deadlines_of(table)
     halves = items[::2], items[1::2]
     won: dict[str, list[Floats]] = {}
+    spent_us: list[float] = []
     for learnt, scored in (halves, halves[::-1]):
-        players = players_of(tr.load(given.bundle, live=False), table, learnt, deadlines)
+        model = tr.load(given.bundle, live=False)
+        players = players_of(model, table, learnt, deadlines, spent_us)
         for name, choose in players.items():
             won.setdefault(name, []).append(played(choose, scored, deadlines))
     rights = {name: np.concatenate(parts, 1) for name, parts in won.items()}
-    record("planning", told(rights, deadlines, len(items)))
+    figures = told(rights, deadlines, len(items))
+    figures["planning_us"] = {
+        "mean": round(float(np.mean(spent_us)), 1),
+        **{f"p{at}": round(float(np.percentile(spent_us, at)), 1) for at in (50, 95, 99)},
+    }
+    record("planning", figures)
 
 
 def check_apart(table: Table) -> None:
@@ -91,12 +100,16 @@ def deadlines_of(table: Table) -> list[float]:
 
 
 def players_of(
-    model: tr.Model, table: Table, learnt: Sequence[Item], deadlines: Sequence[float]
+    model: tr.Model,
+    table: Table,
+    learnt: Sequence[Item],
+    deadlines: Sequence[float],
+    spent_us: list[float],
 ) -> dict[str, Choose]:
     best = {deadline: best_point(table, learnt, [deadline]) for deadline in deadlines}
     single = best_point(table, learnt, deadlines)
     return {
-        "planner": planned(model, table, learnt),
+        "planner": planned(model, table, learnt, spent_us),
         "per deadline": lambda item, deadline: table[best[deadline]][item.id],
         "one point": lambda item, deadline: table[single][item.id],
         "TimeBill": timebill(table, learnt),
@@ -122,8 +135,8 @@ def best_point(
     )
 
 
-def planned(model: tr.Model, table: Table, learnt: Sequence[Item]) -> Choose:
-    """The product's planner, over the questions of the other half."""
+def planned(model: tr.Model, table: Table, learnt: Sequence[Item], spent_us: list[float]) -> Choose:
+    """The product's planner, over the questions of the other half; each choice adds its time."""
     loaded = model._loaded
     latency = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
     planner = Planner(loaded, latency, quality_of(model, table, learnt))
@@ -138,10 +151,12 @@ def planned(model: tr.Model, table: Table, learnt: Sequence[Item]) -> Choose:
                 max_tokens=MAX_TOKENS,
             )
         known = replace(asked[item.id], budget=tr.Budget(deadline_ms=deadline))
+        started = time.perf_counter()
         try:
             point = planner.choose(known).plan.point
         except tr.BudgetUnreachable:
             return None
+        spent_us.append(1e6 * (time.perf_counter() - started))
         row = table[point][item.id]
         settings = resolve(point, loaded.manifest, loaded.baselines)
         prompt = len(known.token_ids)

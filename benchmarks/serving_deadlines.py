@@ -34,7 +34,7 @@ from serving import CHAT, Client, question, server
 
 import tightrope as tr
 from tightrope.profiles.task.task import Item, read_task
-from tightrope.runtime.planner import planner_of
+from tightrope.runtime.planners import planner_of
 
 LOADS = (0.5, 0.7, 0.9)
 OWN = "the task's own"

@@ -118,9 +118,27 @@ def sentencepiece(pieces: Iterable[str], user_defined: Iterable[str] = ()) -> di
     }
 
 
-MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe"}
+MODEL_TYPES = {
+    "gemma3": "gemma3_text",
+    "qwen3moe": "qwen3_moe",
+    "mistral3": "ministral3",
+    "qwen2vl": "qwen2_5_vl",
+    "qwen3vl": "qwen3_vl",
+}
 """transformers' name of an architecture, where it is another."""
-AS_LLAMA = ("llama", "granite", "smollm3")
+TOWERS: dict[str, dict[str, Any]] = {
+    "qwen2vl": {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64},
+    "qwen3vl": {
+        "depth": 2,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "intermediate_size": 40,
+        "deepstack_visual_indexes": [0, 1],
+    },
+}
+"""Of models that see; their files hold the language model alone."""
+AS_LLAMA = ("llama", "granite", "smollm3", "mistral3")
 """Whose converters derive from Llama's: queries and keys are stored in pairs."""
 ONE_MORE = ("gemma2", "gemma3")
 """Whose norms are stored with the 1 that is added to them."""
@@ -140,13 +158,18 @@ def config_of(architecture: str, **changes: Any) -> Any:
         "pad_token_id": None,
     }
     model_type = MODEL_TYPES.get(architecture, architecture)
+    if architecture in TOWERS:
+        parts = {"text_config": values | changes, "vision_config": TOWERS[architecture]}
+        return transformers.AutoConfig.for_model(model_type, **parts)
     return transformers.AutoConfig.for_model(model_type, **(values | changes))
 
 
 def model_of(config: Any, seed: int = 0) -> Any:
     """A random model whose biases and norms are no zeros and ones either."""
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    sees = hasattr(config, "vision_config")
+    kind = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
+    model = getattr(transformers, kind).from_config(config, dtype=torch.float32)
     model.set_experts_implementation("eager")
     model = model.eval().requires_grad_(False)
     with torch.no_grad():
@@ -159,8 +182,8 @@ def model_of(config: Any, seed: int = 0) -> Any:
 
 
 def keys_of(model: Any, architecture: str) -> dict[str, Any]:
-    """Metadata that the converter writes for a model."""
-    config = model.config
+    """Metadata that the converter writes for a model, of one that sees for its text part."""
+    config = model.config.get_text_config()
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     head_dim = getattr(config, "head_dim", None) or (
         config.hidden_size // config.num_attention_heads
@@ -172,7 +195,9 @@ def keys_of(model: Any, architecture: str) -> dict[str, Any]:
         "feed_forward_length": config.intermediate_size,
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "attention.layer_norm_rms_epsilon": float(
+            config.norm_eps if architecture == "lfm2" else config.rms_norm_eps
+        ),
         "rope.freq_base": float(rope["rope_theta"]),
     }
     own_length = head_dim != config.hidden_size // config.num_attention_heads
@@ -191,6 +216,10 @@ def keys_of(model: Any, architecture: str) -> dict[str, Any]:
         if "attention_factor" in rope:
             keys["rope.scaling.yarn_attn_factor"] = float(rope["attention_factor"])
     keys |= OWN_KEYS.get(architecture, lambda _: {})(config)
+    if architecture in ("qwen2vl", "qwen3vl"):
+        keys["rope.dimension_sections"] = [*rope["mrope_section"], 0]
+    if architecture == "qwen3vl":
+        keys["n_deepstack_layers"] = len(model.config.vision_config.deepstack_visual_indexes)
     return {f"{architecture}.{name}": value for name, value in keys.items()}
 
 
@@ -247,25 +276,51 @@ def qwen3moe_keys(config: Any) -> dict[str, Any]:
     }
 
 
+def mistral3_keys(config: Any) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return {
+        "rope.scaling.yarn_log_multiplier": float(rope["mscale_all_dim"]),
+        "attention.temperature_scale": float(rope["llama_4_scaling_beta"]),
+    }
+
+
+def lfm2_keys(config: Any) -> dict[str, Any]:
+    wide = int(config.block_ffn_dim_multiplier * int(2 * config.intermediate_size / 3))
+    heads = config.num_key_value_heads
+    return {
+        "attention.head_count_kv": [0 if kind == "conv" else heads for kind in config.layer_types],
+        "feed_forward_length": -(-wide // config.block_multiple_of) * config.block_multiple_of,
+        "shortconv.l_cache": config.conv_L_cache,
+        "vocab_size": config.vocab_size,
+    }
+
+
 OWN_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "gemma2": gemma2_keys,
     "gemma3": gemma3_keys,
     "phi3": phi3_keys,
     "granite": granite_keys,
     "qwen3moe": qwen3moe_keys,
+    "mistral3": mistral3_keys,
+    "lfm2": lfm2_keys,
 }
 """What a converter writes beside what all of them do."""
 
 
 def tensors_of(model: Any, architecture: str) -> dict[str, np.ndarray]:
     """The file's tensors, float32: q and k with rows in pairs where they are rotated so there."""
-    config = model.config
+    config = model.config.get_text_config()
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers
     )
     tensors = {}
     for name, parameter in model.named_parameters():
+        if ".visual." in name:
+            continue
+        name = name.replace("language_model.", "")
         value = parameter.detach().float().numpy()
+        if name.endswith("conv.conv.weight"):
+            value = value.squeeze(1)
         if architecture in AS_LLAMA and ("q_proj" in name or "k_proj" in name):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             value = value[in_pairs(value.shape[0], heads)]
@@ -297,7 +352,7 @@ def in_pairs(rows: int, heads: int) -> list[int]:
 
 
 def rotary_tensors(model: Any) -> dict[str, np.ndarray]:
-    config = model.config
+    config = model.config.get_text_config()
     rope = config.rope_parameters
     if rope.get("rope_type") == "llama3":
         plain = 1 / rope["rope_theta"] ** (

@@ -198,6 +198,8 @@ WRONG_ENTRIES: dict[str, Edit] = {
     r"windows is \(0, 8, 0, -1\)": lambda m: m.update(windows=[0, 8, 0, -1]),
     "windows is 'wide'": lambda m: m.update(windows=["wide"]),
     "max_positions is 0": lambda m: m.update(max_positions=0),
+    "head_columns is 0, there are 10 tokens": lambda m: m.update(head_columns=0),
+    "head_columns is 11": lambda m: m.update(head_columns=11),
     "element type is 'int3'": lambda m: m.update(embeddings="int3"),
     "minimum_onnxruntime": lambda m: m.update(minimum_onnxruntime="new"),
     "files is": lambda m: m.update(files=[]),
@@ -269,7 +271,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(file.name)
         return whole(file)
 
-    monkeypatch.setattr(bundles, "sha256_of", counted)
+    monkeypatch.setattr("tightrope.bundle.bundle.sha256_of", counted)
     return names
 
 

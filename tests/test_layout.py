@@ -41,7 +41,8 @@ sys.meta_path.insert(0, Block())
 for part in ("tightrope.runtime", "tightrope.plugins"):
     package = importlib.import_module(part)
     for module in pkgutil.walk_packages(package.__path__, part + "."):
-        if module.name.rpartition(".")[2] not in ("body", "builder", "kernel", "plugin"):
+        kind = module.name.rpartition(".")[2].partition("_")[0]
+        if kind not in ("body", "builder", "kernel", "plugin", "tiles", "tools"):
             importlib.import_module(module.name)
 """
 

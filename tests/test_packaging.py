@@ -62,7 +62,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(source, "build_wheel", tmp_path_factory.mktemp("wheel"))
 
 
-_SUFFIXES = (".css", ".cubin", ".html", ".js", ".json", ".npz", ".ptx", ".py", ".toml")
+_SUFFIXES = (".css", ".cubin", ".html", ".js", ".json", ".npz", ".onnx", ".ptx", ".py", ".toml")
 
 
 def package_files() -> set[str]:

@@ -52,14 +52,16 @@ class LatencyKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """How well points were predicted by models fitted to the others."""
+    """How well requests were predicted that the model was not fitted to."""
 
     ttft_mape_percent: float
-    """Mean absolute error of a point's median time to the first token."""
+    """Mean absolute error of the time to the first token."""
     tpot_mape_percent: float
     ttft_above_p95_percent: float
     """Requests that took longer than the p95 predicted for them; 5 is right."""
     tpot_above_p95_percent: float
+    drawn: int = 0
+    """Requests drawn at random that tell it; 0: too few, kinds left out of the fit do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class LatencyRecord:
     points: int
     """Different requests that were measured."""
     requests: int
-    """All that were measured, warm-up not counted."""
+    """All that were fitted, warm-up not counted."""
     seconds: float
     packages: dict[str, str]
     held_out: HeldOut

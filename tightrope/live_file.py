@@ -75,6 +75,8 @@ class LiveRequest:
     """What held the board back meanwhile."""
     over_current: int = 0
     """Events meanwhile."""
+    wholes: tuple[int, ...] = ()
+    """Places, among the tokens, of images that no call may end inside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

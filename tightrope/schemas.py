@@ -19,6 +19,7 @@ SCHEMAS = {
     "export": 1,
     "frontier": 1,
     "inspect": 1,
+    "kernels": 1,
     "latency": 1,
     "live": 1,
     "methods": 1,

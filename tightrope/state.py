@@ -6,6 +6,7 @@ NAME.state/
   profile.lock    held while something is measured
   latency/        what requests cost on one board, see `tightrope.latency_file`
   engines/        TensorRT engines that were built here, see `runtime.backends.tensorrt.cache`
+  kernels/        kernels of own ops that were built for this bundle, see `plugins.kernels.homes`
   selftest.json   what the self-test after the last build of engines found
   points/         what operating points cost there, see `tightrope.profiles.latency.measured`
   quality/        what operating points are worth, see `tightrope.quality_file`

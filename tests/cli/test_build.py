@@ -16,10 +16,10 @@ import typer
 
 pytest.importorskip("torch", reason="exporting needs torch")
 
-from tightrope.bundle import MANIFEST
+from tightrope.bundle import MANIFEST, Bundle
 from tightrope.cli.build import build
 from tightrope.cli.selftest import OPENING
-from tightrope.errors import BackendError, DeviceUnavailable
+from tightrope.errors import BackendError, DeviceUnavailable, InputError
 from tightrope.jetson.facts import BoardFacts
 from tightrope.runtime.selftest.check import Finding
 from tightrope.runtime.selftest.report import Verdict
@@ -70,8 +70,11 @@ def test_the_plan_is_printed_before_the_engines(
     text = capsys.readouterr().out
     assert text.index("while it answers") < text.index("There is") < text.index("standard.decode:")
     assert "weights of prefill (counted)" in text and "CUDA and TensorRT (assumed)" in text
+    kernels = "slot_attention_step_d16, slot_attention_combine_d16, slot_attention_prefill_d16"
+    assert f"standard operators alone: no kernel {kernels} and 2 more for sm_87 is here" in text
     assert built(bundle("llama-fp16"), json=True) == 0
     told = json.loads(capsys.readouterr().out)
+    assert told["plugins"]["built"] == "none" and kernels in told["plugins"]["why"]
     assert told["passed"] and [engine["kept"] for engine in told["engines"]] == [True, True]
 
 
@@ -165,3 +168,37 @@ def test_a_machine_without_tensorrt_is_told_how_to_get_it(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(DeviceUnavailable, match="sudo apt install python3-libnvinfer"):
         build(bundle("llama-fp16"))
+
+
+def test_plugins_that_cannot_be_built_are_refused_with_the_reason(
+    on_board: Callable[..., None], bundle: Find
+) -> None:
+    on_board()
+    with pytest.raises(BackendError, match=r"no kernel slot_attention_step_d16, .* for sm_87"):
+        build(bundle("llama-fp16"), plugins="all")
+    with pytest.raises(BackendError, match=r"kernels do not take this model .*float32"):
+        build(bundle("llama"), plugins="all")
+    with pytest.raises(InputError, match="TensorRT for RTX, which has no plugins"):
+        build(bundle("llama"), plugins="all", check=True)
+    with pytest.raises(InputError, match="accepted: auto, none, all"):
+        build(bundle("llama"), plugins="some")
+
+
+def test_engines_of_one_kind_are_there(
+    on_board: Callable[..., None], bundle: Find, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_board()
+    path, state = bundle("llama-fp16"), tmp_path / "state"
+    assert built(path) == 0
+    kernels = state / "kernels" / "sm_87"
+    kernels.mkdir(parents=True)
+    for name in Bundle.open(path).manifest.plugins["plugins.decoder"].kernels:
+        (kernels / f"{name}.json").touch()
+    for plugins, said, graphs in (
+        ("auto", "our own ops as plugins", {"plugins.decoder"}),
+        ("none", "as asked for", {"standard.prefill", "standard.decode"}),
+    ):
+        assert built(path, plugins=plugins) == 0
+        assert said in capsys.readouterr().out
+        plans = {file.name.rpartition("-")[0] for file in (state / "engines").glob("*.plan")}
+        assert plans == graphs

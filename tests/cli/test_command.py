@@ -75,7 +75,6 @@ def test_version_is_printed_alone(command: Command) -> None:
         ("inspect", "x.bundle", "--power-mode", "15W"),
         ("inspect", "x.bundle", "--board", "Orin Toaster"),
         ("build", "x.bundle", "--plugins", "some"),
-        ("build", "x.bundle", "--plugins", "all"),
         ("build", "x.bundle", "--board", "Orin Toaster"),
     ],
 )

@@ -213,7 +213,6 @@ def test_a_time_that_is_none_is_told_with_what_is_accepted(
         (("--plan-task", "mix"), "there is no budget"),
         (("--thinking", "maybe"), "thinking is 'maybe'"),
         (("--thinking-tokens", "-1"), "thinking_tokens is -1"),
-        (("--chat", "--deadline", "1s"), "no budget is planned"),
     ],
 )
 def test_what_plans_nothing_is_refused(
@@ -222,6 +221,28 @@ def test_what_plans_nothing_is_refused(
     result = run("q", *options)
     assert isinstance(result.exception, InputError) and model.asked == []
     assert words in str(result.exception)
+
+
+def test_a_turn_that_is_refused_does_not_end_a_chat(
+    model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was to be shown with it is shown with the next."""
+    answered, refusals = model.stream, [BudgetUnreachable("deadline 5 ms cannot be met")]
+
+    def stream(prompt: Any, **options: Any) -> Iterator[Any]:
+        assert options["budget"] == Budget(deadline_ms=5)
+        if refusals:
+            raise refusals.pop()
+        return answered(prompt, **options)
+
+    monkeypatch.setattr(model, "stream", stream)
+    turns = ("--chat", "--deadline", "5ms", "--image", "a.png")
+    result = run(*turns, stdin="What is it?\nAnd now?\n")
+    assert (result.exit_code, result.stdout) == (0, "a cup\n")
+    assert "cannot be met" in result.stderr
+    assert [(prompt, options["images"]) for prompt, options in model.asked] == [
+        ("And now?", ["a.png"])
+    ]
 
 
 def test_thoughts_are_asked_for_or_not(model: ScriptedModel) -> None:

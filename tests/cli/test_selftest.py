@@ -27,11 +27,15 @@ def test_each_graph_has_a_line_and_the_report_what_is_needed(
     assert [line.split()[1].rstrip(":") for line in lines if line.startswith("ok")] == [
         *("vision", "select-divprune", "select-flashvlm", "select-visionzip"),
         *("prefill", "prefill-fastv", "decode", "recorded"),
+        *("Int4MatMul,", "SelectTokens,", *["SlotAttention,"] * 3, "VarlenAttention,"),
+    ]
+    assert [line.split()[1] for line in lines if line.startswith("--")] == [
+        *("Int4MatMul,", "SelectTokens,", "SlotAttention,", "VarlenAttention,")
     ]
     told = json.loads(file.read_text(encoding="utf-8"))
     assert told["passed"] and told["backend"] == "onnxruntime" and told["device"] == "cpu"
     assert told["machine"]["packages"]["to run"]["onnxruntime"]
-    assert told["bundle"]["dims"]["num_hidden_layers"] and len(told["findings"]) == 8
+    assert told["bundle"]["dims"]["num_hidden_layers"] and len(told["findings"]) == 18
     text = file.read_text(encoding="utf-8")
     assert str(bundle("llava").parent) not in text and str(Path.home()) not in text
     assert "licence" not in text and "picture" not in text, "nothing of whose it is, no images"

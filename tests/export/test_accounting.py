@@ -58,3 +58,7 @@ def test_nothing_is_lost(found: dict[str, int], data: st.DataObject) -> None:
         account.close()
     unknown = [name for name in found if name in left - known]
     assert listed(unknown) in str(raised.value)
+
+
+def test_a_name_that_breaks_lines_is_quoted() -> None:
+    assert listed(["a.b", "\nlama.c"]) == "a.b, '\\nlama.c'"

@@ -23,7 +23,7 @@ import onnx_ir as ir  # noqa: E402
 import safetensors.torch  # noqa: E402
 from huggingface_hub import constants as hub_constants  # noqa: E402
 
-from tightrope.bundle import MANIFEST, Bundle  # noqa: E402
+from tightrope.bundle import MANIFEST, Bundle, Parity  # noqa: E402
 from tightrope.errors import BundleError, InputError, UnsupportedModel  # noqa: E402
 from tightrope.export import checkpoint, parity, selftest  # noqa: E402
 from tightrope.export import export as exporting  # noqa: E402
@@ -31,6 +31,8 @@ from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
 from tightrope.export.config import PRECISIONS, ExportConfig  # noqa: E402
 from tightrope.export.export import export  # noqa: E402
 from tightrope.export.families import llava  # noqa: E402
+from tightrope.export.graphs.write import Written  # noqa: E402
+from tightrope.export.rounding import Rounding  # noqa: E402
 from tightrope.export.weights import WeightFile  # noqa: E402
 
 Find = Callable[[str], Path]
@@ -56,8 +58,9 @@ def no_tracing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports without graphs and parity, in a moment: for what happens around them."""
     monkeypatch.setattr(exporting, "trace_all", lambda *_: {})
-    monkeypatch.setattr(exporting, "write_graphs", lambda *_: ({}, None))
-    monkeypatch.setattr(parity, "measure", lambda *_: None)
+    monkeypatch.setattr(exporting, "write_graphs", lambda *_: Written())
+    figures = Parity(logits=0.0, allowed=1e-4, equal_tokens=1, tokens=1)
+    monkeypatch.setattr(parity, "measure", lambda *_: figures)
     monkeypatch.setattr(selftest, "record", lambda _, manifest: manifest)
 
 
@@ -308,8 +311,11 @@ def test_a_hub_that_never_answers_is_given_up(
         ({"slots": 64.5}, "slots is 64.5"),
         ({"prefill_chunk": 15}, "prefill_chunk is 15"),
         ({"prefill_chunk": True}, "prefill_chunk is True"),
-        ({"block_size": 64}, "block_size is 64"),
+        ({"block_size": 48}, "block_size is 48"),
         ({"block_size": 32.0}, "block_size is 32.0"),
+        ({"head_bits": 6}, "head_bits is 6; accepted: 4, 8"),
+        ({"bits": 3.5}, "bits is 3.5"),
+        ({"asymmetric": 1}, "asymmetric is 1; accepted: True or False"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1.5}, "seed is 1.5"),
         ({"resolutions": (0,)}, "resolution is 0"),
@@ -398,7 +404,7 @@ def test_a_value_beyond_float16_names_its_tensor(
     weight = torch.zeros(64, 96)
     weight[3, 5] = 1e6
     with (
-        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], 32) as file,
+        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], Rounding(32)) as file,
         pytest.raises(UnsupportedModel, match=f"{MATRIX} holds values.*precision fp32"),
     ):
         file.bind(graph_of(weight, layout))
@@ -413,7 +419,7 @@ def test_a_value_that_is_no_number_names_its_tensor(
     weight[3, 5] = value
     layout = "codes" if precision == "int4" else "plain"
     with (
-        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], 32) as file,
+        WeightFile(tmp_path, {MATRIX: weight}, PRECISIONS[precision], Rounding(32)) as file,
         pytest.raises(UnsupportedModel, match=f"{MATRIX} holds NaN or infinity"),
     ):
         file.bind(graph_of(weight, layout))
@@ -480,9 +486,12 @@ KILLED = """
 import os, signal, sys
 from tightrope.export import export as exporting
 from tightrope.export.config import ExportConfig
+from tightrope.bundle import Parity
+from tightrope.export.graphs.write import Written
 exporting.trace_all = lambda *_: {}
-exporting.write_graphs = lambda *_: ({}, None)
-exporting.parity.measure = lambda *_: None
+exporting.write_graphs = lambda *_: Written()
+figures = Parity(logits=0.0, allowed=1e-4, equal_tokens=1, tokens=1)
+exporting.parity.measure = lambda *_: figures
 exporting.selftest.record = lambda _, manifest: manifest
 def progress(what, share):
     if what == "hashing":

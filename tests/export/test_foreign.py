@@ -26,6 +26,7 @@ from tightrope.export import parity  # noqa: E402
 from tightrope.export.config import ExportConfig  # noqa: E402
 from tightrope.export.export import export  # noqa: E402
 from tightrope.export.foreign import reading  # noqa: E402
+from tightrope.export.graphs.write import Written  # noqa: E402
 from tightrope.foreign import words  # noqa: E402
 
 Find = Callable[[str], Path]
@@ -94,7 +95,7 @@ def test_an_error_that_says_nothing_is_named() -> None:
 PLACES: dict[str, tuple[str, object, str]] = {
     "the config": ("llama", transformers.AutoConfig, "from_pretrained"),
     "the tokenizer": ("llama", transformers.AutoTokenizer, "from_pretrained"),
-    "the model": ("llama", transformers.AutoModelForCausalLM, "from_pretrained"),
+    "the model": ("llama", transformers.PreTrainedModel, "from_pretrained"),
     "the tracing": ("llama", exporting, "trace_all"),
     "the graphs": ("llama", exporting, "write_graphs"),
     "the host's files": ("llama", exporting, "write_host_files"),
@@ -131,7 +132,7 @@ def test_wherever_it_is_raised_nothing_is_left_and_the_error_is_ours(
     if owner is not exporting or attribute != "trace_all":
         monkeypatch.setattr(exporting, "trace_all", lambda *_: {})
     if attribute != "write_graphs":
-        monkeypatch.setattr(exporting, "write_graphs", lambda *_: ({}, None))
+        monkeypatch.setattr(exporting, "write_graphs", lambda *_: Written())
     monkeypatch.setattr(owner, attribute, throw)
     target = tmp_path / "bundles" / "x.bundle"
     with pytest.raises(TightropeError) as raised:

@@ -37,8 +37,8 @@ def test_a_bundle_that_does_not_open_is_told_at_export_and_not_left(
 ) -> None:
     measure = parity.measure
 
-    def broken(recipe: Any, model: Any, weights: Any, folder: Path, tower: Path | None) -> Any:
-        figures = measure(recipe, model, weights, folder, tower)
+    def broken(recipe: Any, late: Any, weights: Any, folder: Path, tower: Any) -> Any:
+        figures = measure(recipe, late, weights, folder, tower)
         (folder / file).write_bytes(content)
         return figures
 

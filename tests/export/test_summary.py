@@ -42,6 +42,7 @@ def test_a_summary_is_json_with_a_schema_number() -> None:
         "stored_weights": None,
         "read_weights": None,
         "tolerance": None,
+        "overflow": None,
     }
 
 
@@ -82,7 +83,7 @@ def test_a_precision_says_how_numbers_are_stored(name: str, storage: str, quanti
     assert precision.quantized is quantized
 
 
-@pytest.mark.parametrize("block_size", [64, 32.0, True, "32"])
-def test_a_block_is_32_or_128_weights(block_size: object) -> None:
-    with pytest.raises(InputError, match=r"block_size is .*accepted: 32, 128"):
+@pytest.mark.parametrize("block_size", [48, 32.0, True, "32"])
+def test_a_block_is_32_64_or_128_weights(block_size: object) -> None:
+    with pytest.raises(InputError, match=r"block_size is .*accepted: 32, 64, 128"):
         ExportConfig(block_size=block_size)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="exporting needs torch")
 
+from tightrope.errors import BundleError  # noqa: E402
 from tightrope.export.coded import Coded, Form, Published, coded  # noqa: E402
-from tightrope.export.config import PRECISIONS  # noqa: E402
+from tightrope.export.config import PRECISIONS, ExportConfig  # noqa: E402
+from tightrope.export.export import export  # noqa: E402
+from tightrope.export.rounding import Rounding  # noqa: E402
 from tightrope.export.weights import FILE, WeightFile  # noqa: E402
 from tightrope.plugins.int4_matmul.reference import dequantize, quantize  # noqa: E402
 
@@ -50,7 +55,7 @@ def weight() -> Any:
 
 def test_a_tensor_that_two_graphs_ask_for_is_written_once(tmp_path: Path, weight: Any) -> None:
     first, second = graph("plain", "transposed"), graph("transposed")
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp32"], 32) as file:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp32"], Rounding(32)) as file:
         for model in (first, second):
             file.bind(model)
     tensors = bound(first)
@@ -63,7 +68,7 @@ def test_a_tensor_that_two_graphs_ask_for_is_written_once(tmp_path: Path, weight
 
 def test_every_tensor_begins_at_a_page(tmp_path: Path, weight: Any) -> None:
     model = graph("plain", "transposed", "codes", "scale")
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], 32) as file:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], Rounding(32)) as file:
         file.bind(model)
     offsets = [tensor.offset for tensor in bound(model).values()]
     assert all(offset % ALIGNED == 0 for offset in offsets)
@@ -74,7 +79,7 @@ def test_half_precision_is_rounded_and_cast_where_a_graph_computes_wider(
     tmp_path: Path, weight: Any
 ) -> None:
     narrow, wide = graph("plain"), graph("plain", dtype=ir.DataType.FLOAT)
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp16"], 32) as file:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp16"], Rounding(32)) as file:
         for model in (narrow, wide):
             file.bind(model)
         rounded = file.rounded(NAME).numpy()
@@ -88,20 +93,20 @@ def test_half_precision_is_rounded_and_cast_where_a_graph_computes_wider(
 def test_int4_is_read_back_as_the_reference_quantises_it(
     tmp_path: Path, weight: Any, block_size: int
 ) -> None:
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], block_size) as file:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], Rounding(block_size)) as file:
         assert not file.is_quantized(NAME)
         file.bind(graph("codes", "scale"))
         assert file.is_quantized(NAME)
         read = file.in_graphs(NAME).numpy()
         plain = file.rounded(NAME).numpy()
-    codes, scale = quantize(np.ascontiguousarray(weight.numpy().T), block_size)
+    codes, scale, _ = quantize(np.ascontiguousarray(weight.numpy().T), block_size)
     np.testing.assert_array_equal(read, dequantize(codes, scale).T)
     assert 0.01 < np.abs(read - plain).mean() < 0.2
 
 
 def test_rotary_frequencies_stay_in_float32(tmp_path: Path) -> None:
     frequencies = torch.linspace(1e-6, 1, 16)
-    with WeightFile(tmp_path, {"inv_freq": frequencies}, PRECISIONS["fp16"], 32) as file:
+    with WeightFile(tmp_path, {"inv_freq": frequencies}, PRECISIONS["fp16"], Rounding(32)) as file:
         np.testing.assert_array_equal(file.rounded("inv_freq").numpy(), frequencies.numpy())
 
 
@@ -121,7 +126,7 @@ def test_weights_of_a_branch_are_bound_and_cast_there(tmp_path: Path, weight: An
     )
     outer = ir.Graph([condition], node.outputs, nodes=[node], name="outer")
     model = ir.Model(outer, ir_version=10)
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp16"], 32) as file:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["fp16"], Rounding(32)) as file:
         file.bind(model)
     found = [
         value.const_value
@@ -138,7 +143,9 @@ def test_weights_of_a_branch_are_bound_and_cast_there(tmp_path: Path, weight: An
 def test_matrices_of_no_whole_blocks_stay_floats_and_are_counted(
     tmp_path: Path, weight: Any
 ) -> None:
-    with WeightFile(tmp_path, {NAME: weight, "w": weight[:, :48]}, PRECISIONS["int4"], 32) as file:
+    with WeightFile(
+        tmp_path, {NAME: weight, "w": weight[:, :48]}, PRECISIONS["int4"], Rounding(32)
+    ) as file:
         assert file.form(f"model.{NAME}") == Form(4, 32) and file.form("model.w") is None
         assert file.notes() == [
             "1 matrices stay float16: their inputs are no whole number of 32-blocks"
@@ -155,7 +162,7 @@ def test_a_checkpoints_own_codes_are_written_and_nothing_else_is_quantised(
     parameters = {NAME: torch.from_numpy(read.weight()), "plain": weight, "other": weight}
     published = {NAME: Published("Q4", lambda: read), "other": Published("IQ4_XS", None)}
     asked = graph("codes", "scale", "zero", "shift")
-    with WeightFile(tmp_path, parameters, PRECISIONS["int4"], 32, published) as file:
+    with WeightFile(tmp_path, parameters, PRECISIONS["int4"], Rounding(32), published) as file:
         assert file.form(NAME) == Form(4, 32, zero=True)
         assert file.form("plain") is None and file.form("other") is None
         file.bind(asked)
@@ -177,7 +184,9 @@ def test_without_int4_a_checkpoints_codes_are_floats(
         raise AssertionError
 
     published = {NAME: Published("Q4", never)}
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS[precision], 32, published) as file:
+    with WeightFile(
+        tmp_path, {NAME: weight}, PRECISIONS[precision], Rounding(32), published
+    ) as file:
         assert file.form(NAME) is None and file.notes() == []
 
 
@@ -185,8 +194,41 @@ def test_codes_that_no_product_has_are_quantised_again_and_that_is_said(
     tmp_path: Path, weight: Any
 ) -> None:
     published = {NAME: Published("IQ2_XXS", None), "norm": Published("F32", None)}
-    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], 32, published) as file:
+    with WeightFile(tmp_path, {NAME: weight}, PRECISIONS["int4"], Rounding(32), published) as file:
         assert file.form(NAME) == Form(4, 32)
         (note,) = file.notes()
         assert file.stored()[NAME].how == "int4 by 32"
     assert "(IQ2_XXS) have no product here" in note and "quantised again" in note
+
+
+def test_a_disk_that_fills_while_weights_stream_is_told_and_nothing_is_left(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = checkpoint("llama")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as a full disk would
+    try:
+        with pytest.raises(BundleError, match=r"weights\.data cannot grow beyond .* MB, at ") as e:
+            export(source, tmp_path / "m.bundle", ExportConfig(precision="fp32"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "make room, or choose another place" in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parameter_is_read_back_from_the_file_as_it_was_written(
+    tmp_path: Path,
+) -> None:
+    """In pieces: those of a large matrix are not what it is rounded in."""
+    large = torch.from_numpy(np.random.default_rng(2).normal(size=(1100, 4096))).float()
+    rounding = Rounding(64, symmetric=False)
+    with WeightFile(tmp_path, {NAME: large}, PRECISIONS["int4"], rounding) as file:
+        file.bind(graph("codes", "scale", "zero", "plain", "transposed"))
+        read, wanted = file.in_graphs(NAME).numpy(), rounding.coded(NAME, large).weight()
+        np.testing.assert_array_equal(read, wanted)
+        model = graph("plain", "transposed")
+        file.bind(model)
+    parts = bound(model)
+    half = large.numpy().astype(np.float16)
+    np.testing.assert_array_equal(parts["plain"].numpy(), half)
+    np.testing.assert_array_equal(parts["transposed"].numpy(), half.T)

@@ -74,6 +74,12 @@ def test_what_does_not_fit_at_all_is_refused_with_what_would_help(manifest: Mani
     assert "without --schedule" in text
 
 
+def test_a_head_in_parts_asks_for_one_of_them_in_one_piece(manifest: Manifest) -> None:
+    whole = plan_memory(manifest, NANO).contiguous_bytes
+    parts = plan_memory(replace(manifest, head_columns=64), NANO).contiguous_bytes
+    assert parts == int(1.73 * 2 * 64 * manifest.dims.hidden_size) < whole
+
+
 def test_contiguous_memory_that_is_short_names_the_boot_option(manifest: Manifest) -> None:
     tight = replace(NANO, cma_bytes=256 << 20, cma_free_bytes=1 << 10)
     (hint,) = plan_memory(manifest, tight).measures

@@ -17,6 +17,7 @@ from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.controls import end_tokens, most_tokens, stop_strings
 from tightrope.runtime.conversation import Conversation
 from tightrope.runtime.generation import Generation, Row, Start
+from tightrope.runtime.likeliest import Logits, whole
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.sampling import Sampler
@@ -47,11 +48,11 @@ class Watching(Sampler):
         self.tokens: list[npt.NDArray[np.int64]] = []
         self.positions: list[list[npt.NDArray[np.int32]]] = []
 
-    def __call__(self, logits: Floats) -> npt.NDArray[np.int64]:
+    def __call__(self, logits: Logits) -> npt.NDArray[np.int64]:
         tokens = super().__call__(logits)
         if self._forced is not None:
             tokens = np.array([next(self._forced)])
-        self.logits.append(logits.copy())
+        self.logits.append(whole(logits).copy())
         self.tokens.append(tokens)
         if self.slots is not None:
             self.positions.append([position.copy() for position in self.slots.position])

@@ -131,6 +131,8 @@ def test_no_call_ends_inside_an_image(chunk: int, recorded: Load, gemma: Any) ->
     assert answer.usage.prompt_tokens == len(long) > 680
     lengths = [call.embeds.shape[1] for call in backend.calls[: -STEPS + 1]]
     assert max(lengths) <= chunk and sum(lengths) == len(long)
+    counted = model.count(ids, pictures(3)).work.prefill
+    assert [call.tokens for call in counted] == lengths
     for begin in np.cumsum([0, *lengths[:-1]]).tolist():
         assert long[begin] != gemma.marker or long[begin - 1] != gemma.marker
     agree(backend.logits, gemma.continued(long, pictures(3), answer.token_ids), answer.token_ids)

@@ -23,7 +23,7 @@ from tightrope.runtime.controls import End, Force, State
 from tightrope.runtime.guard import HANDOVER_S, LEAST_STEPS, MARGIN, STEPS, Guard
 from tightrope.runtime.model import Model
 from tightrope.runtime.options import Options
-from tightrope.runtime.planner import planner_of
+from tightrope.runtime.planners import planner_of
 from tightrope.runtime.sampling import Sampler
 from tightrope.runtime.stream import start
 
@@ -280,7 +280,7 @@ def test_what_was_given_up_teaches_the_pace(make: Make) -> None:
     size = model.bundle.manifest.prefill_chunk
     for _ in range(2):
         model.generate([30] * (8 * size), max_tokens=2, budget=Budget(deadline_ms=420))
-    assert planner_of(model._loaded, None)._total_pace.level == pytest.approx(2.5)
+    assert planner_of(model._loaded, None).paces.total.level == pytest.approx(2.5)
     # So the next is told that it cannot be, instead of failing.
     with pytest.raises(BudgetUnreachable):
         model.generate([30] * (8 * size), max_tokens=2, budget=Budget(deadline_ms=420))
@@ -290,7 +290,7 @@ def test_several_answers_teach_the_pace_by_their_first_token(make: Make) -> None
     model = make("llama", [40] * 50, chunk_s=0.12, step_s=0.03)
     for _ in range(3):
         ask(model, 5000, n=3, max_tokens=5)
-    assert planner_of(model._loaded, None)._total_pace.level == pytest.approx(3.0)
+    assert planner_of(model._loaded, None).paces.total.level == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("n", [2, 3])

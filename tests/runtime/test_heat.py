@@ -22,8 +22,8 @@ from tightrope.quality_file import Quality
 from tightrope.runtime.ceiling import Ceiling, ceiling_of
 from tightrope.runtime.heat import BAND_C, Heat, heat_of
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.plan import Plan
-from tightrope.runtime.planner import Asked, Planner
+from tightrope.runtime.plan import Asked, Plan
+from tightrope.runtime.planner import Planner
 
 Find = Callable[[str], Path]
 PNG = SourceImage(format="PNG", width=100, height=100, encoded_bytes=5000)
@@ -222,7 +222,7 @@ def test_requests_that_come_seldom_may_be_dear() -> None:
 def test_power_is_a_ceiling_only_where_it_was_measured(
     parts: Loaded, record: LatencyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tightrope.runtime import planner as module
+    from tightrope.runtime import planners as module
 
     board = Board()
     parts.heat = Heat(Ceiling(max_watts=20), board, board.clock)

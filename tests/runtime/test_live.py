@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,14 +18,15 @@ import numpy as np
 import pytest
 
 import tightrope as tr
-from tightrope.errors import InputError
+from tightrope.errors import InputError, ProfileError
 from tightrope.latency import LatencyModel, Stages
 from tightrope.latency_file import write_latency
 from tightrope.live_file import Entry, LiveRequest, append, live_file, read_requests
 from tightrope.quality_file import point_of
 from tightrope.runtime import live
 from tightrope.runtime.key import latency_key
-from tightrope.runtime.live import Ring, Writer
+from tightrope.runtime.live import Ring, Writer, keep_times
+from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 
 Find = Callable[[str], Path]
@@ -105,6 +108,19 @@ def test_a_request_leaves_what_it_did_and_what_it_took(
         assert 0 < took.ttft_ms <= timings.ttft_ms
     (entry, _) = read_requests(live_file(model.bundle), latency_key(model.bundle, model.backend))
     assert before - 60 < entry.time_s <= before + 60
+
+
+def test_what_waits_to_be_written_keeps_no_bundle_in_memory(
+    loaded: Callable[[str], Model], parts_of: Callable[[Model], Loaded]
+) -> None:
+    parts = parts_of(loaded("llama"))
+    ring, there = keep_times(parts), weakref.ref(parts)
+    ring.failed(ProfileError("the disk is full"))
+    assert parts.unsaid() == ("the disk is full",)
+    del parts
+    gc.collect()
+    assert there() is None
+    ring.failed(ProfileError("nobody is there to read it"))
 
 
 def test_turns_samples_and_budgets_are_told_apart(

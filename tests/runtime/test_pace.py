@@ -195,3 +195,22 @@ def test_requests_of_now_count_more_than_many_from_before_a_pause(pace: Pace) ->
 def test_nothing_earlier_changes_nothing(machines: ModuleType, pace: Pace) -> None:
     pace.resume([])
     assert pace.factor(99) == Pace(machines.spread_of(drawn(400, 99))).factor(99)
+
+
+def test_the_beginning_of_a_load_is_not_its_level(pace: Pace) -> None:
+    """Two tell that it is there; the first of them waits for what begins beside it as well."""
+    follow(pace, drawn(40, 17))
+    follow(pace, [4.0, 2.0])
+    assert pace.level == 2.0
+
+
+def test_an_unsure_pace_is_told_by_the_next_request(machines: ModuleType) -> None:
+    spread = machines.spread_of(drawn(400, 99))
+    unsure, usual = Pace(spread, unsure=True), Pace(spread)
+    assert [unsure.factor(percent) for percent in (50, 99)] == [
+        usual.factor(percent) for percent in (50, 99)
+    ]
+    follow(unsure, [3.0])
+    assert unsure.level == 3.0
+    follow(unsure, drawn(3, 18))
+    assert unsure.level == pytest.approx(1.0, rel=0.15)

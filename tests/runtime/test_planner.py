@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tightrope.budget import Budget
 from tightrope.bundle import Bundle
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
-from tightrope.latency import SourceImage, TowerTime
+from tightrope.latency import SourceImage, Stages, TowerTime
 from tightrope.latency_file import LatencyRecord, latency_file, write_latency
 from tightrope.point import OperatingPoint
 from tightrope.quality_file import Quality
@@ -29,8 +29,9 @@ from tightrope.runtime.candidates import KEEPS, assumed_points, candidate_of
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.plan import why
-from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, SETTLED, Asked, Planner
+from tightrope.runtime.plan import Asked, why
+from tightrope.runtime.planner import OUTDATED_S, OWN_POINTS, Planner
+from tightrope.runtime.preference import SETTLED
 from tightrope.runtime.settings import resolve
 from tightrope.runtime.waiting import IDLE, Load
 from tightrope.runtime.workload import work_of
@@ -98,8 +99,8 @@ def late_ms(planner: Planner, at: OperatingPoint, **more: Any) -> float:
 
 
 def barely_ms(planner: Planner, at: OperatingPoint, **more: Any) -> float:
-    """The p90 of a point: with less, nothing is admitted."""
-    pace = planner._total_pace
+    """The p80 of a point: with less, nothing is admitted."""
+    pace = planner.paces.total
     return late_ms(planner, at, **more) * pace.factor(90) / pace.factor(99)
 
 
@@ -365,18 +366,18 @@ def test_small_differences_do_not_change_the_choice(
     request = asked(deadline)
     assert planner.choose(request).plan.point == LARGE
     slow, usual = 1 + SETTLED, 1.0
-    planner._total_pace.level = slow
+    planner.paces.total.level = slow
     assert planner.choose(request).plan.point == MIDDLE
-    planner._total_pace.level = usual  # it would fit again, with too little to spare
+    planner.paces.total.level = usual  # it would fit again, with too little to spare
     assert planner.choose(request).plan.point == MIDDLE
-    planner._total_pace.level = usual - SETTLED
+    planner.paces.total.level = usual - SETTLED
     assert planner.choose(request).plan.point == LARGE
-    planner._total_pace.level = usual
+    planner.paces.total.level = usual
     assert planner.choose(request).plan.point == LARGE
     # Another budget has no history.
-    planner._total_pace.level = slow
+    planner.paces.total.level = slow
     assert planner.choose(request).plan.point == MIDDLE
-    planner._total_pace.level = usual
+    planner.paces.total.level = usual
     assert planner.choose(asked(deadline + 1e-9)).plan.point == LARGE
 
 
@@ -411,7 +412,7 @@ def test_a_machine_that_was_slow_is_not_refused_for_ever(
     with pytest.raises(BudgetUnreachable, match="as fast as when it was measured") as slow:
         planner.choose(asked(deadline))
     assert slow.value.slowed and slow.value.retry_ms is None
-    assert planner._total_pace.level == pytest.approx(3.0)
+    assert planner.paces.total.level == pytest.approx(3.0)
     machine.now = OUTDATED_S
     with pytest.raises(BudgetUnreachable):  # what is ahead of it will tell
         planner.choose(asked(deadline), Load(waiting_ms=1.0, busy_ms=1.0))
@@ -441,6 +442,35 @@ def test_a_table_says_of_each_candidate_what_its_work_takes(
         assert times.ttft[place] + apart == pytest.approx(stages.ttft_ms, rel=0.02)
         assert times.decode[place] == pytest.approx(stages.decode_ms)
     assert len(planner._all) > 3
+
+
+def test_whether_a_machine_is_still_slow_the_fastest_point_finds_out(
+    bundle: Find, machines: ModuleType, record: LatencyRecord, three: Quality
+) -> None:
+    opened = Bundle.open(bundle("llava"))
+    for still in (True, False):
+        machine = machines.Machine(opened, [40])
+        planner = Planner(Loaded(opened, machine, machine.clock), record, three)
+        deadline = late_ms(planner, LARGE) * 1.05
+        slow = 1.1 * deadline / barely_ms(planner, SMALL)
+        work = work_of(planner._table._loaded, 30, (PNG,), _settings(planner, SMALL), 4).work
+        fitted = planner.model.stages(work)
+
+        def took(speed: float, planner: Planner = planner, fitted: Stages = fitted) -> None:
+            planner.record(speed * fitted.ttft_ms, speed * fitted.total_ms, fitted)
+
+        for _ in range(3):
+            took(slow)
+        with pytest.raises(BudgetUnreachable):
+            planner.choose(asked(deadline))
+        machine.now = OUTDATED_S
+        assert planner.choose(asked(deadline)).plan.point == SMALL
+        took(slow if still else 1.0)  # and one request tells it
+        if still:
+            with pytest.raises(BudgetUnreachable):
+                planner.choose(asked(deadline))
+        else:
+            assert planner.choose(asked(deadline)).plan.point == LARGE
 
 
 def _settings(planner: Planner, at: OperatingPoint) -> Any:
@@ -716,18 +746,17 @@ def test_a_request_that_waited_too_long_is_planned_anew(
     picture = np.zeros((30, 30, 3), np.uint8)
     # Somebody without a budget runs before it, for longer than was to be expected.
     machine.chunk_s = lambda number: waited_s if number == 0 else 0.0
-    gate = threading.Event()
+    reached, gate = threading.Event(), threading.Event()
     first = machine.prefill
 
     def held(*arguments: Any) -> Any:
+        reached.set()
         gate.wait(20)
         return first(*arguments)
 
     machine.prefill = held
     ahead = model.stream("what", max_tokens=1)
-    waiting = model._loaded.engine.waiting
-    while not waiting._runs:
-        time.sleep(0.001)
+    assert reached.wait(20)  # from here on nobody else moves the clock
     probe = model.count("what", [picture], budget=Budget(deadline_ms=1e6), max_tokens=8)
     assert probe.plan is not None and probe.plan.point == LARGE
     deadline = probe.plan.total.p99_ms * 1.001
@@ -741,4 +770,4 @@ def test_a_request_that_waited_too_long_is_planned_anew(
     assert answer.deadline_met is begun
     assert machine.chunks == (2 if begun else 1)
     assert answer.finish_reason == ("stop" if begun else "deadline")
-    assert waiting.load(math.inf, machine.now) == IDLE
+    assert model._loaded.engine.waiting.load(math.inf, machine.now) == IDLE

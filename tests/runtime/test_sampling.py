@@ -94,6 +94,21 @@ def test_a_token_without_weight_is_never_drawn() -> None:
     assert [sampling.index_at(weights, uniform) for uniform in (0.0, 0.5, largest)] == [1, 3, 3]
 
 
+@given(st.integers(0, 2**32), st.integers(1, 3000), st.floats(0, 1, exclude_max=True))
+def test_the_token_drawn_is_the_one_at_which_the_share_is_reached(
+    seed: int, size: int, uniform: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = (rng.random(size) ** 8 * (rng.random(size) < 0.3)).astype(np.float32)
+    weights[rng.integers(size)] = 1
+    drawn = sampling.index_at(weights, uniform)
+    reached = np.cumsum(weights, dtype=np.float64) / weights.sum(dtype=np.float64)
+    assert weights[drawn] > 0
+    # Sums of spans are those of float32.
+    assert reached[drawn] > uniform - 1e-6
+    assert drawn == 0 or reached[drawn - 1] < uniform + 1e-6
+
+
 @pytest.mark.parametrize("top_p", [0.3, 1.0])
 def test_a_row_does_not_depend_on_the_other_rows(top_p: float) -> None:
     logits = np.random.default_rng(0).standard_normal((30, 5, 200)).astype(np.float32)

@@ -139,6 +139,9 @@ def test_a_refusal_is_an_input_error_in_the_templates_words() -> None:
 
 def test_a_template_with_broken_syntax_is_a_bundle_error() -> None:
     for source in (
+        "{% if 1 %}" * 10_000 + "{% endif %}" * 10_000,
+        "{{ " + "(" * 10_000 + "1" + ")" * 10_000 + " }}",
+        "{{ " + "-" * 10_000 + "1 }}",
         *(
             "{% for %}",
             "{{ messages",

@@ -20,7 +20,7 @@ from tightrope.runtime.backends.onnxruntime_cuda import StandardGraphs
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.selftest.check import RECORDED_STEPS, Finding, check
-from tightrope.runtime.selftest.record import recorded_trials
+from tightrope.runtime.selftest.record import outcomes, recorded_trials
 from tightrope.runtime.selftest.trials import spread, trial_names
 
 Find = Callable[[str], Path]
@@ -138,7 +138,8 @@ def test_what_overflows_is_told_with_its_graph_and_the_way_out(
             return np.full_like(logits, np.inf), update
 
     with pytest.raises(BundleError, match=r"standard graph of decode gives logits .*fp32"):
-        recorded_trials(parts, Overflowing(parts.bundle, 1, "cpu"))
+        standard = Loaded(parts.bundle, Overflowing(parts.bundle, 1, "cpu"), parts.clock)
+        recorded_trials(outcomes(parts), standard)
 
 
 def test_a_difference_is_told_as_a_share_and_what_is_no_number_stays_none() -> None:

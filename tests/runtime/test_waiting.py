@@ -402,7 +402,7 @@ def test_an_answer_with_a_deadline_gives_way_to_a_nearer_one_and_both_are_held(h
     assert spent == pytest.approx(4 * 3.0 + 39 * 3.0)
     learnt = model._loaded.planners[None]
     alone = record.model.predict(model.count(list(range(20, 120)), max_tokens=40).work).stages
-    assert learnt._total_pace._recent[-1] == pytest.approx(spent / alone.total_ms, rel=0.01)
+    assert learnt.paces.total._recent[-1] == pytest.approx(spent / alone.total_ms, rel=0.01)
 
 
 def test_what_is_promised_too_tightly_lets_nobody_come_before(held: Any) -> None:

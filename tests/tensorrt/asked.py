@@ -40,6 +40,10 @@ def ask_all(model: Any, image: str, few: int) -> dict[str, Any]:
         QUESTION, [image], max_tokens=9, n=3, seed=1, temperature=1.0, ignore_eos=True
     )
     told["three answers"] = [list(each.token_ids) for each in sampled.samples]
+    likely = model.generate(
+        QUESTION, [image], max_tokens=9, n=2, seed=3, temperature=0.8, top_k=5, ignore_eos=True
+    )
+    told["of the likeliest"] = [list(each.token_ids) for each in likely.samples]
     chat, point = model.chat(), OperatingPoint(kv_budget=2 * few, policy="h2o")
     turns = [
         chat.ask(text, images, max_tokens=12, ignore_eos=True, point=point)
@@ -66,3 +70,11 @@ def ask(model: Any, images: list[str], prompt: str = QUESTION, **point: Any) -> 
         prompt, images, max_tokens=20, ignore_eos=True, point=OperatingPoint(**point)
     )
     return [list(answer.token_ids), answer.usage.occupied_slots]
+
+
+def few(model: Any, image: str, slots: int) -> dict[str, Any]:
+    """The same of a few points: everything, selected before and inside, few slots, text alone."""
+    wanted = ("everything", "selected twice", "few slots by h2o", "few slots by snapkv")
+    each = points(slots, model.bundle.manifest.dims.num_hidden_layers)
+    told = {name: ask(model, [image], **each[name]) for name in wanted}
+    return told | {"text alone": ask(model, [], prompt=LONG)}

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -23,8 +24,10 @@ LIBRARY, CURAND, BUNDLE, IMAGE, FEW, *WANTED = sys.argv[1:]
 fake = ctypes.CDLL(LIBRARY, ctypes.RTLD_GLOBAL)
 ctypes.CDLL(CURAND, ctypes.RTLD_GLOBAL)
 sys.setdlopenflags(os.RTLD_LAZY)  # pycuda names many functions that nobody here calls
+import asked  # type: ignore[import-not-found]  # noqa: E402
 import fake_tensorrt  # type: ignore[import-not-found]  # noqa: E402
-from asked import ask, ask_all, probabilities  # type: ignore[import-not-found]  # noqa: E402
+import plugin_calls  # type: ignore[import-not-found]  # noqa: E402
+from asked import ask, ask_all, probabilities  # noqa: E402
 from kernel_bodies import register  # type: ignore[import-not-found]  # noqa: E402
 from storage_lives import live  # type: ignore[import-not-found]  # noqa: E402
 
@@ -37,11 +40,13 @@ register(fake)
 from tightrope.bundle import Bundle  # noqa: E402
 from tightrope.errors import TightropeError  # noqa: E402
 from tightrope.interface.calls import Call  # noqa: E402
-from tightrope.interface.names import GraphName  # noqa: E402
+from tightrope.interface.names import GraphName, Role  # noqa: E402
 from tightrope.interface.tensors import Dims  # noqa: E402
+from tightrope.runtime.backends.tensorrt import backend as backend_file  # noqa: E402
 from tightrope.runtime.backends.tensorrt.arena import SlotMemory  # noqa: E402
 from tightrope.runtime.backends.tensorrt.backend import TensorRTBackend  # noqa: E402
 from tightrope.runtime.backends.tensorrt.driver import Device, Graph  # noqa: E402
+from tightrope.runtime.backends.tensorrt.engines import profiles_of  # noqa: E402
 from tightrope.runtime.backends.tensorrt.versions import load_tensorrt  # noqa: E402
 from tightrope.runtime.cancel import Cancel  # noqa: E402
 from tightrope.runtime.model import Model  # noqa: E402
@@ -49,12 +54,25 @@ from tightrope.runtime.slots import Slots  # noqa: E402
 
 bundle = Bundle.open(BUNDLE)
 SLOT_BYTES = 1 << 28
+SAMPLED: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "the likeliest five": {"temperature": 1.0, "top_k": 5, "top_p": 0.9},
+    "everything": {"temperature": 1.0},
+    "penalties": {"repetition_penalty": 1.1},
+    "a bias": {"logit_bias": {7: 1.0}},
+    "logprobs": {"logprobs": 2},
+}
 
 
 class CountingDevice(Device):
-    """Counts what was replayed and captured."""
+    """Counts what was replayed and captured, and rows of logits that were copied whole."""
 
-    replayed = captured = 0
+    replayed = captured = whole = 0
+
+    def download(self, array: Any, address: int) -> None:
+        logits = array.dtype == np.float32 and array.shape == (1, bundle.manifest.dims.vocab_size)
+        self.whole += logits
+        super().download(array, address)
 
     def replay(self, graph: Graph) -> None:
         self.replayed += 1
@@ -66,7 +84,8 @@ class CountingDevice(Device):
 
 
 def plan_of(graph: GraphName, version: str = fake_tensorrt.__version__) -> memoryview:
-    ranges = {axis: list(each) for axis, each in bundle.manifest.ranges(graph).items()}
+    profiles = profiles_of(bundle.manifest, graph)
+    ranges = {axis: [n for each in profiles for n in each[axis]] for axis in profiles[0]}
     plan = {"graph": str(bundle.graph(graph)), "version": version, "ranges": ranges}
     return memoryview(json.dumps(plan).encode())
 
@@ -74,8 +93,15 @@ def plan_of(graph: GraphName, version: str = fake_tensorrt.__version__) -> memor
 class Plans:
     """Engines of all graphs, but for those that a test puts in their place."""
 
-    def __init__(self, alone: bool = False, prefill: memoryview | None = None) -> None:
-        self.alone, self._prefill = alone, prefill
+    def __init__(
+        self, alone: bool = False, prefill: memoryview | None = None, plugins: bool = False
+    ) -> None:
+        self.alone, self._prefill, self._plugins = alone, prefill, plugins
+
+    def graph(self, role: Role, method: str = "") -> GraphName:
+        if self._plugins and role in ("prefill", "decode"):
+            return GraphName("plugins", "decoder", method)
+        return GraphName("standard", role, method)
 
     def plan(self, graph: GraphName) -> memoryview:
         assert not (self.alone and graph.role == "decode")
@@ -116,6 +142,41 @@ def uncaptured() -> Any:
 
 def prefill_alone() -> Any:
     return answers(alone=True)
+
+
+def large_vocabulary() -> Any:
+    """Inside, a backend leaves logits on the device, however few they are."""
+    return mock.patch.object(backend_file, "LARGE_VOCABULARY", 1)
+
+
+def reduced() -> Any:
+    with large_vocabulary():
+        return answers()
+
+
+def logits_that_leave_the_device() -> Any:
+    """Rows that are copied for an answer of nine tokens, by how it is sampled."""
+    with large_vocabulary():
+        made, device = backend()
+    model, ids = Model(bundle, made), [9, 8, 7, 6]
+    copied = {}
+    for name, options in SAMPLED.items():
+        before = device.whole
+        model.generate(ids, max_tokens=9, ignore_eos=True, seed=2, **options)
+        copied[name] = device.whole - before
+    return copied
+
+
+def with_plugins() -> Any:
+    """Answers of engines whose graphs have own ops, and how often a step was captured."""
+    made, device = backend(Plans(plugins=True))
+    told = asked.few(Model(bundle, made), IMAGE, int(FEW))
+    return [told, device.captured > 0]
+
+
+def a_plugin_queues_its_kernels() -> Any:
+    """On a stream that somebody else made; then what it says where a kernel is not there."""
+    return plugin_calls.queued(Device(), fake)
 
 
 def opened_by_name() -> Any:
@@ -266,6 +327,10 @@ CASES: tuple[Callable[[], Any], ...] = (
     captured,
     uncaptured,
     prefill_alone,
+    reduced,
+    logits_that_leave_the_device,
+    with_plugins,
+    a_plugin_queues_its_kernels,
     opened_by_name,
     nothing_is_left,
     no_thread_keeps_the_context,

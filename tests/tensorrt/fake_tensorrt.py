@@ -11,8 +11,11 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,19 +78,61 @@ class Runtime:
         return ICudaEngine(plan, self._logger)
 
 
+class _OwnSession:
+    """A graph with own ops in ONNX Runtime's manner: each of them by its reference."""
+
+    def __init__(self, file: str) -> None:
+        import onnx
+
+        sys.path.append(str(Path(__file__).parents[1] / "plugins" / "graphs"))
+        from executor import Executor  # type: ignore[import-not-found]
+
+        self._executor = Executor(Path(file))
+        graph = onnx.load(file, load_external_data=False).graph
+        self._inputs, self._outputs = map(_values, (graph.input, graph.output))
+
+    def get_inputs(self) -> list[Any]:
+        return self._inputs
+
+    def get_outputs(self) -> list[Any]:
+        return self._outputs
+
+    def run(self, names: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
+        found = self._executor.run(feeds)
+        return [found[name] for name in names]
+
+
+def _values(values: Any) -> list[Any]:
+    """Inputs or outputs of a graph, as ONNX Runtime tells them."""
+    kinds = {1: "tensor(float)", 10: "tensor(float16)", 6: "tensor(int32)", 7: "tensor(int64)"}
+    return [
+        SimpleNamespace(
+            name=value.name,
+            type=kinds[value.type.tensor_type.elem_type],
+            shape=[axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
+        )
+        for value in values
+    ]
+
+
 class ICudaEngine:
     device_memory_size_v2 = SCRATCH_BYTES
 
     def __init__(self, plan: dict[str, Any], logger: ILogger) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 3, 1
-        providers = ["CPUExecutionProvider"]
-        self.session = onnxruntime.InferenceSession(plan["graph"], options, providers=providers)
+        own = Path(plan["graph"]).name.startswith("plugins.")
+        self.session = _OwnSession(plan["graph"]) if own else self._standard(plan["graph"])
         self.ranges, self.logger = plan["ranges"], logger
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         self.outputs = {each.name: each for each in self.session.get_outputs()}
         self.all = self.inputs | self.outputs
         self.num_io_tensors = len(self.all)
+
+    @staticmethod
+    def _standard(graph: str) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        providers = ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(graph, options, providers=providers)
 
     def get_tensor_name(self, index: int) -> str:
         names: list[str] = list(self.all)
@@ -100,8 +145,13 @@ class ICudaEngine:
         return DataType[TYPES[self.all[name].type][0]]
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
-        assert profile_index == 0 and name in self.inputs
-        axes = [self.ranges.get(axis, (axis,) * 3) for axis in self.inputs[name].shape]
+        assert name in self.inputs
+        begin = 3 * profile_index
+        axes = [
+            self.ranges[axis][begin : begin + 3] if axis in self.ranges else (axis,) * 3
+            for axis in self.inputs[name].shape
+        ]
+        assert all(axes), "the engine has that profile"
         return [tuple(axis[place] for axis in axes) for place in range(3)]
 
     def create_execution_context(
@@ -113,7 +163,7 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
-        self.engine = engine
+        self.engine, self._profile = engine, 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._scratch = (0, 0)
@@ -124,8 +174,12 @@ class IExecutionContext:
         assert memory % 256 == 0
         self._scratch = (memory, size)
 
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self._profile, self._shapes = profile_index, {}
+        return True
+
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
-        least, _, most = self.engine.get_tensor_profile_shape(name, 0)
+        least, _, most = self.engine.get_tensor_profile_shape(name, self._profile)
         if len(shape) != len(least) or not all(
             a <= size <= b for a, size, b in zip(least, shape, most, strict=True)
         ):
@@ -142,7 +196,7 @@ class IExecutionContext:
         return self._output_shapes()[name]
 
     def _output_shapes(self) -> dict[str, tuple[int, ...]]:
-        """By the names of the axes; where they do not tell, by running it on zeros."""
+        """By the names of the axes; where they do not tell, by running it on zeros and places."""
         bound = {
             axis: size
             for name, shape in self._shapes.items()
@@ -160,6 +214,9 @@ class IExecutionContext:
                 name: np.zeros(shape, TYPES[self.engine.inputs[name].type][1])
                 for name, shape in self._shapes.items()
             }
+            for array in zeros.values():
+                if array.dtype == np.int64:  # no two candidates are in one place
+                    array[...] = np.arange(array.shape[-1])
             found = self.engine.session.run(list(self.engine.outputs), zeros)
             shapes = (array.shape for array in found)
             self._known[key] = dict(zip(self.engine.outputs, shapes, strict=True))

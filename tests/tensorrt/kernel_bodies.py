@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tightrope.plugins.commit import LayerRow
 from tightrope.plugins.commit.reference import commit
+from tightrope.plugins.kernels import cubin
 from tightrope.plugins.kernels.launch import load_launch
+from tightrope.plugins.likeliest import COUNT
+from tightrope.plugins.likeliest.reference import likeliest
 
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
 UNSIGNED = ctypes.POINTER(ctypes.c_uint)
@@ -59,34 +60,44 @@ def commit_body(memory: Memory, arguments: Any, grid: list[int], block: list[int
             commit(to, memory.read(new, (1, lanes, row.length, words), np.int32), target)
 
 
+def likeliest_body(memory: Memory, arguments: Any, grid: list[int], block: list[int]) -> None:
+    """The reduction of `plugins/likeliest`, row by row."""
+    places = [ctypes.c_uint64.from_address(arguments[place]).value for place in range(3)]
+    vocabulary, blocks = (ctypes.c_int32.from_address(arguments[place]).value for place in (3, 4))
+    assert grid[0] == blocks and block == [128, 1, 1]
+    values, tokens = likeliest(memory.read(places[0], (grid[1], vocabulary), np.float32))
+    shape = (grid[1], blocks, COUNT)
+    memory.written(places[1], shape, np.float32)[...] = values
+    memory.written(places[2], shape, np.int32)[...] = tokens
+
+
+KERNELS = {"commit": commit_body, "likeliest": likeliest_body}
+
+
 def register(fake: Any) -> None:
     """Have the fake driver know our kernels, and what is in the cubins that it is given."""
-    memory = Memory(fake)
-
-    def body(arguments: Any, grid: Any, block: Any) -> int:
-        try:
-            commit_body(memory, arguments, list(grid[:3]), list(block[:3]))
-        except Exception:
-            traceback.print_exc()
-            return 700
-        return 0
-
-    launch, image = load_launch("commit", 87)
-    sizes = _cubin().argument_sizes(image, launch.kernel)
-    text = f"FAKE\n{launch.kernel} {' '.join(map(str, sizes))}\n".encode()
+    memory, images = Memory(fake), dict[bytes, bytes]()
+    for name, compute in KERNELS.items():
+        launch, image = load_launch(name, 87)
+        sizes = cubin.argument_sizes(image, launch.kernel)
+        images[image] = f"FAKE\n{launch.kernel} {' '.join(map(str, sizes))}\n".encode()
+        _held.append(BODY(partial(_computed, compute, memory)))
+        fake.fake_kernel(launch.kernel.encode(), _held[-1])
 
     def read(address: int) -> int:
-        assert ctypes.string_at(address, len(image)) == image
-        return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value or 0
+        for image in sorted(images, key=len):  # nothing is read behind the end of a short one
+            if ctypes.string_at(address, len(image)) == image:
+                return ctypes.cast(ctypes.c_char_p(images[image]), ctypes.c_void_p).value or 0
+        raise AssertionError("a cubin that the package does not ship")
 
-    _held.extend([BODY(body), READER(read), text])
-    fake.fake_kernel(launch.kernel.encode(), _held[0])
-    fake.fake_reader(_held[1])
+    _held.extend([READER(read), images])
+    fake.fake_reader(_held[-2])
 
 
-def _cubin() -> ModuleType:
-    folder = str(Path(__file__).parents[1] / "plugins" / "kernels")
-    sys.path.append(folder)
-    import cubin  # type: ignore[import-not-found]
-
-    return cubin  # type: ignore[no-any-return]
+def _computed(compute: Any, memory: Memory, arguments: Any, grid: Any, block: Any) -> int:
+    try:
+        compute(memory, arguments, list(grid[:3]), list(block[:3]))
+    except Exception:
+        traceback.print_exc()
+        return 700
+    return 0

@@ -3,8 +3,9 @@
     python resolve.py FOLDER LIBRARY...
 
 imports `tensorrt_bindings` from FOLDER with the stand-in libraries, runs the program that parses
-and builds a graph on it and the backend's part that runs engines, and prints as one line of JSON
-what they asked for and what is not there; and which names the fake TensorRT has made up.
+and builds a graph on it and the backend's part that runs engines, and makes our plugins on its
+classes; prints as one line of JSON what was asked for and what is not there, what the plugins told,
+and which names the fake TensorRT has made up.
 One process a version: a second import of the bindings fails.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -53,14 +55,15 @@ def run_engines(trt: Any, values: dict[str, Any], real: Any) -> None:
         "ICudaEngine.get_tensor_dtype": real.DataType.FLOAT,
         "ICudaEngine.get_tensor_profile_shape": [(1,), (1,), (1,)],
         "IExecutionContext.infer_shapes": [],
+        "IExecutionContext.set_optimization_profile_async": True,
         "IExecutionContext.get_tensor_shape": (1,),
     }
     rows, scratch = (TensorSpec("S", "float32", ("N",)),), SimpleNamespace(address=256)
     for mode in (real.TensorIOMode.INPUT, real.TensorIOMode.OUTPUT):
         values["ICudaEngine.get_tensor_mode"] = mode
         graph = GraphName("standard", "vision")
-        engine = Engine(trt, graph, memoryview(b"plan"), rows, "float16")
-        context = engine.context(scratch)  # type: ignore[arg-type]  # no device is here
+        engine = Engine(trt, graph, memoryview(b"plan"), rows, "float16").for_tokens()
+        context = engine.context(scratch, 1)  # type: ignore[arg-type]  # no device is here
         context.shape({"S": (1,)})
         context.bind({"S": 256})
         context.run(1)
@@ -90,18 +93,22 @@ def main() -> None:
         ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
     sys.path[:0] = [folder, str(Path(__file__).parent)]
     import tensorrt_bindings
-    from recorder import Recorder  # type: ignore[import-not-found]
+    from recorder import Instance, Recorder  # type: ignore[import-not-found]
 
-    values = {
+    values: dict[str, Any] = {
         "ITensor.shape": (-1, 8),
         "ITensor.is_shape_tensor": False,
         "Builder.build_serialized_network": b"plan",
         "ITimingCache.serialize": b"measured",
     }
     recorder = Recorder(tensorrt_bindings, values)
+    registry = tensorrt_bindings.IPluginRegistry
+    values["get_plugin_registry"] = Instance(recorder, registry, "IPluginRegistry")
     module = ModuleType("tensorrt_rtx")
     module.__getattr__ = recorder.__getattr__  # type: ignore[method-assign]
     sys.modules["tensorrt_rtx"] = module
+    from plugin_lives import lives  # type: ignore[import-not-found]
+
     from tightrope.export.check.rtx_process import check
 
     result = check("graph.onnx", {"S": (1, 2, 3)})
@@ -109,18 +116,22 @@ def main() -> None:
     values["OnnxParser.parse_from_file"] = False
     refused = check("graph.onnx", {})
     run_engines(recorder, values, tensorrt_bindings)
+    plugins = lives(tensorrt_bindings, recorder)
     print(
         json.dumps(
             {
                 "version": tensorrt_bindings.__version__,
                 "results": [result["message"], refused["message"]],
                 "built": built,
+                "plugins": plugins,
                 "asked": sorted(recorder.asked),
                 "missing": sorted(set(recorder.missing)),
                 "made_up": made_up(tensorrt_bindings),
             }
-        )
+        ),
+        flush=True,
     )
+    os._exit(0)  # see `plugin_lives`: plugins are never dropped
 
 
 if __name__ == "__main__":

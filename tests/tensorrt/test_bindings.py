@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from tightrope.interface.onnx import OWN_DOMAIN, OWN_OPSET
+from tightrope.plugins.ops import ops
+
 HERE = Path(__file__).parent
 VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
 LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
@@ -139,4 +142,26 @@ def test_a_plan_is_built_the_way_that_a_version_has(
     asked |= {"ITimingCache.serialize"}
     if version != "10.3.0":
         asked |= {"OnnxParser.load_initializer", "OnnxParser.parse_model_proto"}
+    assert asked <= set(told["asked"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_own_op_lives_on_the_real_base_classes(
+    version: str, resolved: Callable[[str], dict[str, Any]]
+) -> None:
+    """Made by its creator, asked as a builder asks, kept as fields, made again, queued."""
+    told = resolved(version)
+    assert set(told["plugins"]) == set(ops())
+    for name, (creator, fields, life) in told["plugins"].items():
+        schema = ops()[name].schema
+        assert creator == [name, OWN_DOMAIN, str(OWN_OPSET)]
+        optional = ["given"] if schema.optional else []
+        assert fields == [*schema.attributes, *optional]
+        who, takes, types, kept, workspace, kernels = life
+        assert who == [*creator, len(schema.outputs)]
+        assert takes and kept == fields and len(types) == len(schema.outputs)
+        assert kernels and (workspace > 0) == bool(ops()[name].buffers)
+    asked = {"get_plugin_registry", "IPluginRegistry.register_creator", "IExprBuilder.operation"}
+    asked |= {"IExprBuilder.constant", "PluginField", "PluginFieldType", "IPluginV3OneRuntime"}
+    asked |= {"IExecutionContext.set_optimization_profile_async"}
     assert asked <= set(told["asked"])

@@ -20,6 +20,7 @@ from tightrope.cli.doctor import doctor
 from tightrope.cli.export import export
 from tightrope.cli.frontier import app as frontier_app
 from tightrope.cli.inspect import inspect
+from tightrope.cli.kernels import app as kernels_app
 from tightrope.cli.methods import methods
 from tightrope.cli.profile import profile
 from tightrope.cli.profile_worker import profile_worker
@@ -38,6 +39,7 @@ EXTRAS = {
     "serve": ("starlette", "uvicorn", "prometheus_client", "h11", "sdnotify", "logging_journald"),
     "profile": ("vl_convert",),
     "boards": ("distributed",),
+    "kernels": ("triton",),
 }
 
 EXIT_FAILED = 1
@@ -139,5 +141,6 @@ _COMMANDS = (
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(frontier_app, name="frontier")
+app.add_typer(kernels_app, name="kernels")
 app.add_typer(service_app, name="service")
 app.add_typer(task_app, name="task")

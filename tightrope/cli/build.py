@@ -21,7 +21,7 @@ from tightrope.state import file_slug, state_folder
 PLUGINS = ("auto", "none", "all")
 REPORT = "selftest.json"
 """In the state folder: what the self-test after the last build found."""
-_STANDARD = "standard operators alone"
+_STANDARD, _PLUGINS = "standard operators alone", "own ops as plugins"
 
 
 def build(
@@ -33,7 +33,8 @@ def build(
     plugins: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="none: standard operators only; all: with our own; or auto."
+            metavar="NAME",
+            help="all: our own ops as plugins; none: standard operators only; or auto.",
         ),
     ] = "auto",
     force: Annotated[
@@ -50,16 +51,16 @@ def build(
 ) -> None:
     """Build TensorRT engines on the board that will run them, or --check here that they build."""
     check_one_of("--plugins", plugins, PLUGINS)
-    if plugins == "all":
-        raise InputError(
-            "--plugins is 'all', but this release has no own op as a plugin of TensorRT; give "
-            "--plugins none"
-        )
     if check:
+        if plugins == "all":
+            raise InputError(
+                "--plugins is 'all', but --check asks TensorRT for RTX, which has no plugins; give "
+                "--plugins none"
+            )
         _check(bundle, json)
     facts = _facts(board)
     opened = Bundle.open(bundle)
-    told = _build(opened, facts, force, say=not json)
+    told = _build(opened, facts, plugins, force, say=not json)
     if json:
         print_json(versioned("build", told))
     raise typer.Exit(0 if told["passed"] else 1)
@@ -114,16 +115,29 @@ def _facts(board: str | None) -> BoardFacts:
     return facts_of(board)
 
 
-def _build(bundle: Bundle, facts: BoardFacts, force: bool, *, say: bool) -> dict[str, Any]:
+def _build(
+    bundle: Bundle, facts: BoardFacts, plugins: str, force: bool, *, say: bool
+) -> dict[str, Any]:
     """Check, plan, build and test; what is told of it. Raises BackendError where it cannot be."""
+    from tightrope.plugins.kernels.homes import homes_of
     from tightrope.plugins.parsers import OLDEST
     from tightrope.runtime.backends.tensorrt.building import build_engines, remove_engines
-    from tightrope.runtime.backends.tensorrt.engines import BuildOptions, refuse_unparsed
+    from tightrope.runtime.backends.tensorrt.engines import (
+        ALL,
+        NONE,
+        BuildOptions,
+        refuse_unparsed,
+        with_plugins,
+    )
 
-    refuse_unparsed(bundle, facts.tensorrt if facts.is_here else OLDEST)
+    state = state_folder(bundle.path)
+    chosen, why = with_plugins(bundle, facts, plugins, homes_of(bundle.path, state))
+    options, built = BuildOptions(plugins=chosen), []
+    refuse_unparsed(bundle, facts.tensorrt if facts.is_here else OLDEST, options)
     plan = plan_memory(bundle.manifest, facts)
     if say:
-        print_plan(plan, facts)
+        print(f"Built of {why}")
+        print_plan(plan, facts, plugins=chosen == ALL)
     if not facts.is_here:
         raise DeviceUnavailable(
             f"engines are built on the board that runs them: run this on the {facts.name} itself; "
@@ -131,7 +145,6 @@ def _build(bundle: Bundle, facts: BoardFacts, force: bool, *, say: bool) -> dict
         )
     if not force:
         refuse_too_large(plan)
-    state, options, built = state_folder(bundle.path), BuildOptions(), []
     for engine in build_engines(bundle, state, facts, options, alone=plan.alone):
         built.append(
             {
@@ -144,25 +157,37 @@ def _build(bundle: Bundle, facts: BoardFacts, force: bool, *, say: bool) -> dict
         if say:
             how = "was there" if engine.kept else f"built in {engine.seconds:.0f} s"
             print(f"{engine.graph}: {bytes_text(engine.bytes)}, {how}", flush=True)
+    # Those of one kind are there, and it is these that the backend opens.
+    others = BuildOptions(plugins=NONE if chosen == ALL else ALL)
+    remove_engines(bundle, state, facts, others)
     tested, report = run(bundle, "tensorrt", say=say), state / REPORT
     write(report, bundle, tested)
     if not tested.passed and all(finding.name != OPENING for finding in tested.findings):
         remove_engines(bundle, state, facts, options)
         raise BackendError(
             "the engines answer otherwise than the bundle and were removed; what was found is in "
-            f"{report}, which may be sent: docs/first-contact.md says where to look"
+            f"{report}, which may be sent: docs/first-contact.md says where to look{_also(chosen)}"
         )
     return {
         "passed": tested.passed,
+        "plugins": {"built": chosen, "why": why},
         "plan": asdict(plan),
         "engines": built,
         "selftest": tested.to_dict(),
     }
 
 
-def print_plan(plan: MemoryPlan, facts: BoardFacts) -> None:
-    """What engines will take, and what there is, before anything is allocated."""
-    what = f"{facts.name}, compute capability {facts.compute_capability}, {_STANDARD}"
+def _also(plugins: str) -> str:
+    return "" if plugins == "none" else "; --plugins none builds of standard operators alone"
+
+
+def print_plan(plan: MemoryPlan, facts: BoardFacts, plugins: bool = False) -> None:
+    """What engines will take, and what there is, before anything is allocated.
+
+    plugins: whether they have our own ops as such; one of them then reads prompts and tokens.
+    """
+    of = _PLUGINS if plugins else _STANDARD
+    what = f"{facts.name}, compute capability {facts.compute_capability}, {of}"
     if facts.device is None:
         what += "; no table knows this board: only what was read off it counts"
     for title, lines, total in (
@@ -181,7 +206,7 @@ def print_plan(plan: MemoryPlan, facts: BoardFacts) -> None:
         there.append(("in one piece, free", bytes_text(plan.cma_free_bytes)))
         there.append(("in one piece, asked for by the head", bytes_text(plan.contiguous_bytes)))
     print_pairs("\nThere is", there, numbers=True)
-    if plan.alone:
+    if plan.alone and not plugins:
         print("Two engines of the language model do not fit: prefill reads single tokens as well.")
     for measure in plan.measures:
         print(f"To make it fit: {measure}")

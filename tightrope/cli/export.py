@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.export.config import ExportConfig, ExportSummary
 from tightrope.folders import reaching
+
+if TYPE_CHECKING:
+    from tightrope.export.calibration import Sample
 
 
 def export(
@@ -55,6 +58,20 @@ def export(
     block_size: Annotated[int, option(ExportConfig, "block_size", metavar="N")] = default_of(
         ExportConfig, "block_size"
     ),
+    asymmetric: Annotated[
+        bool, option(ExportConfig, "asymmetric", "--asymmetric", metavar="")
+    ] = default_of(ExportConfig, "asymmetric"),
+    head_bits: Annotated[int, option(ExportConfig, "head_bits", metavar="N")] = default_of(
+        ExportConfig, "head_bits"
+    ),
+    bits: Annotated[float | None, option(ExportConfig, "bits", metavar="N")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A task's folder or a text: what int4 is to lose least on, by AWQ.",
+        ),
+    ] = None,
     template: Annotated[str | None, option(ExportConfig, "template", metavar="NAME")] = None,
     seed: Annotated[int, option(ExportConfig, "seed", metavar="N")] = default_of(
         ExportConfig, "seed"
@@ -81,15 +98,46 @@ def export(
         resolutions=None if resolution is None else tuple(resolution),
         tower_precision=tower_precision,
         block_size=block_size,
+        asymmetric=asymmetric,
+        head_bits=head_bits,
+        bits=bits,
         template=template,
         seed=seed,
     )
+    samples = None if calibrate is None else calibration_of(calibrate)
     with progress_on_terminal() as progress:
-        summary = export_checkpoint(checkpoint, output, config, progress=progress, overwrite=force)
+        summary = export_checkpoint(
+            checkpoint,
+            output,
+            config,
+            calibration=samples,
+            progress=progress,
+            overwrite=force,
+        )
     if json:
         print_json(summary.to_dict())
     else:
         print_pairs("Exported", summary_rows(summary))
+
+
+def calibration_of(path: Path) -> list[Sample]:
+    """A calibration set: a task's questions with their answers, or a text."""
+    from tightrope.export.calibration import Sample, read_text
+    from tightrope.profiles.task.task import read_task
+
+    with reaching("calibrate", path):
+        if not path.is_dir():
+            return read_text(path)
+    return [
+        Sample(
+            messages=(
+                *item.messages,
+                *({"role": "assistant", "content": answer} for answer in item.answers[:1]),
+            ),
+            image=item.images[0] if item.images else None,
+        )
+        for item in read_task(path).items
+    ]
 
 
 def summary_rows(summary: ExportSummary) -> list[tuple[str, str]]:
@@ -145,4 +193,6 @@ def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     ):
         if value is not None:
             rows.append((f"parity: {name}", figure(value)))
+    if parity.overflow is not None:
+        rows.append(("parity: beyond float16", parity.overflow))
     return rows

@@ -140,6 +140,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("resolutions", _resolutions(manifest)),
         ("selectors", _listed(manifest.selectors)),
         ("schedules", _listed(manifest.schedules)),
+        ("own ops as plugins", _plugins(manifest)),
         ("ONNX Runtime", f"{manifest.minimum_onnxruntime} or newer"),
         *((f"source: {name}", value) for name, value in asdict(manifest.source).items()),
         *weight_rows(manifest.weights),
@@ -169,6 +170,15 @@ def _resolutions(manifest: Manifest) -> str:
 
     counts = {side: tower.most_tokens(side) for side in vision.resolutions}
     return _listed(f"{side} ({count} tokens)" for side, count in counts.items())
+
+
+def _plugins(manifest: Manifest) -> str:
+    """Which of our ops the graphs for plugins have, or why there are no such graphs."""
+    if not manifest.plugins:
+        return f"none: {'; '.join(manifest.no_plugins) or 'exported without'}"
+    ops = sorted({op for graph in manifest.plugins.values() for op in graph.own_ops})
+    kernels = {name for graph in manifest.plugins.values() for name in graph.kernels}
+    return f"{_listed(ops)}, of {len(kernels)} kernels"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -40,8 +40,9 @@ def print_latency(bundle: Bundle, record: LatencyRecord) -> None:
         ],
         numbers=columns,
     )
+    drawn = f"{held_out.drawn} requests drawn at random"
     print_pairs(
-        "\nHeld out: each kind predicted by the others",
+        f"\nHeld out: {drawn if held_out.drawn else 'each kind predicted by the others'}",
         [
             ("error of the time to the first token", f"{held_out.ttft_mape_percent:.1f} %"),
             ("error of the time per token", f"{held_out.tpot_mape_percent:.1f} %"),

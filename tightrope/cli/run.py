@@ -43,7 +43,7 @@ from tightrope.cli.options import (
 from tightrope.cli.output import print_json, print_pairs
 from tightrope.cli.plan import plan_rows, spent_rows
 from tightrope.configs import default_of
-from tightrope.errors import InputError
+from tightrope.errors import BudgetUnreachable, InputError
 from tightrope.folders import reaching
 from tightrope.runtime.ceiling import ceiling_of
 from tightrope.runtime.options import Options
@@ -158,6 +158,7 @@ def run(
         "seed": seed,
         "stop": stop,
         "thinking": parse_thinking(thinking),
+        "budget": budget,
         "point": point,
     }
     if logprobs is not None and not json:
@@ -165,8 +166,6 @@ def run(
     images, frames = list(image or ()), parse_frames(frame)
     if chat and (json or n != 1):
         raise InputError("--chat streams one answer after another; it takes neither --json nor --n")
-    if chat and budget is not None:
-        raise InputError("--chat keeps its slots from turn to turn; no budget is planned for that")
     ceiling = ceiling_of(max_temp, max_watts)
     if ceiling is not None and budget is None:
         raise InputError(
@@ -203,7 +202,6 @@ def run(
         )
         print_count(spent, json=json)
         return
-    options["budget"] = budget
     if json or n != 1:
         answer = model.generate(prompt, images=images, frames=frames, n=n, **options)
         _print_finished(answer, json=json)
@@ -255,7 +253,12 @@ def _chat(
         if command == "/image":
             images += _existing(rest.strip())
             continue
-        answer = _print_streamed(conversation.stream(line, images=images, frames=frames, **options))
+        try:
+            pieces = conversation.stream(line, images=images, frames=frames, **options)
+        except BudgetUnreachable as error:  # the next question may find an idle machine
+            print(error, file=sys.stderr)
+            continue
+        answer = _print_streamed(pieces)
         images, frames = [], []
         if explain:
             _explain(answer)

@@ -85,7 +85,7 @@ def run(bundle: Bundle, backend: str, threads: int | None = None, *, say: bool) 
 
 def line(finding: Finding) -> str:
     """A finding on one line."""
-    word = "ok  " if finding.passed else "FAIL"
+    word = "FAIL" if not finding.passed else "ok  " if finding.ran else "--  "
     return f"{word} {finding.name}: {finding.detail} ({finding.seconds:.1f} s)"
 
 
@@ -94,6 +94,8 @@ def _findings(
 ) -> Iterator[Finding]:
     from tightrope.runtime.backends import create_backend
     from tightrope.runtime.selftest.check import Finding, check
+    from tightrope.runtime.selftest.kernels import kernels_of
+    from tightrope.runtime.selftest.ops import op_findings
 
     try:
         backend = create_backend(name, bundle, threads)
@@ -102,3 +104,4 @@ def _findings(
         yield Finding(name=OPENING, passed=False, detail=str(error), seconds=0.0)
         return
     yield from check(bundle, backend)
+    yield from op_findings(kernels_of(backend, bundle), bundle.manifest.dims.head_dim)

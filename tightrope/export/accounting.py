@@ -87,8 +87,8 @@ class Account:
 
 
 def listed(names: Sequence[str]) -> str:
-    """At most five names, and how many more there are."""
-    shown = ", ".join(names[:_LISTED])
+    """At most five names, and how many more there are; one that breaks lines is quoted."""
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:_LISTED])
     return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
 
 

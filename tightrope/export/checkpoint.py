@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import re
@@ -13,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import torch
 import transformers
 from huggingface_hub import constants as hub_constants
 
 from tightrope.checks import check_one_of, check_path, shown
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import WithoutEffect, listed
-from tightrope.export.coded import Published
 from tightrope.export.families import Family, family_called, find_family
 from tightrope.export.folder import account_tensors, check_config, check_tied, refuse_code
 from tightrope.export.foreign import reading, silence
 from tightrope.export.gguf.file import is_gguf
 from tightrope.export.gguf.model import GgufModel, open_model
+from tightrope.export.late import LateModel
+from tightrope.export.loading import Publish, load_late
 from tightrope.export.quantised import find_method
 from tightrope.export.quantised.folder import QuantisedFolder, open_folder
 from tightrope.export.weight_files import stored_tensors
@@ -65,53 +64,36 @@ class Checkpoint:
             return self.quantised.method.name.upper()
         return "GGUF" if self.gguf else None
 
-    def load_model(self) -> Any:
-        """The model with its weights, in the type they are stored in; of a GGUF file, float32.
+    def late_model(self) -> LateModel:
+        """The model, whose weights are read where they are needed; in float32.
 
-        Raises UnsupportedModel where tensors are missing, misshapen, unreadable, or have no place.
+        Raises UnsupportedModel where tensors are missing, misshapen, or have no place.
         """
         if self.gguf:
-            model, without_effect = self.gguf.load()
+            late, without_effect = self.gguf.late_model()
             self.without_effect.extend(without_effect)
         else:
-            model = self._load_folder()
+            late = self._late_folder()
         # The plainest code: fused products of experts take rows of whole 16 bytes alone.
-        model.set_experts_implementation("eager")
-        return model.eval().requires_grad_(False)
+        late.model.set_experts_implementation("eager")
+        late.model.eval().requires_grad_(False)
+        return late
 
-    def published(self, model: Any) -> dict[str, Published]:
-        """Matrices of `model`, which `load_model` gave, as they are stored; by every name."""
-        named = parameters_of(model)
-        if self.quantised:
-            found = self.quantised.published(named)
-        elif self.gguf:
-            found = self.gguf.published(model)
-        else:
-            return {}
-        entries = {id(named[name]): entry for name, entry in found.items()}
-        return {name: entries[id(value)] for name, value in named.items() if id(value) in entries}
+    def load_model(self) -> Any:
+        """The model with all of its weights, in float32: what others are compared with.
 
-    def _load_folder(self) -> Any:
+        Raises UnsupportedModel as `late_model` does, and for weights that cannot be read.
+        """
+        return self.late_model().filled()
+
+    def _late_folder(self) -> LateModel:
         self.json("generation_config.json")  # transformers passes over a damaged one in silence
         stored = stored_tensors(self.folder)
-        loader = self.auto_class
-        source: dict[str, Any] = {"pretrained_model_name_or_path": self.folder, "dtype": "auto"}
         if self.quantised:
             stored = self.quantised.stored(stored)
-            with torch.device("meta"):
-                loader = type(loader.from_config(copy.deepcopy(self.config)))
-            source = {
-                "pretrained_model_name_or_path": None,
-                "config": copy.deepcopy(self.config),
-                "state_dict": self.quantised.tensors(),
-                "dtype": torch.float32,
-            }
+        published: Publish = self.quantised.published if self.quantised else lambda _: None
         with silence(), reading(f"{self.name} cannot be loaded"):
-            # Mismatched tensors are refused below, by name: the error without this option
-            # names none.
-            model, report = loader.from_pretrained(
-                **source, output_loading_info=True, ignore_mismatched_sizes=True
-            )
+            late, report = load_late(self.auto_class, self.config, stored, published)
         missing = [str(name) for name in report.get("missing_keys") or ()]
         misshapen = [
             f"{name} {list(found)} instead of {list(wanted)}"
@@ -124,11 +106,21 @@ class Checkpoint:
                     "the checkpoint is incomplete or its config.json belongs to another"
                 )
         unexpected = set(map(str, report.get("unexpected_keys") or ()))
-        self.without_effect.extend(account_tensors(model, stored, unexpected))
-        if self.quantised and (self.folder / "generation_config.json").is_file():
-            model.generation_config = transformers.GenerationConfig.from_pretrained(self.folder)
-        check_tied(model)
-        return model
+        dtypes = {name: tensor.dtype for name, tensor in stored.items()}
+        self.without_effect.extend(account_tensors(late.model, dtypes, unexpected))
+        late.model.generation_config = self._generation()
+        check_tied(late.model)
+        return late
+
+    def _generation(self) -> Any:
+        """As transformers has it of a folder: config.json speaks where there is no other file."""
+        name, more = "generation_config.json", dict[str, Any]()
+        if not (self.folder / name).is_file():  # nor do defaults of the config's class speak then
+            name, more = "config.json", {"_from_model_config": True}
+        with silence(), reading(f"{self.name} has no {name} that can be read"):
+            return transformers.GenerationConfig.from_pretrained(
+                self.folder, config_file_name=name, **more
+            )
 
     def tokenizer(self) -> Any:
         """The fast tokenizer; raises UnsupportedModel if there is none."""
@@ -318,12 +310,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     with reading(f"{file} cannot be read"):
         content = json.loads(file.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
-
-
-def parameters_of(model: Any) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of a model by Hugging Face's names."""
-    named = dict(model.named_parameters(remove_duplicate=False))
-    return named | dict(model.named_buffers(remove_duplicate=False))
 
 
 def embedding_scale(model: Any) -> float:

@@ -14,11 +14,13 @@ import numpy as np
 
 from tightrope.arrays import Array, Codes, Floats, Indices
 from tightrope.errors import UnsupportedModel
+from tightrope.export.slices import in_slices
 from tightrope.plugins.int4_matmul.reference import dequantize
 
 _LOWEST, _HIGHEST = -8, 7
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 _SMALLEST_NORMAL = np.float32(np.finfo(np.float16).smallest_normal)
+_AT_ONCE = 512
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Origins that are no codes."""
 AGAIN = "the checkpoint is damaged; get it again"
@@ -69,12 +71,19 @@ class Coded:
 
     def weight(self) -> Floats:
         """The matrix as Hugging Face has it, float32 [N,K]."""
-        weight = dequantize(self.codes, self.scale, self.zero, self.shift).T
-        if self.order is None:
-            return np.ascontiguousarray(weight)
-        moved = np.empty(weight.shape, np.float32)
-        moved[:, self.order] = weight
-        return moved
+        inputs, outputs = self.codes.shape
+        weight = np.empty((outputs, inputs), np.float32)
+        columns = slice(None) if self.order is None else self.order
+
+        def one(some: slice) -> None:
+            zero, shift = (
+                None if part is None else part[:, some] for part in (self.zero, self.shift)
+            )
+            rows = dequantize(self.codes[:, some], self.scale[:, some], zero, shift).T
+            weight[some, columns] = rows
+
+        in_slices(outputs, _AT_ONCE, one)  # what is made on the way is four times as large
+        return weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from tightrope.arrays import Array, Floats
 
 
 def text_logits(model: Any, token_ids: Array) -> Floats:
-    """Logits of a text, float32 [S,vocab]; `model` is float32 afterwards."""
+    """Logits of a text, float32 [S,vocab]."""
     with torch.no_grad():
         ids = torch.from_numpy(token_ids)[None]
-        logits: Floats = model.float()(input_ids=ids, use_cache=False).logits[0].numpy()
+        logits: Floats = model(input_ids=ids, use_cache=False).logits[0].numpy()
     return logits
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tightrope.bundle import EMBEDDINGS, WeightGroup
-from tightrope.export.checkpoint import parameters_of
 from tightrope.export.distance import relative, text_logits
+from tightrope.export.late import LateModel, parameters_of
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
+from tightrope.export.written import written
 
 ATTENTION, MLP, HEAD, EMBEDDING, NORMS = "attention", "mlp", "head", "embeddings", "norms"
 TOWER, PROJECTOR = "tower", "projector"
@@ -25,16 +23,16 @@ _PROMPT_TOKENS = 40
 
 
 def measure(
-    recipe: Recipe, model: Any, weights: WeightFile, folder: Path
+    recipe: Recipe, late: LateModel, weights: WeightFile, folder: Path
 ) -> dict[str, WeightGroup]:
-    """Of the bundle in `folder`, by group; `model` has the checkpoint's weights, and keeps them.
+    """Of the bundle in `folder`, by group.
 
     Where weights are in codes, a group's error is the relative difference of the logits of a seeded
     text when that group alone has the weights that were written.
     """
     stored = weights.stored()
-    names = _by_group(model, list(stored))
-    errors = _errors(recipe, model, weights, names) if recipe.precision.quantized else {}
+    names = _by_group(late.model, list(stored))
+    errors = _errors(recipe, late, weights, names) if recipe.precision.quantized else {}
     groups = {}
     for group in (*_READ_BY_TEXT, TOWER, PROJECTOR):
         parts = [stored[name] for name in names.get(group, ())]
@@ -68,50 +66,15 @@ def _by_group(model: Any, parameters: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _errors(
-    recipe: Recipe, model: Any, weights: WeightFile, names: dict[str, list[str]]
+    recipe: Recipe, late: LateModel, weights: WeightFile, names: dict[str, list[str]]
 ) -> dict[str, float]:
     rng = np.random.default_rng(recipe.config.seed)
     token_ids = rng.integers(0, recipe.dims.vocab_size, _PROMPT_TOKENS)
-    original = text_logits(model, token_ids)
+    with late.computing():
+        original = text_logits(late.model, token_ids)
     errors = {}
     for group in _READ_BY_TEXT:
-        with contextlib.ExitStack() as exchanged:
-            for module, leaf, value in _places(model, weights, group, names.get(group, ())):
-                exchanged.enter_context(_exchanged(module, leaf, value))
-            errors[group] = relative(original, text_logits(model, token_ids))
+        read = written(late, weights, names.get(group, ()), table=group == EMBEDDING)
+        with late.computing(read):
+            errors[group] = relative(original, text_logits(late.model, token_ids))
     return errors
-
-
-def _places(model: Any, weights: WeightFile, group: str, names: Sequence[str]) -> Iterator[Any]:
-    """Module, name in it, and how the value that was written is read: of each of a group."""
-    if group == EMBEDDING:
-        table = model.get_input_embeddings()
-        name = next(name for name, value in parameters_of(model).items() if value is table.weight)
-        yield table, "weight", functools.partial(weights.rounded, name)
-    for name in names:
-        owner, _, leaf = name.rpartition(".")
-        module = model.get_output_embeddings() if group == HEAD else model.get_submodule(owner)
-        yield module, leaf, functools.partial(weights.in_graphs, name)
-
-
-@contextlib.contextmanager
-def _exchanged(module: Any, leaf: str, read: Callable[[], torch.Tensor]) -> Iterator[None]:
-    """Inside, `module` computes with another value, which is read whenever it is called."""
-    own = module._parameters.get(leaf)
-    if own is None:  # a buffer, which is stored as it is
-        yield
-        return
-
-    def enter(*_: Any) -> None:
-        module._parameters[leaf] = torch.nn.Parameter(read(), requires_grad=False)
-
-    def leave(*_: Any) -> None:
-        module._parameters[leaf] = own
-
-    handles = [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    try:
-        yield
-    finally:
-        leave()
-        for handle in handles:
-            handle.remove()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tightrope.bundle import EMBEDDINGS
-from tightrope.export.checkpoint import embedding_scale, parameters_of
+from tightrope.export.checkpoint import embedding_scale
+from tightrope.export.late import parameters_of
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 
@@ -19,7 +20,7 @@ def write_host_files(recipe: Recipe, model: Any, weights: WeightFile, folder: Pa
     table = model.get_input_embeddings().weight
     name = next(key for key, value in parameters_of(model).items() if value is table)
     with (folder / EMBEDDINGS).open("wb") as file:
-        weights.rounded(name).numpy().astype(recipe.precision.storage).tofile(file)
+        weights.in_storage(name).numpy().tofile(file)
         if recipe.vision is not None:
             # What is scaled at run time with all the others must come out as it is.
             own = recipe.vision.model.separators(model).float().numpy()

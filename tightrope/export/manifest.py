@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tightrope import bundle as bundles
 from tightrope.bundle import FileEntry, Manifest, Parity, SelectorInfo, Source
+from tightrope.export.graphs.passes.linear import column_parts
+from tightrope.export.graphs.write import Written
 from tightrope.export.recipe import Recipe
 from tightrope.export.selectors import SELECTORS
 from tightrope.interface.onnx import OWN_OPSET
@@ -17,13 +19,13 @@ MINIMUM_ONNXRUNTIME = "1.23"
 def describe(
     recipe: Recipe,
     windows: tuple[int, ...],
-    operators: dict[str, dict[str, str]],
+    written: Written,
     parity: Parity,
     folder: Path,
 ) -> Manifest:
     """Everything in bundle.json.
 
-    windows: of the layers. operators: of each standard graph, with one node's name.
+    windows: of the layers. written: the graphs.
     """
     checkpoint, config, precision = recipe.checkpoint, recipe.config, recipe.precision
     files = {
@@ -52,6 +54,7 @@ def describe(
         vision=None if recipe.vision is None else recipe.vision.info,
         windows=windows if any(windows) else (),
         max_positions=recipe.max_positions,
+        head_columns=_widest(recipe.dims.vocab_size),
         selectors={
             name: SelectorInfo(
                 signals=SELECTORS[name].signals, text_guided=SELECTORS[name].text_guided
@@ -59,8 +62,16 @@ def describe(
             for name in recipe.selectors
         },
         schedules=recipe.schedules,
-        standard_ops=operators,
+        standard_ops=written.operators,
+        plugins=written.plugins,
+        no_plugins=written.no_plugins,
         exporter={name: metadata.version(name) for name in ("tightrope", "torch", "transformers")},
         parity=parity,
         files=files,
     )
+
+
+def _widest(vocabulary: int) -> int | None:
+    """Tokens of the widest product of the head, where it is cut."""
+    first, *others = column_parts(vocabulary)
+    return first.stop if others else None

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 
 from tightrope.arrays import Array
 from tightrope.bundle import TowerInt8
 from tightrope.errors import UnsupportedModel
 from tightrope.export.distance import relative
-from tightrope.export.parity import session
+from tightrope.export.late import LateModel
 from tightrope.export.recipe import Recipe
 from tightrope.export.selectors import SELECTORS
+from tightrope.export.walking import session
 from tightrope.export.weights import WeightFile
 from tightrope.interface.names import GraphName
 from tightrope.interface.tensors import INDEX, KEEP_RAMP, TEXT_EMBEDS, VISUAL_EMBEDS
@@ -34,7 +35,7 @@ _TEXT_TOKENS = 8
 
 
 def gate(
-    recipe: Recipe, model: Any, weights: WeightFile, folder: Path, trial: Path | None
+    recipe: Recipe, late: LateModel, weights: WeightFile, folder: Path, trial: Path | None
 ) -> tuple[TowerInt8 | None, list[str]]:
     """Figures of the tower in int8, None where it is not taken, and notes that say why.
 
@@ -43,7 +44,7 @@ def gate(
     """
     if trial is None:
         return None, list(recipe.tower.notes)
-    figures = measured(recipe, model, folder, trial)
+    figures = measured(recipe, late, folder, trial)
     problem = _problem(figures)
     if problem is None:
         return figures, []
@@ -56,13 +57,13 @@ def gate(
     return None, [f"the tower multiplies in float32: in int8 {problem}"]
 
 
-def measured(recipe: Recipe, model: Any, folder: Path, trial: Path) -> TowerInt8:
+def measured(recipe: Recipe, late: LateModel, folder: Path, trial: Path) -> TowerInt8:
     """How far the graph `trial` lies from the host's tower in `folder`, over drawn pictures."""
     vision = recipe.vision
     assert vision is not None
     resolution = vision.info.resolutions[0]
     size = vision.host.trial_size(resolution)
-    tables = vision.model.tables(model, vision.info)
+    tables = vision.model.tables(late.model, vision.info)
     prepare = vision.host.prepare(recipe.preprocessor, tables)
     graphs = [session(folder / GraphName("host", "vision").file), session(trial)]
     names = [output.name for output in graphs[0].get_outputs()]
@@ -74,7 +75,7 @@ def measured(recipe: Recipe, model: Any, folder: Path, trial: Path) -> TowerInt8
     exact, rounded = (
         np.concatenate([tokens[side][VISUAL_EMBEDS][0] for tokens in seen]) for side in (0, 1)
     )
-    chosen = {name: _keeps(recipe, model, folder, name) for name in recipe.selectors}
+    chosen = {name: _keeps(recipe, late, folder, name) for name in recipe.selectors}
     return TowerInt8(
         embeds=relative(exact, rounded),
         agreement={
@@ -99,16 +100,17 @@ def _problem(figures: TowerInt8) -> str | None:
 
 
 def _keeps(
-    recipe: Recipe, model: Any, folder: Path, name: str
+    recipe: Recipe, late: LateModel, folder: Path, name: str
 ) -> Callable[[dict[str, Array]], set[int]]:
     """What a selector keeps of one picture's tokens, at a quarter of them."""
     graph = session(folder / GraphName("host", "select", name).file)
     inputs = [item.name for item in graph.get_inputs()]
     given: dict[str, Array] = {}
     if SELECTORS[name].text_guided:
-        table = model.get_input_embeddings().weight
-        rows = np.random.default_rng(0).integers(0, recipe.dims.vocab_size, _TEXT_TOKENS)
-        given[TEXT_EMBEDS] = table[rows].detach().float().numpy()
+        ids = np.random.default_rng(0).integers(0, recipe.dims.vocab_size, _TEXT_TOKENS)
+        with late.computing():
+            rows = late.model.get_input_embeddings()(torch.from_numpy(ids))
+        given[TEXT_EMBEDS] = rows.detach().float().numpy()
 
     def keep(tokens: dict[str, Array]) -> set[int]:
         count = -(-tokens[VISUAL_EMBEDS].shape[1] // 4)

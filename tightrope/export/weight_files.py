@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 import warnings
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 
 from tightrope.checks import shown
@@ -26,15 +30,26 @@ _LONGEST_HEADER = 100_000_000  # the format's own limit
 AGAIN = "get the checkpoint again"
 
 
-def stored_tensors(folder: Path) -> dict[str, str]:
-    """Every tensor's name -> its dtype, as the files of `folder` have them.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor as a file has it."""
+
+    dtype: str
+    """By safetensors' name of it."""
+    shape: tuple[int, ...]
+    read: Callable[[], torch.Tensor]
+    """Mapped from the file, where its format can be."""
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Every tensor by name, as the files of `folder` have them; nothing is loaded.
 
     Raises UnsupportedModel naming file and tensor for what is damaged or holds no tensors.
     """
     for name, read in ((_SAFETENSORS, _safetensors), (_PICKLED, _pickled)):
         files = _files(folder, name)
         if files:
-            stored: dict[str, str] = {}
+            stored: dict[str, Stored] = {}
             for file in files:
                 found = read(file)
                 if twice := [tensor for tensor in found if tensor in stored]:
@@ -74,7 +89,14 @@ def _files(folder: Path, name: str) -> list[Path]:
     return files
 
 
-def _safetensors(file: Path) -> dict[str, str]:
+def read_tensor(name: str, file: Path) -> torch.Tensor:
+    """A tensor of a `.safetensors` file, mapped; the file is closed when the tensor is gone."""
+    with reading(f"{file} cannot be loaded"), safetensors.safe_open(file, "pt") as tensors:
+        value: torch.Tensor = tensors.get_tensor(name)
+        return value
+
+
+def _safetensors(file: Path) -> dict[str, Stored]:
     size = file.stat().st_size
     with reading(f"{file} cannot be loaded"), file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -96,7 +118,12 @@ def _safetensors(file: Path) -> dict[str, str]:
                 )
             spans.append((start, end, name))
     _check_spans(file, sorted(spans), size - 8 - length)
-    return {name: entry["dtype"] for name, entry in header.items()}
+    return {
+        name: Stored(
+            entry["dtype"], tuple(entry["shape"]), functools.partial(read_tensor, name, file)
+        )
+        for name, entry in header.items()
+    }
 
 
 def _tensor_bytes(file: Path, name: str, entry: dict[str, Any]) -> int:
@@ -126,12 +153,12 @@ def _check_spans(file: Path, spans: list[tuple[int, int, str]], room: int) -> No
         )
 
 
-def _pickled(file: Path) -> dict[str, str]:
+def _pickled(file: Path) -> dict[str, Stored]:
     way_out = "a .bin file may hold tensors alone; take the safetensors files"
     with reading(f"{file} cannot be loaded", way_out), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         content = torch.load(
-            file, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(file)
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
         )
         if not isinstance(content, dict):
             raise UnsupportedModel(
@@ -142,7 +169,10 @@ def _pickled(file: Path) -> dict[str, str]:
             raise UnsupportedModel(
                 f"{file} cannot be loaded: it holds what is no tensor: {listed(others)}; {way_out}"
             )
-        return {name: _dtype(value) for name, value in content.items()}
+        return {
+            name: Stored(_dtype(value), tuple(value.shape), value.detach)
+            for name, value in content.items()
+        }
 
 
 def _dtype(value: torch.Tensor) -> str:

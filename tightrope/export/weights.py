@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from tightrope.arrays import Array, Codes
-from tightrope.errors import UnsupportedModel
+from tightrope.errors import BundleError, UnsupportedModel
 from tightrope.export.coded import FLOATS, Coded, Form, Published
 from tightrope.export.config import Precision
 from tightrope.export.graphs.passes.eight_bit import OF_INT8
-from tightrope.export.graphs.passes.linear import LAYOUT, OF_CODES, PARAMETER
+from tightrope.export.graphs.passes.linear import (
+    BY_COLUMNS,
+    LAYOUT,
+    OF_CODES,
+    PARAMETER,
+    column_parts,
+    part_of,
+)
+from tightrope.export.rounding import Rounding
 from tightrope.export.tracing.trace import parameter_name
-from tightrope.plugins.int4_matmul.reference import pack, quantize
+from tightrope.plugins.int4_matmul.reference import pack, unpack
 
 FILE = "weights.data"
+_Key = tuple[str, str, int]
+"""A parameter, its layout, and which of its `column_parts`."""
 _ALIGN = 4096  # so that a tensor can be mapped on its own
 _MOST_INT8 = 127
+_AT_ONCE = 1 << 22
+"""Numbers of a tensor that are rounded, turned or written in one go."""
 _FUSES_INT8 = "1.25"  # tried: 1.24.4 fuses int4 alone
 
 
@@ -43,10 +56,11 @@ class WeightFile:
         folder: Path,
         parameters: Mapping[str, torch.Tensor],
         precision: Precision,
-        block_size: int,
+        rounding: Rounding,
         published: Mapping[str, Published] | None = None,
     ) -> None:
-        """block_size: weights that share one int4 scale, where the checkpoint has none.
+        """parameters: may be read anew at each access. rounding: of int4, where the checkpoint has
+        floats.
 
         published: matrices as the checkpoint has them; where it has one in codes, no other matrix
         is quantised.
@@ -55,20 +69,21 @@ class WeightFile:
         self._parameters = parameters
         self._half = precision.storage == "float16"
         self._quantized = precision.quantized
-        self._block_size = block_size
+        self._rounding = rounding
         published = published or {}
         origins = {entry.origin for entry in published.values()} - FLOATS
         self._unread = sorted(origins) if precision.quantized else []
         has_codes = any(entry.read is not None for entry in published.values())
         self._published = published if has_codes and precision.quantized else {}
-        self._stored: dict[tuple[str, str], ir.ExternalTensor] = {}
+        self._stored: dict[_Key, ir.ExternalTensor] = {}
         self._forms: dict[str, Form | None] = {}
 
     def __enter__(self) -> WeightFile:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
+    def __exit__(self, failure: object, *_: object) -> None:
+        with contextlib.suppress(*[OSError] if failure else []):  # a full disk was told
+            self._stream.close()
 
     def form(self, initializer: str) -> Form | None:
         """The codes that the matrix of a traced graph is stored in, None where it stays floats.
@@ -95,7 +110,8 @@ class WeightFile:
 
     def _bind(self, graph: ir.Graph, value: ir.Value) -> None:
         name = value.metadata_props.get(PARAMETER, str(value.name))
-        tensor = self._store(parameter_name(name), value.metadata_props.get(LAYOUT, "plain"))
+        key = parameter_name(name), value.metadata_props.get(LAYOUT, "plain"), part_of(value) or 0
+        tensor = self._store(key)
         wanted = value.dtype
         value.const_value = tensor
         value.type = ir.TensorType(tensor.dtype)  # a clone shares its type objects
@@ -112,20 +128,23 @@ class WeightFile:
         form = self._forms.get(parameter)
         if form is None:
             return self.rounded(parameter)
-        codes = self._read(parameter, "codes").astype(np.int8)
         read = Coded(
-            codes=codes,
+            codes=self._read(parameter, "codes"),
             bits=form.bits,
             scale=self._read(parameter, "scale"),
-            zero=self._read(parameter, "zero").astype(np.int8) if form.zero else None,
+            zero=self._read(parameter, "zero") if form.zero else None,
             shift=self._read(parameter, "shift") if form.shift else None,
             order=self._read(parameter, "order") if form.order else None,
         )
         return torch.from_numpy(read.weight())
 
+    def in_storage(self, parameter: str) -> torch.Tensor:
+        """A parameter rounded to the storage type and never quantised."""
+        return self._rounded(parameter, self._parameters[parameter])
+
     def rounded(self, parameter: str) -> torch.Tensor:
-        """A parameter rounded to the storage type and never quantised, float32."""
-        return self._rounded(parameter, self._parameters[parameter]).float()
+        """The same, float32."""
+        return self.in_storage(parameter).float()
 
     def drop_int8(self) -> None:
         """Forget the matrices in int8, which were written last, once no graph reads them."""
@@ -136,7 +155,7 @@ class WeightFile:
     def stored(self) -> dict[str, Stored]:
         """Every parameter that is in the file so far."""
         sizes: dict[str, int] = {}
-        for (parameter, _), tensor in self._stored.items():
+        for (parameter, *_), tensor in self._stored.items():
             sizes[parameter] = sizes.get(parameter, 0) + tensor.nbytes
         return {name: Stored(self._how(name), size) for name, size in sizes.items()}
 
@@ -157,7 +176,7 @@ class WeightFile:
         if left and self._quantized and not self._published:
             said.append(
                 f"{left} matrices stay float16: their inputs are no whole number of "
-                f"{self._block_size}-blocks"
+                f"{self._rounding.smallest_block}-blocks"
             )
         experts = sum(len(tensor.shape) == 3 for tensor in self._stored.values())
         if experts and self._quantized:
@@ -171,11 +190,11 @@ class WeightFile:
         else:
             tensors = [
                 tensor
-                for (name, layout), tensor in self._stored.items()
+                for (name, layout, _), tensor in self._stored.items()
                 if name == parameter and layout not in OF_INT8
             ]
             how = tensors[0].dtype.numpy().name
-            if (parameter, OF_INT8[0]) in self._stored:
+            if (parameter, OF_INT8[0], 0) in self._stored:
                 how = f"int8 by output, {how} for TensorRT"
         named = entry is not None and (form is not None or entry.origin not in FLOATS)
         return f"{how} ({entry.origin})" if entry is not None and named else how
@@ -187,12 +206,10 @@ class WeightFile:
             entry = self._published.get(parameter)
             return None if entry is None or entry.read is None else entry.read()
         value = self._parameters[parameter]
-        if value.shape[1] % self._block_size:
+        if not self._rounding.fits(value):
             return None
         self._rounded(parameter, value)  # scales are float16: what that cannot hold, int4 cannot
-        weight = value.float().T.contiguous().numpy()
-        codes, scale = quantize(weight, self._block_size)
-        return Coded(codes=codes, bits=4, scale=scale)
+        return self._rounding.coded(parameter, value)
 
     def _write_codes(self, parameter: str, read: Coded) -> Form:
         self._write_array(parameter, "codes", read.codes, four_bits=read.bits == 4)
@@ -208,16 +225,18 @@ class WeightFile:
             self._write_array(parameter, "order", read.order)
         return read.form
 
-    def _store(self, parameter: str, layout: str) -> ir.ExternalTensor:
-        key = (parameter, layout)
+    def _store(self, key: _Key) -> ir.ExternalTensor:
+        parameter, layout, _ = key
         if key not in self._stored and layout in OF_CODES:
             assert self._form(parameter) is not None, "graphs ask for codes that there are"
         elif key not in self._stored and layout in OF_INT8:
             self._write_int8(parameter)
         elif key not in self._stored:
-            value = self._rounded(parameter, self._parameters[parameter])
+            value = self.in_storage(parameter)
             value = value.T if layout == "transposed" else value
-            self._write_array(parameter, layout, value.contiguous().numpy())
+            kind = ir.DataType.from_numpy(value.new_empty(0).numpy().dtype)
+            for place, part in enumerate(_cut(layout, value)):
+                self._write((parameter, layout, place), kind, part.shape, _rows(part))
         return self._stored[key]
 
     def _write_int8(self, parameter: str) -> None:
@@ -232,32 +251,44 @@ class WeightFile:
     def _write_array(
         self, parameter: str, layout: str, array: Array | Codes, four_bits: bool = False
     ) -> None:
-        offset = self._stream.tell()
-        if offset % _ALIGN:
-            self._stream.write(bytes(_ALIGN - offset % _ALIGN))
-            offset = self._stream.tell()
-        data = pack(array).tobytes() if four_bits else array.tobytes()
-        self._stream.write(data)
-        self._stream.flush()
-        self._stored[parameter, layout] = ir.ExternalTensor(
+        kind = ir.DataType.INT4 if four_bits else ir.DataType.from_numpy(array.dtype)
+        for place, part in enumerate(_cut(layout, array)):
+            self._write((parameter, layout, place), kind, part.shape, _pieces(part))
+
+    def _write(self, key: _Key, kind: ir.DataType, shape: Any, pieces: Iterable[Array]) -> None:
+        """A tensor in pieces, which are consecutive; raises BundleError where the disk is full."""
+        offset = -(-self._stream.tell() // _ALIGN) * _ALIGN
+        try:
+            self._stream.write(bytes(offset - self._stream.tell()))
+            for piece in pieces:
+                self._stream.write((pack(piece) if kind == ir.DataType.INT4 else piece).data)
+            self._stream.flush()
+        except OSError as error:
+            raise BundleError(
+                f"{FILE} cannot grow beyond {offset / 1e6:.1f} MB, at {key[0]} "
+                f"({error.strerror}): make room, or choose another place; nothing is left of it"
+            ) from error
+        self._stored[key] = ir.ExternalTensor(
             FILE,
             offset,
-            len(data),
-            ir.DataType.INT4 if four_bits else ir.DataType.from_numpy(array.dtype),
-            shape=ir.Shape(array.shape),
-            name=f"{parameter}.{layout}",
+            self._stream.tell() - offset,
+            kind,
+            shape=ir.Shape(shape),
+            name=".".join(key[:2]),
             base_dir=str(Path(self._stream.name).parent),
         )
 
     def _read(self, parameter: str, layout: str) -> Array:
-        array: Array = self._stored[parameter, layout].numpy()
-        return array
+        """What was written, four bits as int8; not kept, as the tensor itself would."""
+        stored = self._stored.items()
+        parts = [_read(part) for key, part in stored if key[:2] == (parameter, layout)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
 
     def _rounded(self, parameter: str, value: torch.Tensor) -> torch.Tensor:
         """`value` in the storage type; raises UnsupportedModel where that cannot hold it."""
         if not value.is_floating_point():
             return value
-        if not bool(torch.isfinite(value).all()):
+        if not _finite(value):
             raise UnsupportedModel(
                 f"{parameter} holds NaN or infinity: the checkpoint is damaged; get it again"
             )
@@ -266,11 +297,50 @@ class WeightFile:
         if not self._half or (kept and value.dtype == torch.float32):
             return value.float()
         half = value.to(torch.float16)
-        if not bool(torch.isfinite(half).all()):
+        if not _finite(half):
             raise UnsupportedModel(
                 f"{parameter} holds values that float16 cannot: export with precision fp32"
             )
         return half
+
+
+def _finite(value: torch.Tensor) -> bool:
+    """Whether all numbers are; where one of them is NaN, so are the least and the largest."""
+    return value.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(value))
+
+
+def _cut(layout: str, matrix: Any) -> list[Any]:
+    """A tensor of numpy or torch, by columns where graphs ask for it so."""
+    if layout not in BY_COLUMNS:
+        return [matrix]
+    return [matrix[:, some] for some in column_parts(matrix.shape[1])]
+
+
+def _pieces(array: Array | Codes) -> Iterator[Array]:
+    """Its numbers in their order."""
+    flat = array.reshape(-1)
+    return (flat[first : first + _AT_ONCE] for first in range(0, flat.size, _AT_ONCE))
+
+
+def _read(tensor: ir.ExternalTensor) -> Array:
+    assert tensor.offset is not None and tensor.length is not None
+    with Path(tensor.path).open("rb") as file:
+        file.seek(tensor.offset)
+        data = file.read(tensor.length)
+    if tensor.dtype == ir.DataType.INT4:
+        array: Array = unpack(np.frombuffer(data, np.uint8), tensor.size)
+    else:
+        array = np.frombuffer(data, tensor.dtype.numpy())
+    shaped: Array = array.reshape(tensor.shape.numpy())
+    return shaped
+
+
+def _rows(value: torch.Tensor) -> Iterator[Array]:
+    """Rows of a tensor in their order, at least one at a time."""
+    rows = value.reshape(1) if value.dim() == 0 else value
+    count = max(1, _AT_ONCE // max(1, rows[0].numel()))
+    for part in torch.split(rows, count):
+        yield part.contiguous().numpy()
 
 
 def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType | None) -> None:

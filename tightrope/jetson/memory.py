@@ -19,13 +19,15 @@ CONTEXT_BYTES = 300 << 20
 PROCESS_BYTES = 200 << 20
 """Of Python, numpy and the tokenizer; assumed."""
 HEAD_SCRATCH = 1.73
-"""Contiguous bytes that building the head takes, of its weights in float16; read of others."""
+"""Contiguous bytes that building one of the head's products takes, of its weights in float16; read
+of others."""
 COPIES = 3
 """Of a graph's weights while its engine is built: the parser's, the builder's, the plan's."""
 DESKTOP_BYTES = 865_000_000
 """That a board has more without a desktop; NVIDIA's figure for an Orin Nano."""
 _CMA_STEP = 64 << 20
 _COUNTED, _ESTIMATED, _ASSUMED = "counted", "estimated from dims", "assumed"
+_HEAD_SOURCE = "1.73 x 2 H and the tokens of one of its products, read of others"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,8 @@ def _plan(manifest: Manifest, facts: BoardFacts, alone: bool) -> MemoryPlan:
         MemoryLine(what="CUDA and TensorRT", bytes=CONTEXT_BYTES, source=_ASSUMED),
         MemoryLine(what="Python", bytes=PROCESS_BYTES, source=_ASSUMED),
     )
-    head = int(HEAD_SCRATCH * 2 * dims.hidden_size * dims.vocab_size)
+    widest = manifest.head_columns or dims.vocab_size
+    head = int(HEAD_SCRATCH * 2 * dims.hidden_size * widest)
     largest = max(size for _, size in engines)
     return MemoryPlan(
         alone=alone,
@@ -130,9 +133,7 @@ def _plan(manifest: Manifest, facts: BoardFacts, alone: bool) -> MemoryPlan:
                 bytes=COPIES * largest,
                 source=f"{COPIES} times what was counted",
             ),
-            MemoryLine(
-                what="scratch of the head", bytes=head, source="1.73 x 2 H V, read of others"
-            ),
+            MemoryLine(what="scratch of the head", bytes=head, source=_HEAD_SOURCE),
             *fixed,
         ),
         slot_bytes=slots,

@@ -128,10 +128,13 @@ class OpBuilder:
         trips: ir.Value,
         carried: Sequence[tuple[ir.Value, int]],
         body: Callable[[OpBuilder, ir.Value, Sequence[ir.Value]], Sequence[ir.Value]],
+        stacked: int = 0,
     ) -> tuple[ir.Value, ...]:
         """`Loop` of `trips` rounds over carried values; `body` gets the round's number.
 
         trips: int64 []. Each carried value comes with its element type as ONNX numbers it.
+        stacked: how many more values a round gives; those of all rounds come out as one
+        [trips, ...] each.
         """
         inner = self.inner("loop")
         index = ir.Value(
@@ -152,7 +155,7 @@ class OpBuilder:
             "Loop",
             [trips, self.value(np.bool_(True)), *[value for value, _ in carried]],
             attributes=[ir.AttrGraph("body", graph)],
-            num_outputs=len(carried),
+            num_outputs=len(carried) + stacked,
         )
         self._add(node)
         return tuple(node.outputs)

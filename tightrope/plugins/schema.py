@@ -19,3 +19,5 @@ class OpSchema:
     inputs: Rows
     outputs: Rows
     attributes: dict[str, float | int]
+    optional: tuple[str, ...] = ()
+    """Inputs that may be left out."""

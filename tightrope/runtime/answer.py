@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tightrope.jetson.spent import Spent
-from tightrope.latency import Stages
+from tightrope.latency import Prediction, Stages
 from tightrope.point import OperatingPoint
 from tightrope.runtime.plan import Plan
 from tightrope.schemas import versioned
@@ -131,6 +131,11 @@ class Answer:
     """What ended it; None unless finish_reason is "stop"."""
     plan: Plan | None = None
     """What its budget led to; None for a request without one."""
+    prediction: Prediction | None = None
+    """What it was expected to take with the device to itself, whole as `max_tokens` allows.
+
+    None where nothing was measured on this machine or no budget was asked for yet, and for turns of
+    a conversation."""
     deadline_met: bool | None = None
     """Whether it was complete in time: it ended with "stop", or at the caller's own max_tokens.
 
@@ -153,7 +158,9 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON-ready values with a schema number."""
-        return versioned("answer", asdict(self))
+        values = asdict(self)
+        values["prediction"] = None if self.prediction is None else self.prediction.to_dict()
+        return versioned("answer", values)
 
 
 @dataclass(frozen=True, slots=True)

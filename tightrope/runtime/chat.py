@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tightrope.budget import Budget
 from tightrope.checks import shown
 from tightrope.configs import default_of
 from tightrope.errors import InputError
@@ -17,6 +18,7 @@ from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Frames, ImageSource, Options
 from tightrope.runtime.request import Request
 from tightrope.runtime.stream import Stream
+from tightrope.runtime.warm_up import get_ready
 
 
 class Chat:
@@ -24,7 +26,8 @@ class Chat:
 
     A turn reads only its own tokens if the template writes the earlier ones as before and the same
     policy scores them; otherwise the conversation is read again from its start, and the answer's
-    notes say so.
+    notes say so. A turn with a budget is planned by what its slots hold: a point that reads images
+    another way, or scores by another policy, costs it all of what was said before.
     """
 
     def __init__(self, loaded: Loaded, system: str | None) -> None:
@@ -58,6 +61,7 @@ class Chat:
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
+        budget: Budget | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Answer:
@@ -76,6 +80,7 @@ class Chat:
             seed=seed,
             stop=stop,
             thinking=thinking,
+            budget=budget,
             point=point,
             ignore_eos=ignore_eos,
         )
@@ -100,6 +105,7 @@ class Chat:
         seed: int = default_of(Options, "seed"),
         stop: Sequence[str] | None = None,
         thinking: bool | None = None,
+        budget: Budget | None = None,
         point: OperatingPoint | None = None,
         ignore_eos: bool = False,
     ) -> Stream:
@@ -118,6 +124,7 @@ class Chat:
             seed=seed,
             stop=stop,
             thinking=thinking,
+            budget=budget,
             point=point,
             ignore_eos=ignore_eos,
         )
@@ -141,5 +148,6 @@ class Chat:
             self._images = seen
             self.messages = [*messages, {"role": "assistant", "content": answer.text}]
 
+        get_ready(self._loaded, options)
         request = Request(self._loaded, messages, seen, options, self._conversation)
         return Stream(self._loaded.engine, request, count)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tightrope.arrays import Floats, Indices
+from tightrope.arrays import Indices
+from tightrope.runtime.likeliest import Logits, whole
 from tightrope.runtime.options import Options
 from tightrope.runtime.penalties import Penalties
 from tightrope.runtime.sampling import Sampler
@@ -29,7 +30,7 @@ class Chooser:
         """Go by these tokens of the prompt, and by those that the rows will have."""
         self._penalties.watch(prompt, rows)
 
-    def __call__(self, logits: Floats) -> Indices:
+    def __call__(self, logits: Logits) -> Indices:
         """Token ids [n] of logits [n,vocab], or of [1,vocab] that all rows share."""
         changes = self._penalties.change
-        return self._sampler(self._penalties(logits) if changes else logits)
+        return self._sampler(self._penalties(whole(logits)) if changes else logits)

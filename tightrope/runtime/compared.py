@@ -73,6 +73,7 @@ def compared(
             beginnings = Beginnings(
                 marks=tuple(Mark(num_ids, images) for num_ids, images in request.marks),
                 kept=frozenset((num_ids, scored) for num_ids in request.reused),
+                wholes=request.wholes,
             )
             work = work_of(
                 loaded,

@@ -13,8 +13,10 @@ from tightrope.errors import InputError
 from tightrope.inputs.layout import Stream, reach, wholes
 from tightrope.interface.calls import Call, Selection, new_tokens, no_levels
 from tightrope.plugins.slot_attention.policies import scoring, unprotected
+from tightrope.runtime.begun import Begun
 from tightrope.runtime.cancel import Cancel
 from tightrope.runtime.cuts import parts_of
+from tightrope.runtime.held import HeldImage
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.prefixes import Stop
 from tightrope.runtime.settings import Settings
@@ -78,6 +80,29 @@ class Conversation:
             return Resumed(0, settings, f"the conversation was read again from its start: {note}")
         return Resumed(known, settings)
 
+    def begun(self, token_ids: Sequence[int], images: Sequence[HeldImage]) -> Begun | None:
+        """What it holds of a prompt with these images; None where that does not go on from it."""
+        keys, waiting, read_as = list(self.keys), iter(images), set[tuple[object, ...]]()
+        if self._policy is None or not 0 < len(keys) < len(token_ids):
+            return None
+        for key, token in zip(keys, token_ids, strict=False):
+            if not isinstance(key, tuple):
+                if key != token:
+                    return None
+                continue
+            image = next(waiting, None)
+            if image is None or key[:2] != image.key(()):
+                return None
+            read_as.add(key[2:])
+        return Begun(
+            num_ids=len(keys),
+            num_images=sum(isinstance(key, tuple) for key in keys),
+            read_as=frozenset(read_as),
+            scoring=scoring(self._policy),
+            ordinal=self.next_ordinal,
+            occupied=tuple(self.slots.occupied.max((1, 2)).tolist()),
+        )
+
     def read(
         self,
         stream: Stream,
@@ -101,12 +126,12 @@ class Conversation:
         if stream.deepstack is not None:
             levels = stream.deepstack[None]
         ends = reach(stream)[None] if manifest.dims.reach else None
-        apart = wholes(stream) if manifest.dims.reach else []
+        images = wholes(stream) if manifest.dims.reach else []
         self._policy = settings.policy
         chunk = self.loaded.chunks.under(settings, int(self.slots.occupied.max()))
         start = self._take_kept(stops)
         self.slots.trim(settings.kv_budget, settings.policy)
-        for part in parts_of(length, chunk, places, apart):
+        for part in parts_of(length, chunk, places, [slice(one.start, one.stop) for one in images]):
             if part.start < start:
                 continue
             call = Call(

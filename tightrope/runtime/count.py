@@ -73,7 +73,7 @@ def count(loaded: Loaded, prompt: Prompt, images: Sequence[ImageSource], options
     cap = settings.point.thinking_tokens
     ids = prompt_ids(loaded.language, prompt, images, options.thinking, cap)
     marks = loaded.language.marks(prompt, ids, len(images), options.thinking, cap)
-    beginnings = loaded.prefixes.beginnings(ids, marks)
+    beginnings = loaded.prefixes.beginnings(ids, marks, loaded.wholes(ids))
     counted = work_of(loaded, len(ids), headers, settings, options.max_tokens, beginnings)
     prediction, notes = _predicted(loaded, counted.work)
     demand, steps = counted.demand, counted.work.completion_tokens

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tightrope.inputs.layout import Size, Whole
+from tightrope.inputs.layout import Size
 from tightrope.plugins.slot_attention.policies import scores_any_cut
 from tightrope.runtime.demand import demand_of
 from tightrope.runtime.loaded import Loaded
@@ -48,7 +48,7 @@ def parts_of(
     length: int,
     chunk: Callable[[int], int],
     cuts: Sequence[int] = (),
-    wholes: Sequence[Whole] = (),
+    wholes: Sequence[slice] = (),
 ) -> list[slice]:
     """The calls that read `length` tokens, one ending at each of the cuts.
 

@@ -26,6 +26,8 @@ class Finished:
     """Where the prompt may be cut."""
     reused: tuple[int, ...]
     """Tokens before those marks up to which slots were kept from other requests."""
+    wholes: tuple[int, ...]
+    """Places, among the tokens, of images that no call may end inside."""
     options: Options
     settings: Settings
     answer: Answer

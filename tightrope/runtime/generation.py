@@ -16,13 +16,14 @@ from tightrope.runtime.answer import FinishReason, Sample, Stop, TokenLogprob
 from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.controls import Control, Draft, Force, State
 from tightrope.runtime.detokenizer import StreamDecoder
+from tightrope.runtime.likeliest import Logits, whole
 from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.thought import Thought
 
 Embed = Callable[[npt.ArrayLike], Floats]
-Choose = Callable[[Floats], Indices]
+Choose = Callable[[Logits], Indices]
 """Token ids [n] of logits [n,vocab], or of [1,vocab] that all rows share."""
 
 
@@ -127,7 +128,8 @@ class Generation:
     ) -> None:
         self._backend, self._slots, self._settings = backend, slots, settings
         self._rows, self._choose, self._embed = rows, choose, embed
-        self._controls, self._logits = controls, start.logits
+        self._controls = controls
+        self._logits: Logits = start.logits
         self._ordinal, self._delta = start.ordinal, start.rope_delta
         self._one_each = np.ones(slots.dims.num_hidden_layers, np.int64)
         self._most = settings.kv_budget.max(1)
@@ -158,8 +160,8 @@ class Generation:
                 if forced:
                     tokens[i] = row.forced.popleft()
                 if row.logprobs is not None:
-                    shared = len(self._logits) == 1
-                    row.logprobs.note(self._logits[0 if shared else i], int(tokens[i]))
+                    self._logits = logits = whole(self._logits)
+                    row.logprobs.note(logits[0 if len(logits) == 1 else i], int(tokens[i]))
                 piece = row.push(int(tokens[i]), forced)
                 piece += self._controlled(row)
                 shown = piece if i == 0 else shown
@@ -199,7 +201,8 @@ class Generation:
         self._tokens = np.array([newest])
         while len(tokens) < len(wish.token_ids) + wish.most and not wish.late():
             self._step()
-            self._tokens = np.array([forced.popleft() if forced else self._logits[0].argmax()])
+            likeliest = forced.popleft() if forced else whole(self._logits)[0].argmax()
+            self._tokens = np.array([likeliest])
             tokens.append(int(self._tokens[0]))
             if tokens[-1] in wish.ends:
                 break

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from tightrope.errors import ProfileError
+from tightrope.jetson.place import board_and_mode
 from tightrope.live_file import KEPT, AnyEntry, Entry, LiveRequest, Value, append, live_file
 from tightrope.quality_file import point_text
 from tightrope.runtime.engine import at_end
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tightrope.latency_file import LatencyKey
     from tightrope.runtime.backends.backend import Backend
     from tightrope.runtime.finished import Finished
+    from tightrope.runtime.loaded import Loaded
 
 BATCH_SECONDS = 5.0
 """So long what was put waits for more: a flash card is written seldom."""
@@ -40,10 +43,10 @@ _point_text = lru_cache(maxsize=256)(point_text)
 class Ring:
     """Where one model's requests leave what they took."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, say: Callable[[str], None]) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, say: Callable[[str], object]) -> None:
         """say: hands a text to whoever reads the next answer's notes."""
-        self._bundle, self._backend, self._say = bundle, backend, say
-        self._file = live_file(bundle)
+        # Neither the bundle nor the backend is held: what waits for the disk may wait long.
+        self._key, self._file, self._say = latency_key(bundle, backend), live_file(bundle), say
         self._warm: set[tuple[object, ...]] = set()
         self._told: set[str] = set()
 
@@ -69,6 +72,7 @@ class Ring:
                 answers=len(samples),
                 marks=tuple((mark.num_ids, mark.num_images) for mark in finished.marks),
                 reused=finished.reused,
+                wholes=finished.wholes,
                 later_turn=answer.usage.cached_tokens > 0 and not finished.reused,
                 cold=cold,
                 took=answer.timings.stages(finished.waited_ms),
@@ -84,13 +88,27 @@ class Ring:
 
     def place(self) -> tuple[Path, LatencyKey]:
         """The file and the key of now: a board's power mode may have changed."""
-        return self._file, latency_key(self._bundle, self._backend)
+        board, power_mode = board_and_mode()
+        return self._file, replace(self._key, board=board, power_mode=power_mode)
 
     def failed(self, error: ProfileError) -> None:
         """What was put could not be written: said once."""
         if (text := str(error)) not in self._told:
             self._told.add(text)
             self._say(text)
+
+
+def keep_times(loaded: Loaded) -> Ring:
+    """Have what requests take kept and, by planners that are opened from now on, planned by."""
+    known = weakref.ref(loaded)
+
+    def say(note: str) -> None:
+        if (parts := known()) is not None:
+            parts.say(note)
+
+    loaded.live, ring = True, Ring(loaded.bundle, loaded.backend, say)
+    loaded.watchers.append(ring)
+    return ring
 
 
 class Writer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from tightrope.budget import Budget
@@ -83,6 +84,13 @@ class Loaded:
     def detail(self, budget: Budget | None) -> float:
         """As of `SourceImage`; 0 without a budget: all of an image, as Hugging Face decodes it."""
         return 0.0 if budget is None or self.vision is None else self.vision.detail
+
+    def wholes(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        """Places of images that see themselves whole; none where they see as text does."""
+        if not self.manifest.dims.reach:
+            return ()
+        mark = self.language.placeholder
+        return tuple(place for place, token in enumerate(token_ids) if token == mark)
 
     def make_way(self, slots: Slots, rows: int, tokens: int) -> None:
         """Give up what is kept of earlier requests where `slots` could not take so many tokens.

@@ -47,6 +47,8 @@ class Beginnings:
     marks: tuple[Mark, ...] = ()
     kept: frozenset[tuple[int, bytes]] = frozenset()
     """`num_ids` of a mark and the scoring of the slots that are kept up to there."""
+    wholes: tuple[int, ...] = ()
+    """Places, among the ids, of images that no call may end inside."""
 
 
 UNCUT = Beginnings()

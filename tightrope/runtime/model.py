@@ -22,13 +22,13 @@ from tightrope.runtime.count import Count, count
 from tightrope.runtime.frames import place_frames, prompt_ids
 from tightrope.runtime.heat import heat_of
 from tightrope.runtime.kept import IMAGE_BYTES, PREFIX_BYTES
-from tightrope.runtime.live import Ring
+from tightrope.runtime.live import keep_times
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Frames, ImageSource, Options, Prompt
-from tightrope.runtime.planner import planner_of
+from tightrope.runtime.planners import planner_of
 from tightrope.runtime.shadow import Shadow
 from tightrope.runtime.stream import Stream, start
-from tightrope.runtime.warm_up import warm_up
+from tightrope.runtime.warm_up import get_ready, warm_up
 
 if TYPE_CHECKING:
     from tightrope.jetson.telemetry import Telemetry
@@ -102,9 +102,7 @@ class Model:
 
     def _keep_times(self, shadow: float) -> None:
         loaded = self._loaded
-        ring = Ring(loaded.bundle, loaded.backend, loaded.say)
-        loaded.live = True
-        loaded.watchers.append(ring)
+        ring = keep_times(loaded)
         if shadow:
             loaded.watchers.append(Shadow(loaded, ring, shadow))
 
@@ -273,8 +271,7 @@ class Model:
         self, prompt: Prompt, images: Sequence[ImageSource], frames: Frames, options: Options
     ) -> Stream:
         prompt, images = self._placed(prompt, images, frames)
-        if options.budget is not None:
-            self.warm_up(options.budget.task)
+        get_ready(self._loaded, options)
         return start(self._loaded, prompt, images, options)
 
     def _placed(

@@ -19,7 +19,7 @@ import math
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from statistics import median
+from statistics import median, median_low
 
 from tightrope.latency import Spread
 
@@ -36,8 +36,12 @@ HEAT_SECONDS = 300.0
 class Pace:
     """Ratios of measured to fitted times, in the order of the requests."""
 
-    def __init__(self, spread: Spread) -> None:
-        """spread: of the requests that the latency file was made of, until others came."""
+    def __init__(self, spread: Spread, unsure: bool = False) -> None:
+        """spread: of the requests that the latency file was made of, until others came.
+
+        unsure: whether the first request tells more of the level than that file.
+        """
+        self._unsure = unsure
         self.level = self._usual = spread.percentile(50)
         """Measured over fitted time, now."""
         self._slower = max(LEAST_CHANGE, spread.percentile(99) / self.level)
@@ -59,6 +63,8 @@ class Pace:
 
     def record(self, ratio: float) -> None:
         """Note a request that took `ratio` times the fitted time."""
+        if self._unsure:
+            self.level, self._unsure = ratio, False
         self._sorted.remove(self._noise.popleft())
         self._remember(ratio / self.level)
         self._surprises.append(0.0)
@@ -69,7 +75,8 @@ class Pace:
             if newest:
                 self._recent = deque(newest, maxlen=LEVEL_OVER)
         if len(self._recent) >= SLOWER_AFTER:
-            self.level = median(self._recent)
+            # Of two the faster one: the first that meets a load may be slowed by its beginning.
+            self.level = median_low(self._recent)
         for place, surprise in enumerate(slower, start=-len(slower)):
             self._surprises[place] = surprise
             self._sorted.remove(self._noise.pop())

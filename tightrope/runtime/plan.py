@@ -1,14 +1,45 @@
-"""What was planned for a request that has a budget: part of its answer."""
+"""What a plan is made for, what was planned, and what is said of it in the answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from tightrope.budget import Budget
+from tightrope.latency import SourceImage
 from tightrope.point import OperatingPoint
+from tightrope.runtime.marks import UNCUT, Beginnings
+
+if TYPE_CHECKING:  # what a plan says is printed without numpy
+    from tightrope.runtime.begun import Begun
 
 QualitySource = Literal["measured", "assumed"]
 """assumed: nothing was measured of the bundle; more tokens and more pixels are taken for better."""
+
+CHOSEN_BY = 99
+"""Percentile of a point's time by which it is chosen."""
+ADMITTED_BY = 90
+"""And by which the fastest is taken on an idle device where no point is chosen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a plan is made for."""
+
+    budget: Budget
+    token_ids: tuple[int, ...]
+    """The prompt, images as one token each."""
+    images: tuple[SourceImage, ...]
+    max_tokens: int
+    rows: int = 1
+    """Answers that are decoded together."""
+    thinking: bool | None = None
+    point: OperatingPoint | None = None
+    """The caller's own choice."""
+    beginnings: Beginnings = UNCUT
+    """Of the prompt, and what is kept of it."""
+    begun: Begun | None = None
+    """What the slots of its conversation hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +103,26 @@ class Plan:
     """None without a ceiling."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """A plan, and what its guard goes by."""
+
+    plan: Plan
+    token_ms: float
+    """Of one step, at the present pace."""
+    call_ms: float
+    """Of the longest call, in 99 of 100 requests: so long nobody else has the device."""
+    answer_tokens: int
+    """That an answer behind a thought takes."""
+
+
 def why(plan: Plan) -> str:
     """How the point came to be chosen."""
     if plan.best_effort:
         return f"the cheapest: none of {plan.points} points meets the budget"
     if not plan.fitting:
-        return f"the fastest of {plan.points} points: in time in 90 of 100 requests, not in 99"
+        likely = f"in time in {ADMITTED_BY} of 100 requests, not in {CHOSEN_BY}"
+        return f"the fastest of {plan.points} points: {likely}"
     fitting = f"{plan.fitting} of {plan.points} points fit"
     if plan.quality is None or plan.alike == 1:
         return f"{fitting}: the best"

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
 from tightrope.errors import BudgetUnreachable, InputError
-from tightrope.latency import SourceImage
+from tightrope.latency import SourceImage, Workload
 from tightrope.runtime.answer import Sample, Timings
+from tightrope.runtime.begun import Begun
+from tightrope.runtime.conversation import Conversation
 from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.guard import Guard
-from tightrope.runtime.held import headers_of
+from tightrope.runtime.held import HeldImage, headers_of
 from tightrope.runtime.loaded import Loaded
+from tightrope.runtime.marks import Mark
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.planner import Asked, Chosen, Planner, planner_of
+from tightrope.runtime.plan import Asked, Chosen
+from tightrope.runtime.planner import Planner
+from tightrope.runtime.planners import planner_of
 from tightrope.runtime.settings import Settings
 from tightrope.runtime.times import longest_call_ms
 from tightrope.runtime.waiting import Claim, Claimant, Load
@@ -41,18 +46,22 @@ class Planned:
         self,
         loaded: Loaded,
         prompt: Prompt,
-        images: Sequence[ImageSource],
-        headers: Sequence[SourceImage],
+        sources: Sequence[ImageSource],
+        images: Sequence[HeldImage],
         options: Options,
+        conversation: Conversation,
         watch: Stopwatch,
         request: Claimant,
     ) -> None:
-        """headers: of the images. request: for which the device's time is claimed.
+        """images: the sources, held. conversation: that the prompt goes on with. request: for which
+        the device's time is claimed.
 
         Raises BudgetUnreachable, ProfileError and InputError before anything runs.
         """
         self._loaded, self._watch = loaded, watch
-        self._planner, self._asked = _asked(loaded, prompt, images, headers, options)
+        headers = [image.header for image in images]
+        self._planner, asked = _asked(loaded, prompt, sources, headers, options)
+        self._asked = replace(asked, begun=conversation.begun(asked.token_ids, images))
         waiting = loaded.engine.waiting
         with waiting.deciding:
             now, due = loaded.clock(), _due(self.budget, watch.start)
@@ -100,8 +109,8 @@ class Planned:
         """
         plan, deadline = self.chosen.plan, self.budget.deadline_ms
         waited = self._planned_ms + self._watch.elapsed_ms() - self._submitted_ms
-        before, marks = self._asked.beginnings, self._asked.beginnings.marks
-        now = self._loaded.prefixes.beginnings(self._asked.token_ids, marks)
+        before = self._asked.beginnings
+        now = self._loaded.prefixes.beginnings(self._asked.token_ids, before.marks, before.wholes)
         self._asked = replace(self._asked, beginnings=now)
         if deadline is None or plan.best_effort:
             return False
@@ -161,13 +170,18 @@ class Planned:
         num_ids: int,
         new_images: Sequence[bool],
         completion_tokens: int,
+        known: int,
         reused: frozenset[tuple[int, bytes]] | None,
     ) -> None:
         """Learn from what it took.
 
-        new_images: which of them the tower had to look at. reused: what of the prompt was in kept
-        slots, as `Beginnings` tells it; None where it was not begun: then it is taken as planned.
+        new_images: which of them the tower had to look at. known: ids of the prompt that were in
+        the conversation's slots. reused: what of it was in kept slots, as `Beginnings` tells it;
+        None where it was not begun: then it is taken as planned.
         """
+        begun = self._asked.begun if known else None
+        if known != (0 if begun is None else begun.num_ids):
+            return  # another turn came between: nothing tells what this one found
         if self._asked.rows > 1:  # the latency model knows of one answer at a time
             timings, completion_tokens = replace(timings, total_ms=timings.ttft_ms), 1
         images = tuple(
@@ -177,7 +191,9 @@ class Planned:
         beginnings = self._asked.beginnings
         if reused is not None:
             beginnings = replace(beginnings, kept=reused)
-        counted = work_of(self._loaded, num_ids, images, settings, completion_tokens, beginnings)
+        counted = work_of(
+            self._loaded, num_ids, images, settings, completion_tokens, beginnings, begun
+        )
         fitted = self._planner.model.stages(counted.work)
         ttft = timings.ttft_ms - self._watch.waited_ms
         total = timings.total_ms - self._watch.all_waited_ms
@@ -203,7 +219,7 @@ def _asked(
         rows=options.n,
         thinking=options.thinking,
         point=options.point,
-        beginnings=loaded.prefixes.beginnings(token_ids, marks),
+        beginnings=loaded.prefixes.beginnings(token_ids, marks, loaded.wholes(token_ids)),
     )
     return planner, asked
 
@@ -214,22 +230,43 @@ def _due(budget: Budget, start: float) -> float:
     return min((start + limit / 1e3 for limit in limits if limit is not None), default=math.inf)
 
 
-def claim_without_budget(
+def work_ahead(
     loaded: Loaded,
-    num_ids: int,
+    token_ids: Sequence[int],
+    marks: tuple[Mark, ...],
     headers: Sequence[SourceImage],
     settings: Settings,
     options: Options,
-) -> Claim:
-    """For a request that is promised nothing: whoever comes behind it still has to know of it."""
-    due = loaded.engine.waiting.patient_due(loaded.clock())
+    begun: Begun | None,
+) -> tuple[Planner, Workload] | None:
+    """What a request has to do, and who knows what that takes.
+
+    begun: what the slots of its conversation hold. None where nobody was told a time yet, and where
+    the slots cannot hold it.
+    """
     planner: Planner | None = next(iter(loaded.planners.values()), None)
-    if planner is None:  # no budget was asked for yet, so that nobody is told a time
-        return Claim(due=due)
+    if planner is None:
+        return None
+    before = loaded.prefixes.beginnings(token_ids, marks, loaded.wholes(token_ids))
     try:
-        work = work_of(loaded, num_ids, headers, settings, options.max_tokens).work
+        most = options.max_tokens
+        counted = work_of(loaded, len(token_ids), headers, settings, most, before, begun)
     except InputError:  # it will be told so when it runs
+        return None
+    return planner, counted.work
+
+
+def claim_without_budget(
+    loaded: Loaded, known: tuple[Planner, Workload] | None, options: Options
+) -> Claim:
+    """For a request that is promised nothing: whoever comes behind it still has to know of it.
+
+    known: as `work_ahead` tells it.
+    """
+    due = loaded.engine.waiting.patient_due(loaded.clock())
+    if known is None:
         return Claim(due=due)
+    planner, work = known
     stages = planner.model.stages(work)
     expected, late = planner.takes_s(stages, options.n)
     longest = longest_call_ms(planner.model, work, stages)

@@ -1,8 +1,6 @@
 """Choosing what a request may spend, so that its budget is kept at the highest quality that fits.
 
-Among the points whose predicted p99 fits, the fastest that cannot be told apart from the best, nor
-from any other as worse, and than which no faster one was measured better. So more time never leads
-to a point that was measured worse:
+Among the points whose predicted p99 fits, the one that is preferred (`preference.py`):
 
     p99 = (table of the point + decoding of the images that came) · pace + waiting
 
@@ -20,90 +18,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tightrope.arrays import Floats
-from tightrope.budget import Budget, in_words
+from tightrope.budget import Budget
 from tightrope.errors import BudgetUnreachable, InputError, ProfileError
-from tightrope.latency import SourceImage, Stages
-from tightrope.latency_file import LatencyRecord, make_one, read_latency
-from tightrope.live_file import live_file, read_requests
-from tightrope.paired import beats, indistinguishable
+from tightrope.latency import Stages
+from tightrope.latency_file import LatencyRecord, make_one
 from tightrope.point import OperatingPoint
-from tightrope.quality_file import MeasuredPoint, Quality, find_quality
+from tightrope.quality_file import MeasuredPoint, Quality
 from tightrope.runtime.candidates import candidate_of, candidates_of
-from tightrope.runtime.compared import Compared, compared
+from tightrope.runtime.compared import Compared
 from tightrope.runtime.heat import Choices, Cooled
-from tightrope.runtime.key import latency_key
 from tightrope.runtime.lengths import Lengths
-from tightrope.runtime.marks import UNCUT, Beginnings
-from tightrope.runtime.pace import REMEMBERED, Pace
-from tightrope.runtime.plan import Expected, HeatPlan, Plan
-from tightrope.runtime.times import Times, TimeTable
+from tightrope.runtime.paces import Fitted, Paces, admitted_by, expected
+from tightrope.runtime.plan import CHOSEN_BY, Asked, Chosen, HeatPlan, Plan
+from tightrope.runtime.preference import SETTLED, Preference
+from tightrope.runtime.times import TimeTable
+from tightrope.runtime.unreachable import not_good_enough, unreachable
 from tightrope.runtime.waiting import IDLE, Load
 
 if TYPE_CHECKING:
     from tightrope.runtime.loaded import Loaded
 
-SETTLED = 0.05
-"""Requests of equal budgets that follow each other change to a slower point only with so much of
-the deadline to spare, and to a faster one that is as good only if it saves as much."""
-
-CHOSEN_BY = 99
-"""Percentile of a point's time by which it is chosen."""
-ADMITTED_BY = 90
-"""And by which the fastest is taken on an idle device where no point is chosen."""
-OUTDATED_S = 0.5
+OUTDATED_S = 0.25
 """So long after the last request, nothing is refused by what was learnt of the machine's pace."""
 OWN_POINTS = 32
 """Points that callers chose themselves and that are remembered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a plan is made for."""
-
-    budget: Budget
-    token_ids: tuple[int, ...]
-    """The prompt, images as one token each."""
-    images: tuple[SourceImage, ...]
-    max_tokens: int
-    rows: int = 1
-    """Answers that are decoded together."""
-    thinking: bool | None = None
-    point: OperatingPoint | None = None
-    """The caller's own choice."""
-    beginnings: Beginnings = UNCUT
-    """Of the prompt, and what is kept of it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """A plan, and what its guard goes by."""
-
-    plan: Plan
-    token_ms: float
-    """Of one step, at the present pace."""
-    call_ms: float
-    """Of the longest call, in 99 of 100 requests: so long nobody else has the device."""
-    answer_tokens: int
-    """That an answer behind a thought takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    """What each candidate takes at the pace of the latency file, [P] each."""
-
-    times: Times
-    ttft: Floats
-    """Milliseconds."""
-    total: Floats
-    joules: Floats
-    """Not a number where nobody measured any."""
 
 
 class Planner:
@@ -121,14 +64,12 @@ class Planner:
                 f"`tightrope profile {loaded.bundle.path} --task DIR` does it"
             )
         self._planned = len(self._all)  # behind them stand points that callers chose themselves
-        self._beats = beats([entry.measured for entry in self._all])
         prompts = {} if quality is None else quality.prompts
         lengths = Lengths(self._all, prompts)
         self._table = TimeTable(loaded, model, self._all, lengths, record.power)
+        self._preference = Preference(self._all, measured=quality is not None)
         self._clock = loaded.clock
-        self._forget()
-        self._alike = lru_cache(maxsize=1024)(self._as_good)
-        self._last: tuple[Budget, int] | None = None
+        self.paces = Paces(model, record.power)
         self._choosing = threading.Lock()
         """A new table takes milliseconds, for which who is done need not wait."""
         self._lock = threading.Lock()
@@ -137,13 +78,6 @@ class Planner:
         """Whether every graph was called once."""
         self.warming = threading.Lock()
         """Held meanwhile: who asks then waits before its clock starts."""
-
-    def _forget(self) -> None:
-        """The machine's pace is what the latency file says."""
-        self._ttft_pace, self._total_pace = Pace(self.model.ttft), Pace(self.model.total)
-        self._first_as_measured = self._ttft_pace.factor(ADMITTED_BY)
-        self._as_measured = self._total_pace.factor(ADMITTED_BY)
-        self._learnt = -np.inf  # when, in seconds
 
     @property
     def points(self) -> list[OperatingPoint]:
@@ -158,38 +92,49 @@ class Planner:
         nobody measured; InputError for a prompt that no slots hold.
         """
         with self._choosing:
-            allowed, fitted = self._allowed(asked), self._times(asked)
+            allowed, fitted = self._allowed(asked), self._fitted(asked)
             with self._lock:
                 try:
                     return self._choose(asked, load, allowed, fitted)
-                except BudgetUnreachable:
+                except BudgetUnreachable as refused:
                     # Who is refused teaches nothing: who was slow would be so for ever.
-                    idle = self._clock() - self._learnt
-                    if load.busy_ms > 0 or not OUTDATED_S <= idle < np.inf:
+                    idle = self._clock() - self.paces.learnt
+                    outdated = OUTDATED_S <= idle < np.inf
+                    if not (refused.slowed and outdated) or load.busy_ms > 0:
                         raise
-                    self._forget()
-                    return self._choose(asked, load, allowed, fitted)
+                    self.paces.forget()
+                    return self._choose(asked, load, allowed, fitted, trying=True)
 
-    def _choose(self, asked: Asked, load: Load, allowed: Choices, fitted: _Fitted) -> Chosen:
-        waiting, heat = load.waiting_ms, None
-        times, ttft, total = fitted.times, fitted.ttft, fitted.total
-        allowed = _holding(allowed, np.isfinite(total), len(asked.token_ids))
-        fits = allowed & self._fits(asked.budget, fitted, load, CHOSEN_BY)
-        barely = allowed & self._fits(asked.budget, fitted, load, _admitted_by(load))
-        best_effort = not barely.any()
+    def _choose(
+        self, asked: Asked, load: Load, allowed: Choices, fitted: Fitted, trying: bool = False
+    ) -> Chosen:
+        """trying: the machine was too slow; by the fastest point it is found out whether it is."""
+        heat: HeatPlan | None = None
+        budget, paces = asked.budget, self.paces
+        allowed = _holding(allowed, np.isfinite(fitted.total), len(asked.token_ids))
+        fits = allowed & paces.fits(budget, fitted, load, CHOSEN_BY)
+        barely = allowed & paces.fits(budget, fitted, load, admitted_by(load))
+        best_effort, alike = not barely.any(), 1
         if fits.any():
             cooled = self._cooled(fits, fitted)
             cool = fits if cooled is None else cooled.choices
-            fair = self._fair(asked.budget, cool, total, load)
-            place, alike = self._pick(asked.budget, fair, total, waiting)
-            heat = None if cooled is None else self._heat_plan(cooled, fits, total, place)
+            fair = self._fair(budget, cool, fitted.total, load)
+            if trying:
+                place = int(np.where(fair, fitted.total, np.inf).argmin())
+            else:
+                place, alike = self._pick(budget, fair, fitted.total, load)
+            heat = None if cooled is None else self._heat_plan(cooled, fits, fitted.total, place)
         elif barely.any():
-            place, alike = int(np.where(barely, total, np.inf).argmin()), 1
-        elif asked.budget.if_unreachable == "best_effort" and allowed.any():
-            place, alike = int(np.where(allowed, total, np.inf).argmin()), 1
+            place = int(np.where(barely, fitted.total, np.inf).argmin())
+        elif not allowed.any():
+            best = max((entry.quality or 0.0 for entry in self._all), default=0.0)
+            raise not_good_enough(asked, best)
+        elif budget.if_unreachable == "best_effort":
+            place = int(np.where(allowed, fitted.total, np.inf).argmin())
         else:
-            raise self._unreachable(asked, load, allowed, fitted)
-        entry, token_ms = self._all[place], float(times.token[place]) * asked.rows
+            raise unreachable(asked, allowed, load, paces, self._fitted)
+        entry, times = self._all[place], fitted.times
+        token_ms = float(times.token[place]) * asked.rows
         return Chosen(
             plan=Plan(
                 point=entry.point,
@@ -198,10 +143,10 @@ class Planner:
                 task=None if self._quality is None else self._quality.key.task_name,
                 completion_tokens=times.completion_tokens[place],
                 cached_tokens=times.cached_tokens[place],
-                ttft=_expected(self._ttft_pace, float(ttft[place]), waiting),
-                total=_expected(self._total_pace, float(total[place]), waiting),
-                waiting_ms=waiting,
-                speed=self._total_pace.level,
+                ttft=expected(paces.ttft, float(fitted.ttft[place]), load.waiting_ms),
+                total=expected(paces.total, float(fitted.total[place]), load.waiting_ms),
+                waiting_ms=load.waiting_ms,
+                speed=paces.total.level,
                 fitting=int(fits.sum()),
                 alike=alike,
                 points=int(allowed.sum()),
@@ -209,17 +154,15 @@ class Planner:
                 energy_j=None if self._power is None else float(fitted.joules[place]),
                 heat=heat,
             ),
-            token_ms=token_ms * self._total_pace.level,
-            call_ms=self._total_pace.factor(CHOSEN_BY) * max(float(times.call[place]), token_ms),
+            token_ms=token_ms * paces.total.level,
+            call_ms=paces.total.factor(CHOSEN_BY) * max(float(times.call[place]), token_ms),
             answer_tokens=min(asked.max_tokens, entry.answer_tokens),
         )
 
     def record(self, ttft_ms: float, total_ms: float, fitted: Stages) -> None:
         """Learn the pace from a request; fitted: the model's times for what it did."""
         with self._lock:
-            self._learnt = self._clock()
-            self._ttft_pace.record(ttft_ms / fitted.ttft_ms)
-            self._total_pace.record(total_ms / fitted.total_ms)
+            self.paces.record(ttft_ms, total_ms, fitted, self._clock())
         if self._loaded.heat is not None:
             self._loaded.heat.done()
 
@@ -227,14 +170,12 @@ class Planner:
         """Go on from what requests of earlier processes took, the oldest first."""
         if earlier:
             with self._lock:
-                self._ttft_pace.resume([(done.age_s, done.ttft_ratio) for done in earlier])
-                self._total_pace.resume([(done.age_s, done.total_ratio) for done in earlier])
-                self._learnt = self._clock() - earlier[-1].age_s
+                self.paces.resume(earlier, self._clock())
 
     def takes_s(self, fitted: Stages, rows: int) -> tuple[float, float]:
         """Seconds at the present pace, in one of two cases and in 99 of 100."""
         with self._lock:
-            usual, late = (self._total_pace.factor(percent) for percent in (50, 99))
+            usual, late = (self.paces.total.factor(percent) for percent in (50, 99))
         fitted_s = (fitted.ttft_ms + rows * fitted.decode_ms) / 1e3
         return usual * fitted_s, late * fitted_s
 
@@ -277,35 +218,21 @@ class Planner:
         only[points.index(point)] = True
         return only
 
-    def _times(self, asked: Asked) -> _Fitted:
+    def _fitted(self, asked: Asked) -> Fitted:
         table, images, rows = self._table, asked.images, asked.rows
-        times = table.times(asked.token_ids, images, asked.max_tokens, asked.beginnings)
-        ttft = times.ttft + table.sources_ms(images)
-        return _Fitted(
+        times = table.times(
+            asked.token_ids, images, asked.max_tokens, asked.beginnings, asked.begun
+        )
+        sources_ms = table.sources_ms(images, asked.begun)
+        ttft = times.ttft + sources_ms
+        return Fitted(
             times=times,
             ttft=ttft,
             total=ttft + times.decode * rows,
-            joules=times.first_j + table.sources_j(images) + times.decode_j * rows,
+            joules=times.first_j + table.sources_j(sources_ms) + times.decode_j * rows,
         )
 
-    def _fits(self, budget: Budget, fitted: _Fitted, load: Load, percent: float) -> Choices:
-        """Points at which so many of a hundred requests keep the limits and leave others theirs."""
-        late, waiting = self._total_pace.factor(percent) * fitted.total, load.waiting_ms
-        fits: Choices = late <= load.room_ms
-        if budget.deadline_ms is not None:
-            fits &= late + waiting <= budget.deadline_ms
-        if budget.first_token_ms is not None:
-            fits &= self._ttft_pace.factor(percent) * fitted.ttft + waiting <= budget.first_token_ms
-        if budget.energy_j is not None and self._power is not None:
-            fits &= (1 + self._power.error_percent / 100) * fitted.joules <= budget.energy_j
-        return fits
-
-    def _fits_as_measured(self, budget: Budget, ttft: Floats, total: Floats) -> Choices:
-        """Points that an idle machine, as fast as when it was measured, would be in time at."""
-        fits: Choices = self._as_measured * total <= (budget.deadline_ms or np.inf)
-        return fits & (self._first_as_measured * ttft <= (budget.first_token_ms or np.inf))
-
-    def _cooled(self, fits: Choices, fitted: _Fitted) -> Cooled | None:
+    def _cooled(self, fits: Choices, fitted: Fitted) -> Cooled | None:
         """Of the points that fit, those that keep a ceiling over heat; None where there is none."""
         heat = self._loaded.heat
         return None if heat is None else heat.cool(fits, fitted.total, fitted.joules, self._power)
@@ -314,7 +241,7 @@ class Planner:
         """What the ceiling made of the choice, and its price."""
         quality, freely = self._all[place].quality, place
         if cooled.left_out:
-            freely = self._fastest(self._alike(fits.tobytes()), fits, total)
+            freely = self._preference.best(fits, total)
         return HeatPlan(
             hottest_c=cooled.hottest_c,
             watts=None if cooled.watts is None else float(cooled.watts[place]),
@@ -328,132 +255,15 @@ class Planner:
         if load.others == 0 or budget.deadline_ms is None:
             return fits
         share = budget.deadline_ms / (load.others + 1)
-        fair = fits & (self._total_pace.factor(CHOSEN_BY) * total <= share)
+        fair = fits & (self.paces.total.factor(CHOSEN_BY) * total <= share)
         if not fair.any():
             fair[int(np.where(fits, total, np.inf).argmin())] = True
         return fair
 
-    def _pick(
-        self, budget: Budget, fits: Choices, total: Floats, waiting: float
-    ) -> tuple[int, int]:
+    def _pick(self, budget: Budget, fits: Choices, total: Floats, load: Load) -> tuple[int, int]:
         """The candidate's place, and how many were as good."""
-        last = self._last[1] if self._last is not None and self._last[0] == budget else None
-        if last is not None and fits[last]:
-            tight = self._total_pace.factor(CHOSEN_BY) * total * (1 + SETTLED) + waiting
-            climbs = total > total[last]
-            fits = fits & ~(climbs & (tight > (budget.deadline_ms or np.inf)))
-        alike = self._alike(fits.tobytes())
-        place = self._fastest(alike, fits, total)
-        if last in alike and total[last] * (1 - SETTLED) <= total[place]:
-            place = int(last)
-        self._last = (budget, place)
-        return place, len(alike)
-
-    def _fastest(self, alike: tuple[int, ...], fits: Choices, total: Floats) -> int:
-        """Of the places `alike`, the fastest than which no faster one that fits is better."""
-        most = -1.0
-        for place in np.argsort(np.where(fits, total, np.inf), kind="stable")[: fits.sum()]:
-            quality = self._all[place].quality or 0.0
-            if quality >= most and place in alike:
-                return int(place)
-            most = max(most, quality)
-        return min(alike, key=lambda number: float(total[number]))
-
-    def _as_good(self, fits: bytes) -> tuple[int, ...]:
-        """Of the candidates that fit, the places of the best and of those as good."""
-        places = np.flatnonzero(np.frombuffer(fits, np.bool_)).tolist()
-        if self._quality is None or len(places) == 1:
-            return (places[0],)  # they stand in the order that is assumed
-        points = [self._all[place].measured for place in places]
-        best, *others = (measured.point for measured in indistinguishable(points))
-        beaten = {self._all[place].point for place in places if self._beats[places, place].any()}
-        good = {best}.union(others) - (beaten - {best})
-        return tuple(place for place in places if self._all[place].point in good)
-
-    def _unreachable(
-        self, asked: Asked, load: Load, allowed: Choices, fitted: _Fitted
-    ) -> BudgetUnreachable:
-        """Why, and what could be reached."""
-        if not allowed.any():
-            best = max((entry.quality or 0.0 for entry in self._all), default=0.0)
-            return BudgetUnreachable(
-                f"no point has {in_words(asked.budget)} for this prompt; the best measured quality "
-                f"is {best:.3f}"
-            )
-        times, ttft, total = fitted.times, fitted.ttft, fitted.total
-        place = int(np.where(allowed, total, np.inf).argmin())
-        percent = _admitted_by(load)
-        late = self._total_pace.factor(percent) * float(total[place]) + load.waiting_ms
-        first = self._ttft_pace.factor(percent) * float(ttft[place]) + load.waiting_ms
-        said = (
-            f"{in_words(asked.budget)} cannot be met: the fastest of {int(allowed.sum())} points "
-            f"takes {late:.0f} ms for {times.completion_tokens[place]} tokens, the first after "
-            f"{first:.0f} ms, in {percent} of 100 requests"
-        )
-        if asked.budget.energy_j is not None:
-            said += f"; none takes less than {float(fitted.joules[allowed].min()):.2f} J"
-        if (longest := self._longest(asked, allowed, load)) > 0:
-            said += f"; max_tokens of {longest} could be met"
-        retry_ms, slowed = None, False
-        if (allowed & self._fits(asked.budget, fitted, IDLE, ADMITTED_BY)).any():
-            said += "; other requests are in its way"
-            retry_ms = load.busy_ms
-        elif (allowed & self._fits_as_measured(asked.budget, ttft, total)).any():
-            said += "; it could be if the machine were as fast as when it was measured"
-            slowed = True
-        return BudgetUnreachable(said, fastest_ms=late, retry_ms=retry_ms, slowed=slowed)
-
-    def _longest(self, asked: Asked, allowed: Choices, load: Load) -> int:
-        """The largest `max_tokens` below the one asked for that some point meets; 0: none is."""
-        met, missed, percent = 0, asked.max_tokens, _admitted_by(load)
-        while missed - met > 1:
-            middle = (met + missed) // 2
-            fitted = self._times(replace(asked, max_tokens=middle))
-            if (allowed & self._fits(asked.budget, fitted, load, percent)).any():
-                met = middle
-            else:
-                missed = middle
-        return met
-
-
-def planner_of(loaded: Loaded, task: str | None) -> Planner:
-    """The planner of a bundle by a task's questions, opened once.
-
-    Raises ProfileError where no latency was measured here, and for a task that is unknown.
-    """
-    planner: Planner | None = loaded.planners.get(task)
-    if planner is None:
-        record = read_latency(loaded.bundle, latency_key(loaded.bundle, loaded.backend))
-        quality = find_quality(loaded.bundle, task)
-        name = None if quality is None else quality.key.task_name
-        # By its name and as the only one it is the same: both learn one pace.
-        planner = loaded.planners.setdefault(name, _begun(loaded, record, quality))
-        loaded.planners[task] = planner
-    return planner
-
-
-def _begun(loaded: Loaded, record: LatencyRecord, quality: Quality | None) -> Planner:
-    """A planner that knows what requests took here lately."""
-    heat = loaded.heat
-    if heat is not None and heat.ceiling.max_watts is not None and record.power is None:
-        raise ProfileError(
-            f"max_watts is {heat.ceiling.max_watts:g}, but nobody measured what requests draw: "
-            f"{make_one(loaded.bundle)} does it, where a sensor tells it"
-        )
-    planner = Planner(loaded, record, quality)
-    if loaded.live:
-        try:
-            entries = read_requests(live_file(loaded.bundle), record.key, REMEMBERED)
-        except ProfileError as error:  # it plans by the latency file alone
-            loaded.say(str(error))
-        else:
-            planner.resume(compared(loaded, record.model, entries)[0])
-    return planner
-
-
-def _admitted_by(load: Load) -> int:
-    """The percentile by which the fastest is taken: others pay for what takes longer."""
-    return ADMITTED_BY if load.busy_ms == 0 else CHOSEN_BY
+        late = self.paces.total.factor(CHOSEN_BY) * total * (1 + SETTLED) + load.waiting_ms
+        return self._preference.pick(budget, fits, total, late)
 
 
 def _holding(allowed: Choices, holds: Choices, num_ids: int) -> Choices:
@@ -464,8 +274,3 @@ def _holding(allowed: Choices, holds: Choices, num_ids: int) -> Choices:
             f"{int(allowed.sum())} points; shorten it, set kv_budget, or export with more --slots"
         )
     return allowed & holds
-
-
-def _expected(pace: Pace, fitted_ms: float, waiting: float) -> Expected:
-    p50, p95, p99 = (pace.factor(percent) * fitted_ms + waiting for percent in (50, 95, 99))
-    return Expected(p50_ms=p50, p95_ms=p95, p99_ms=p99)

@@ -74,8 +74,13 @@ class Prefixes:
         prefix = self.kept.get(key)
         return None if prefix is None else prefix.slots.fork(1, prefix.capacity)
 
-    def beginnings(self, token_ids: Sequence[int], marks: tuple[Mark, ...]) -> Beginnings:
-        """What is kept of a prompt, as far as its ids alone say: of text, not of images."""
+    def beginnings(
+        self, token_ids: Sequence[int], marks: tuple[Mark, ...], wholes: tuple[int, ...] = ()
+    ) -> Beginnings:
+        """What is kept of a prompt, as far as its ids alone say: of text, not of images.
+
+        wholes: as of `Beginnings`.
+        """
         ends = tuple(mark.num_ids for mark in marks)
         wanted = {
             (tuple(token_ids[:end]), ends[:i])
@@ -83,7 +88,7 @@ class Prefixes:
             if marks[i].num_images == 0
         }
         found = (key for key in self.kept if (key.tokens, key.cuts) in wanted)
-        return Beginnings(marks, frozenset(key.mark for key in found))
+        return Beginnings(marks, frozenset(key.mark for key in found), wholes)
 
 
 def stops_of(

@@ -22,7 +22,8 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names by which clients give a message's reasoning back; templates read the first, some the
 second."""
-_INSTEAD_OF_CONTENT = ("tool_calls", *_REASONING, "refusal")
+INSTEAD_OF_CONTENT = ("tool_calls", *_REASONING, "refusal")
+"""Of an assistant's message, one of which may stand for content."""
 _MOST_LEVELS = 100
 
 _IMAGE: Part = {"type": "image"}
@@ -111,7 +112,7 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
         plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}
     content = plain.get("content")
     # An assistant that only called tools, thought or refused said nothing.
-    if content is None and role == "assistant" and any(map(plain.get, _INSTEAD_OF_CONTENT)):
+    if content is None and role == "assistant" and any(map(plain.get, INSTEAD_OF_CONTENT)):
         return plain
     if not isinstance(content, (str, list)):
         raise InputError(f"{name} has content {shown(content)}; accepted: a string or parts")

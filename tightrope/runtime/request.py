@@ -6,12 +6,11 @@ thread.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tightrope.arrays import Floats
-from tightrope.inputs.layout import ImageTokens, Stream, assemble
+from tightrope.arrays import Floats, Indices
+from tightrope.latency import Prediction, Workload
 from tightrope.runtime.answer import Answer, Piece, Timings, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.choosing import Chooser
@@ -23,26 +22,24 @@ from tightrope.runtime.controls import (
     stop_strings,
     thinking_cap,
 )
-from tightrope.runtime.conversation import Conversation, Key
-from tightrope.runtime.cuts import cuts_of
-from tightrope.runtime.demand import demand_of
+from tightrope.runtime.conversation import Conversation, Resumed
 from tightrope.runtime.finished import Finished
-from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.generation import Choose, Generation, Row, Start
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.held import hold_images
+from tightrope.runtime.likeliest import of_whole
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.logprobs import Logprobs
-from tightrope.runtime.marks import Cut
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.planned import Planned, claim_without_budget
-from tightrope.runtime.prefixes import stops_of
+from tightrope.runtime.planned import Planned, claim_without_budget, work_ahead
+from tightrope.runtime.planner import Planner
+from tightrope.runtime.reading import Reading
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.spending import Spending
 from tightrope.runtime.stopwatch import Stopwatch
 from tightrope.runtime.thought import Thought
-from tightrope.runtime.vision import Prepared
+from tightrope.runtime.written import write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +63,7 @@ class Request:
         images: Sequence[ImageSource],
         options: Options,
         conversation: Conversation | None = None,
-        choose: Choose | None = None,
+        choose: Callable[[Floats], Indices] | None = None,
         waited_s: float = 0.0,
         trial: bool = False,
     ) -> None:
@@ -83,26 +80,37 @@ class Request:
         self._prompt, self._sources = prompt, images
         self._conversation = conversation or Conversation(loaded)
         self._chooser = Chooser(options, loaded.manifest.dims.vocab_size)
-        self._choose = choose or self._chooser
+        self._choose: Choose = self._chooser if choose is None else of_whole(choose)
         self._planned: Planned | None = None
         self._guard: Guard | None = None
         self._projected_ms = 0.0
         """To the first token, of a prefill that was given up."""
+        self._known = 0
+        """Ids of the prompt that were in the conversation's slots."""
+        self._prediction: Prediction | None = None
         self._reused: frozenset[tuple[int, bytes]] | None = None
         """What of the prompt was in kept slots; None as long as nothing was read."""
         with self._watch("image_ms"), self._watch("image_decode_ms"):
             self._images = hold_images(images, loaded.detail(options.budget))
-        headers = [image.header for image in self._images]
         if options.budget is not None:
-            self._planned = Planned(loaded, prompt, images, headers, options, self._watch, self)
+            self._planned = Planned(
+                loaded,
+                prompt,
+                images,
+                self._images,
+                options,
+                self._conversation,
+                self._watch,
+                self,
+            )
         self._settle()
         self._write()
+        known = self._expect()
         if self._planned is not None:
             claim = self._planned.claim
             self._planned.submit()
         else:
-            count = len(self._token_ids)
-            claim = claim_without_budget(loaded, count, headers, self._settings, options)
+            claim = claim_without_budget(loaded, known, options)
             loaded.engine.waiting.add(self, claim)
         self.due = claim.due
         """When it has to be done, in seconds of the clock: whose is earlier runs first."""
@@ -129,6 +137,7 @@ class Request:
         if planned.start():
             self._settle()
             self._write()
+            self._expect()
         self._guard = planned.guard()
         self._give_up_if_hopeless(planned.needed_s())
 
@@ -138,17 +147,33 @@ class Request:
         self._settings = resolve(point, self._loaded.manifest, self._loaded.baselines)
 
     def _write(self) -> None:
-        """The prompt, in which the point may say whether to think, and what the tower reads."""
-        cap = self._settings.point.thinking_tokens
-        self._token_ids = prompt_ids(
-            self._loaded.language, self._prompt, self._sources, self._options.thinking, cap
-        )
-        self._marks = self._loaded.language.marks(
-            self._prompt, self._token_ids, len(self._images), self._options.thinking, cap
+        """The prompt as these settings have it, and the answers that it begins."""
+        self._written = write(
+            self._loaded,
+            self._prompt,
+            self._sources,
+            self._images,
+            self._options,
+            self._settings,
+            self._conversation,
+            self._watch,
         )
         self._rows = [self._row() for _ in range(self._options.n)]
-        self._keys = self._remembered_as()
-        self._prepared = self._prepare()
+
+    def _expect(self) -> tuple[Planner, Workload] | None:
+        """What it has to do and, of a request of its own, what that takes by what was measured."""
+        known = work_ahead(
+            self._loaded,
+            self._written.token_ids,
+            self._written.marks,
+            [image.header for image in self._images],
+            self._settings,
+            self._options,
+            self._conversation.begun(self._written.token_ids, self._images),
+        )
+        if known is not None and self._alone:
+            self._prediction = known[0].model.predict(known[1])
+        return known
 
     def _give_up_if_hopeless(self, needed_s: float) -> None:
         """End with the deadline where what is left of the prefill cannot be done in time."""
@@ -160,9 +185,10 @@ class Request:
         conversation, rows = self._conversation, self._rows
         notes: tuple[str, ...] = ()
         try:
-            resumed = conversation.resume(self._keys, self._settings)
+            resumed = conversation.resume(self._written.keys, self._settings)
+            self._known = resumed.known
             notes = () if resumed.note is None else (resumed.note,)
-            read = self._read(resumed.known, resumed.settings)
+            read = self._read(resumed)
         except Cancelled:
             conversation.reset()
             for row in rows:
@@ -172,7 +198,7 @@ class Request:
                 self._learn(Timings(ttft_ms=late, total_ms=late), 1)
             read = _Read(
                 logits=None,  # type: ignore[arg-type]  # nobody goes on from it
-                prompt_tokens=len(self._token_ids),
+                prompt_tokens=len(self._written.token_ids),
                 cached_tokens=0,
                 visual_tokens=0,
                 visual_tokens_kept=0,
@@ -216,7 +242,7 @@ class Request:
     def _row(self) -> Row:
         language, options = self._loaded.language, self._options
         marks = language.thought
-        opened = marks is not None and marks.opened(self._token_ids)
+        opened = marks is not None and marks.opened(self._written.token_ids)
         likely = None
         if options.logprobs is not None:
             likely = Logprobs(options.logprobs, language.token_text)
@@ -226,46 +252,23 @@ class Request:
             row.forced.extend(marks.close)  # before the first token there is nothing to control
         return row
 
-    def _remembered_as(self) -> list[Key]:
-        """The prompt's tokens as a conversation knows them."""
-        images, placeholder = iter(self._images), self._loaded.language.placeholder
-        if not self._images:
-            return list(self._token_ids)
-        how = (self._settings.resolution, *self._settings.links)
-        return [
-            next(images).key(how) if token == placeholder else token for token in self._token_ids
-        ]
-
-    def _prepare(self) -> Prepared:
-        """The tower's inputs of images that neither it nor the conversation has seen."""
-        vision, resolution = self._loaded.vision, self._settings.resolution
-        if vision is None or resolution is None:
-            return {}
-        known = {key[0] for key in self._conversation.keys if isinstance(key, tuple)}
-        new = [image for image in self._images if image.digest not in known]
-        return vision.prepare(new, resolution, self._watch)
-
-    def _read(self, known: int, settings: Settings) -> _Read:
+    def _read(self, resumed: Resumed) -> _Read:
         """Read what the slots do not hold yet."""
         if self.cancel.reason is not None:
             raise Cancelled
-        conversation, loaded = self._conversation, self._loaded
+        conversation, loaded, settings = self._conversation, self._loaded, resumed.settings
         cached = conversation.next_ordinal
-        ids = self._token_ids[known:]
-        earlier = sum(isinstance(key, tuple) for key in conversation.keys)
-        sizes = [image.size for image in self._images]
-        cuts = () if known else cuts_of(loaded, self._marks, sizes, settings)
-        self._check_fits(len(ids), earlier, settings, cuts)
-        images = self._see(earlier, ids, settings)
-        stream = self._assemble(ids, images, cached)
-        stops = stops_of(cuts, ids, loaded.language.placeholder, images, settings.policy)
-        inside = sum(settings.kept("inside", image.available, len(image.index)) for image in images)
+        reading = Reading(
+            loaded, conversation, self._images, self._options.seed, self._watch, self.cancel
+        )
+        unread = reading.unread(self._written, resumed)
+        stream, inside = unread.stream, unread.inside
         tokens = len(stream.ordinals) + self._options.max_tokens
         loaded.make_way(conversation.slots, len(self._rows), tokens)
         with self._watch("prefill_ms"):
             self._give_way("prefill_ms")  # the tower may have taken long
             begun = self._watch.elapsed_ms() if self._guard else 0.0
-            for chunk in conversation.read(stream, inside, settings, self.cancel, stops):
+            for chunk in conversation.read(stream, inside, settings, self.cancel, unread.stops):
                 logits, reused = chunk, conversation.reused
                 self._reused = frozenset() if reused is None else frozenset([reused.key.mark])
                 if self._guard is not None:
@@ -275,45 +278,17 @@ class Request:
                     begun += self._give_way("prefill_ms")
                 if self.cancel.reason is not None:
                     raise Cancelled
-        conversation.keys = self._keys
+        conversation.keys = list(self._written.keys)
         return _Read(
             logits=logits,
             prompt_tokens=conversation.next_ordinal,
             cached_tokens=cached if reused is None else reused.cut.ordinal,
-            visual_tokens=sum(image.available for image in images),
+            visual_tokens=unread.visual_tokens,
             visual_tokens_kept=min(inside, len(stream.visual)),
         )
 
-    def _check_fits(
-        self, num_ids: int, earlier: int, settings: Settings, cuts: Sequence[Cut]
-    ) -> None:
-        """Raises InputError before the tower runs where the slots cannot hold the prompt."""
-        sizes = [image.size for image in self._images[earlier:]]
-        demand = demand_of(self._loaded, num_ids, sizes, settings)
-        head = cuts[-1].place if cuts else 0
-        self._conversation.check_fits(demand.length, demand.visual, demand.inside, settings, head)
-
-    def _see(self, earlier: int, ids: list[int], settings: Settings) -> list[ImageTokens]:
-        """The visual tokens that the new images bring."""
-        vision, images = self._loaded.vision, self._images[earlier:]
-        if vision is None or settings.resolution is None or not images:
-            return []
-
-        def text_embeds() -> Floats:
-            placeholder = self._loaded.language.placeholder
-            return self._loaded.embeddings([token for token in ids if token != placeholder])
-
-        seen = vision.see(images, self._prepared, settings.resolution, self._watch, self.cancel)
-        selecting = settings.link("tower") is not None
-        with self._watch("select_ms") if selecting else contextlib.nullcontext():
-            return vision.select(images, seen, settings, text_embeds, self._options.seed)
-
-    def _assemble(self, ids: list[int], images: list[ImageTokens], start: int) -> Stream:
-        language = self._loaded.language
-        return assemble(ids, language.placeholder, images, self._loaded.embeddings, start)
-
     def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
-        self._chooser.watch(self._token_ids, [row.token_ids for row in self._rows])
+        self._chooser.watch(self._written.token_ids, [row.token_ids for row in self._rows])
         options, conversation = self._options, self._conversation
         controls = [
             stop_strings(),
@@ -350,15 +325,16 @@ class Request:
             self._planned.finish(
                 self._settings,
                 timings,
-                len(self._token_ids),
+                len(self._written.token_ids),
                 self._new_images(),
                 completion_tokens,
+                self._known,
                 self._reused,
             )
 
     def _new_images(self) -> list[bool]:
         """Which images the tower had to look at."""
-        return [image.digest in self._prepared for image in self._images]
+        return [image.digest in self._written.prepared for image in self._images]
 
     def _tell(self, answer: Answer) -> None:
         """Tell those who watch what came of it."""
@@ -366,9 +342,10 @@ class Request:
             prompt=self._prompt,
             images=self._images,
             new=self._new_images(),
-            num_ids=len(self._token_ids),
-            marks=self._marks,
+            num_ids=len(self._written.token_ids),
+            marks=self._written.marks,
             reused=tuple(num_ids for num_ids, _ in self._reused or ()),
+            wholes=self._loaded.wholes(self._written.token_ids),
             options=self._options,
             settings=self._settings,
             answer=answer,
@@ -407,6 +384,7 @@ class Request:
             deadline_met=None if planned is None else planned.met(timings, samples),
             logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
+            prediction=self._prediction,
             spent=self._spending.spent(self._watch, timings, len(self._rows[0].token_ids) - 1),
             notes=notes if self._trial else (*notes, *self._loaded.unsaid()),
         )

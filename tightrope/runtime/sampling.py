@@ -9,6 +9,7 @@ import numpy as np
 from tightrope.arrays import Floats, Indices
 from tightrope.checks import check_number, check_whole, shown
 from tightrope.errors import BackendError, InputError
+from tightrope.runtime.likeliest import Likeliest, Logits, whole
 
 MOST_ANSWERS = 128
 """Of one request: each has slots of its own."""
@@ -16,6 +17,8 @@ MOST_ANSWERS = 128
 _FLOAT32 = np.finfo(np.float32)
 _FIRST_GUESS = 1024
 """Tokens sorted at first; the nucleus of a trained model is nearly always among them."""
+_SPAN = 512
+"""Neighbouring tokens whose weights are summed first, so that few sums are looked through."""
 
 
 class Sampler:
@@ -54,12 +57,17 @@ class Sampler:
         self._temperature = np.float32(min(max(temperature, smallest), largest))
         self._top_p, self._top_k, self._min_p = float(top_p), int(top_k), float(min_p)
         self._generators = [np.random.default_rng([seed, row]) for row in range(n)]
+        self._scratch: Floats = np.empty((0, 0), np.float32)
 
-    def __call__(self, logits: Floats) -> Indices:
+    def __call__(self, logits: Logits) -> Indices:
         """Token ids [n] of logits [n, vocab], or of [1, vocab] that all rows share.
 
-        Raises BackendError where a row has no finite largest logit.
+        From the likeliest of them come the very tokens that all of them give; where they do not
+        tell, all are brought. Raises BackendError where a row has no finite largest logit.
         """
+        if isinstance(logits, Likeliest):
+            chosen = self._of_likeliest(logits)
+            return self(whole(logits)) if chosen is None else chosen
         n = len(self._generators)
         assert logits.ndim == 2 and logits.shape[0] in (1, n), f"{logits.shape} for {n} rows"
         best = logits.argmax(axis=1)  # also of a NaN
@@ -71,17 +79,57 @@ class Sampler:
             )
         if self._greedy:
             return np.broadcast_to(best, n).astype(np.int64)
-        # Underflow to 0 and overflow to -inf are both what an unlikely token should get.
-        with np.errstate(over="ignore", under="ignore"):
-            weights = np.exp((logits - largest) / self._temperature)
+        if self._scratch.shape != logits.shape:  # fresh memory costs as much as the arithmetic
+            self._scratch = np.empty(logits.shape, np.float32)
+        weights = self._weights(logits, largest, self._scratch)
         rows = np.broadcast_to(weights, (n, logits.shape[1]))
         drawn = zip(rows, self._generators, strict=True)
         return np.array([self._draw(row, generator.random()) for row, generator in drawn], np.int64)
 
+    def _of_likeliest(self, given: Likeliest) -> Indices | None:
+        """The same from some of the logits; None where others may matter."""
+        largest = given.logits.max(1)
+        if not np.isfinite(largest).all() or (largest <= given.bound).any():
+            return None
+        if self._greedy:
+            best = given.logits == largest[:, None]
+            none = np.iinfo(given.token_ids.dtype).max
+            ids: Indices = np.where(best, given.token_ids, none).min(1).astype(np.int64)
+            return ids
+        if not 0 < self._top_k <= given.logits.shape[1]:
+            return None
+        weights = self._weights(given.logits, largest[:, None])
+        kth = np.partition(weights, -self._top_k, 1)[:, -self._top_k]
+        if (kth <= self._weights(given.bound, largest)).any():
+            return None
+        ordered = np.argsort(given.token_ids, 1, kind="stable")
+        drawn = [
+            ids[order][self._draw(row[order], generator.random())]
+            for ids, row, order, generator in zip(
+                given.token_ids, weights, ordered, self._generators, strict=True
+            )
+        ]
+        return np.array(drawn, np.int64)
+
+    def _weights(self, logits: Floats, largest: Floats, out: Floats | None = None) -> Floats:
+        """exp((logits - largest) / temperature), in `out` if it is given."""
+        # Underflow to 0 and overflow to -inf are both what an unlikely token should get.
+        with np.errstate(over="ignore", under="ignore"):
+            weights: Floats = np.subtract(logits, largest, out=out)
+            if self._temperature != 1:
+                np.divide(weights, self._temperature, out=weights)
+            return np.exp(weights, out=weights)
+
     def _draw(self, weights: Floats, uniform: float) -> int:
         """The token at `uniform`, 0 <= uniform < 1, of the distribution's inverse."""
-        if 0 < self._top_k < len(weights):
-            weights = np.where(weights >= _kth_largest(weights, self._top_k), weights, 0)
+        if not 0 < self._top_k < len(weights):
+            return self._drawn(weights, uniform)
+        # What is left out is not summed: from fewer tokens comes the same to the last bit.
+        likely = np.flatnonzero(weights >= _kth_largest(weights, self._top_k))
+        return int(likely[self._drawn(weights[likely], uniform)])
+
+    def _drawn(self, weights: Floats, uniform: float) -> int:
+        """The same without top_k."""
         if self._top_p == 1:
             if self._min_p:  # the likeliest one weighs 1
                 weights = np.where(weights >= self._min_p, weights, 0)
@@ -118,8 +166,17 @@ def _kth_largest(weights: Floats, k: int) -> float:
 
 def index_at(weights: Floats, uniform: float) -> int:
     """The index whose share of the summed weights holds `uniform`; never one of weight 0."""
-    reached = np.cumsum(weights, dtype=np.float64)
-    return int(np.searchsorted(reached, uniform * reached[-1], side="right"))
+    even = len(weights) - len(weights) % _SPAN
+    sums = weights[:even].reshape(-1, _SPAN).sum(axis=1)
+    reached = np.cumsum(np.append(sums, weights[even:].sum()), dtype=np.float64)
+    wanted = uniform * reached[-1]
+    span = int(np.searchsorted(reached, wanted, side="right"))
+    start = span * _SPAN
+    inside = weights[start : start + _SPAN]
+    rest = wanted - (reached[span - 1] if span else 0)
+    place = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), rest, side="right"))
+    # Sums are rounded: past the end of a span lies what its last token should get.
+    return start + min(place, int(np.flatnonzero(inside)[-1]))
 
 
 def _is_number(value: object) -> bool:

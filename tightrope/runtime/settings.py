@@ -48,6 +48,11 @@ class Settings:
         """Whether slots are given up wherever a budget is full, so that nothing ends there."""
         return bool(self.gives_up.all())
 
+    @property
+    def read_as(self) -> tuple[object, ...]:
+        """How images are read: slots that hold one are known by it."""
+        return (self.resolution, *self.links)
+
     def room(self, slots: Slots, ordinal: int) -> int:
         """Tokens from `ordinal` on for which each layer has a slot or gives one up."""
         most = np.where(self.gives_up[:, None], sys.maxsize, self.kv_budget)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from tightrope.arrays import Floats, Indices
 from tightrope.runtime.answer import Answer, FinishReason, Piece
 from tightrope.runtime.engine import Engine, Ticket
-from tightrope.runtime.generation import Choose
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.request import Request
@@ -63,7 +63,7 @@ def start(
     prompt: Prompt,
     images: Sequence[ImageSource],
     options: Options,
-    choose: Choose | None = None,
+    choose: Callable[[Floats], Indices] | None = None,
     waited_s: float = 0.0,
     trial: bool = False,
 ) -> Stream:

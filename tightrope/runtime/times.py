@@ -15,6 +15,7 @@ from tightrope.errors import InputError
 from tightrope.inputs.layout import ImageLayout
 from tightrope.latency import LatencyModel, SourceImage, Stages, Workload
 from tightrope.power import PowerModel
+from tightrope.runtime.begun import Begun, begun_under, unread
 from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
@@ -78,13 +79,15 @@ class TimeTable:
         images: Sequence[SourceImage],
         max_tokens: int,
         beginnings: Beginnings = UNCUT,
+        begun: Begun | None = None,
     ) -> Times:
-        """Of a prompt, in which each image is one token."""
+        """Of a prompt, in which each image is one token; begun: what its conversation holds."""
         step = next(step for most, step in STEPS if len(token_ids) <= most)
         num_ids = -(-len(token_ids) // step) * step
         seen = tuple(map(self._seen_as, images))
-        group = self._lengths.group(token_ids)
-        return self._times(num_ids, seen, max_tokens, group, beginnings)
+        # What was asked before is no question of this turn.
+        group = self._lengths.group(token_ids[0 if begun is None else begun.num_ids :])
+        return self._times(num_ids, seen, max_tokens, group, beginnings, begun)
 
     def forget(self) -> None:
         """The candidates changed."""
@@ -93,11 +96,16 @@ class TimeTable:
         self._alike.clear()
         self._settings = None
 
-    def sources_ms(self, images: Sequence[SourceImage]) -> Floats:
+    def sources_ms(self, images: Sequence[SourceImage], begun: Begun | None = None) -> Floats:
         """What the images take by what they are before they are scaled, [P]."""
-        resolutions = [settings.resolution for settings in self._of_candidates()]
-        each = {resolution: self._sources_ms(images, resolution) for resolution in {*resolutions}}
-        return np.array([each[resolution] for resolution in resolutions])
+        found, times = dict[tuple[int | None, int], float](), list[float]()
+        for settings in self._of_candidates():
+            new = images if begun is None else unread(images, begun, settings)
+            key = settings.resolution, len(new)
+            if key not in found:
+                found[key] = self._sources_ms(new, settings.resolution)
+            times.append(found[key])
+        return np.array(times)
 
     def _of_candidates(self) -> list[Settings]:
         """[P]"""
@@ -129,10 +137,10 @@ class TimeTable:
     def _sources_ms(self, images: Sequence[SourceImage], resolution: int | None) -> float:
         return math.fsum(self._model.source_ms(image, resolution) for image in images)
 
-    def sources_j(self, images: Sequence[SourceImage]) -> Floats:
+    def sources_j(self, sources_ms: Floats) -> Floats:
         """Joules of that, [P]; 0 where nobody measured any."""
         host_w = 0.0 if self._power is None else self._power.host_w
-        return host_w * self.sources_ms(images) / 1e3
+        return host_w * sources_ms / 1e3
 
     def _compute(
         self,
@@ -141,14 +149,13 @@ class TimeTable:
         max_tokens: int,
         group: int,
         beginnings: Beginnings,
+        begun: Begun | None,
     ) -> Times:
         rows = []
-        works = self._works(num_ids, images, beginnings)
+        works = self._works(num_ids, images, beginnings, begun)
         for place, counted in enumerate(works):
             most = self._lengths.most(group, place)
-            rows.append(
-                self._row(counted, images, max_tokens if most is None else min(max_tokens, most))
-            )
+            rows.append(self._row(counted, max_tokens if most is None else min(max_tokens, most)))
         ttft, decode, token, call, lengths, cached, first_j, decode_j = zip(*rows, strict=True)
         return Times(
             ttft=np.array(ttft),
@@ -162,7 +169,11 @@ class TimeTable:
         )
 
     def _work(
-        self, num_ids: int, images: tuple[SourceImage, ...], beginnings: Beginnings
+        self,
+        num_ids: int,
+        images: tuple[SourceImage, ...],
+        beginnings: Beginnings,
+        begun: Begun | None,
     ) -> list[tuple[Workload, int] | None]:
         """[P]: of an answer as long as the slots hold, and tokens in slots that are kept.
 
@@ -170,9 +181,10 @@ class TimeTable:
         """
         rows, known = list[tuple[Workload, int] | None](), dict[Hashable, Counted | None]()
         for settings in self._of_candidates():
-            key = _but_for_methods(settings)
+            goes_on = begun_under(begun, settings)
+            key = _but_for_methods(settings), goes_on is None
             if key not in known:
-                known[key] = self._counted(num_ids, images, settings, beginnings)
+                known[key] = self._counted(num_ids, images, settings, beginnings, goes_on)
             counted = known[key]
             rows.append(
                 None
@@ -187,14 +199,15 @@ class TimeTable:
         images: Sequence[SourceImage],
         settings: Settings,
         beginnings: Beginnings,
+        begun: Begun | None,
     ) -> Counted | None:
         try:
-            return work_of(self._loaded, num_ids, images, settings, _ENDLESS, beginnings)
+            return work_of(self._loaded, num_ids, images, settings, _ENDLESS, beginnings, begun)
         except InputError:
             return None
 
     def _row(
-        self, counted: tuple[Workload, int] | None, images: Sequence[SourceImage], length: int
+        self, counted: tuple[Workload, int] | None, length: int
     ) -> tuple[float, float, float, float, int, int, float, float]:
         if counted is None:
             return math.inf, math.inf, math.inf, math.inf, length, 0, math.inf, math.inf
@@ -203,7 +216,7 @@ class TimeTable:
         work = replace(work, completion_tokens=max(2, length))
         stages = self._model.stages(work)
         token = stages.decode_ms / work.steps
-        sources_ms = self._sources_ms(images, work.resolution)
+        sources_ms = self._sources_ms(work.images, work.resolution)
         ttft, decode = stages.ttft_ms - sources_ms, token * (length - 1)
         first_j, decode_j = math.nan, math.nan
         if self._power is not None:

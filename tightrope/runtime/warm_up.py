@@ -13,7 +13,17 @@ from tightrope.point import OperatingPoint
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.options import Options
 from tightrope.runtime.planner import Planner
+from tightrope.runtime.planners import planner_of
 from tightrope.runtime.stream import start
+
+
+def get_ready(loaded: Loaded, options: Options) -> None:
+    """What a request with these options needs before its clock starts.
+
+    Raises ProfileError for a budget where no latency was measured, and for an unknown task.
+    """
+    if options.budget is not None:
+        warm_up(loaded, planner_of(loaded, options.budget.task))
 
 
 def warm_up(loaded: Loaded, planner: Planner) -> None:

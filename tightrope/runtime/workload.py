@@ -10,6 +10,7 @@ import numpy as np
 from tightrope.arrays import Counts
 from tightrope.latency import PrefillCall, SourceImage, Workload
 from tightrope.plugins.slot_attention.policies import scoring
+from tightrope.runtime.begun import Begun, begun_under, unread
 from tightrope.runtime.conversation import Conversation, most_slots
 from tightrope.runtime.cuts import cuts_of, parts_of
 from tightrope.runtime.demand import Demand, demand_of
@@ -31,7 +32,7 @@ class Counted:
     slot_bytes: int
     """Keys and values allocated at its end."""
     cached_tokens: int
-    """Of the prompt, unpruned, in slots that are kept."""
+    """Of the prompt, unpruned, in slots that are kept, or that a conversation holds."""
 
 
 def work_of(
@@ -41,23 +42,34 @@ def work_of(
     settings: Settings,
     completion_tokens: int,
     beginnings: Beginnings = UNCUT,
+    begun: Begun | None = None,
 ) -> Counted:
-    """The work of a request of its own, its answer `completion_tokens` long if the slots hold it.
+    """The work of a request, its answer `completion_tokens` long if the slots hold it.
 
-    num_ids: of the prompt, images as one each. beginnings: of the prompt.
+    num_ids: of the prompt, images as one each. beginnings: of the prompt. begun: what the slots of
+    its conversation hold.
     Raises InputError where the slots cannot hold it.
     """
+    images, begun = unread(images, begun, settings), begun_under(begun, settings)
     sizes = [(image.width, image.height) for image in images]
-    demand = demand_of(loaded, num_ids, sizes, settings)
-    conversation, cuts = Conversation(loaded), cuts_of(loaded, beginnings.marks, sizes, settings)
+    new_ids = num_ids if begun is None else num_ids - begun.num_ids
+    demand = demand_of(loaded, new_ids, sizes, settings)
+    conversation, slots = Conversation(loaded), _empty_slots(loaded)
+    cuts = cuts_of(loaded, beginnings.marks, sizes, settings) if begun is None else ()
+    if begun is not None:
+        conversation.next_ordinal = begun.ordinal
+        for books in (conversation.slots, slots):
+            _occupy(books, begun, settings)
     head, kept = cuts[-1].place if cuts else 0, _kept(cuts, beginnings, settings)
     seen = conversation.check_fits(demand.length, demand.visual, demand.inside, settings, head)
-    slots, chunk = _empty_slots(loaded), loaded.chunks.under(settings)
-    parts = parts_of(demand.length, chunk, [cut.place for cut in cuts])
+    chunk = loaded.chunks.under(settings, int(slots.occupied.max()))
+    first = num_ids - new_ids
+    wholes = _wholes([x - first for x in beginnings.wholes if x >= first], demand.kept)
+    parts = parts_of(demand.length, chunk, [cut.place for cut in cuts], wholes)
     calls = _prefill(slots, seen, parts, loaded.manifest.slots, settings)
     known = sum(part.stop <= kept.place for part in parts) if kept else 0
     context = float(slots.occupied.mean())
-    room = settings.room(slots, demand.unpruned)
+    room = settings.room(slots, conversation.next_ordinal + demand.unpruned)
     steps = min(completion_tokens - 1, room)
     _fill(slots, steps, settings)
     tower, inside = settings.link("tower"), settings.link("inside")
@@ -80,8 +92,17 @@ def work_of(
         demand=demand,
         occupied_slots=int(slots.occupied.max()),
         slot_bytes=int(small.nbytes * slots.capacity.sum() / small.capacity.sum()),
-        cached_tokens=kept.ordinal if kept else 0,
+        cached_tokens=kept.ordinal if kept else conversation.next_ordinal,
     )
+
+
+def _wholes(places: Sequence[int], kept: Sequence[int]) -> list[slice]:
+    """Where images stand that no call may end inside; each is one run of visual tokens."""
+    found, grown = [], 0
+    for place, count in zip(places, kept, strict=False):  # a placeholder without image is text
+        found.append(slice(place + grown, place + grown + count))
+        grown += count - 1
+    return found
 
 
 def _mean(counts: Sequence[int]) -> float:
@@ -92,6 +113,12 @@ def _empty_slots(loaded: Loaded) -> Slots:
     """Books without memory."""
     dims = loaded.manifest.dims
     return Slots(dims, 1, lambda rows, capacity: NullStorage(dims, rows, capacity))
+
+
+def _occupy(slots: Slots, begun: Begun, settings: Settings) -> None:
+    """What a conversation holds when a turn under these settings begins to read."""
+    held = np.array(begun.occupied)[:, None]
+    slots.occupied[:] = np.minimum(held, settings.kv_budget)[:, None]
 
 
 def _kept(cuts: Sequence[Cut], beginnings: Beginnings, settings: Settings) -> Cut | None:

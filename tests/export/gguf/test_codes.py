@@ -164,7 +164,7 @@ def test_a_scale_that_is_no_number_names_its_tensor(gguf_files: ModuleType, make
 
     _, file = make("llama", edit=spoil)
     opened = open_checkpoint(file)
-    published = opened.published(opened.load_model())
+    published = opened.late_model().published
     read = published["model.layers.1.mlp.down_proj.weight"].read
     assert read is not None
     with pytest.raises(UnsupportedModel, match=rf"{down} has scales or minima that are NaN"):

@@ -18,7 +18,9 @@ gguf = pytest.importorskip("gguf", reason="exporting needs gguf")
 from tightrope.errors import UnsupportedModel  # noqa: E402
 from tightrope.export import parity  # noqa: E402
 from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
+from tightrope.export.families import FAMILIES  # noqa: E402
 from tightrope.export.gguf import oracle  # noqa: E402
+from tightrope.export.gguf.architectures import ARCHITECTURES  # noqa: E402
 
 VOCABULARY, TOKENS = 300, 320
 Make = Callable[..., tuple[Any, Path]]
@@ -68,6 +70,24 @@ GEMMA3 = {
     "sliding_window": 16,
     "initializer_range": 0.1,
 }
+MISTRAL3: dict[str, Any] = {
+    "head_dim": 24,
+    "rope_parameters": {
+        **ROPE["yarn"],
+        "rope_theta": 1e4,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.4,
+    },
+}
+LFM2: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+    "block_multiple_of": 8,
+}
+SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
 GRANITE = {
     "attention_multiplier": 0.3,
     "embedding_multiplier": 1.7,
@@ -187,7 +207,25 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "granite",
         GRANITE | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     ),
+    "mistral3": ("mistral3", MISTRAL3),
+    "mistral3, one of the scales": (
+        "mistral3",
+        {"rope_parameters": MISTRAL3["rope_parameters"] | {"mscale_all_dim": 0.5}},
+    ),
+    "lfm2": ("lfm2", LFM2),
+    "lfm2, four inputs, an own head, wider layers": (
+        "lfm2",
+        LFM2 | {"conv_L_cache": 4, "tie_word_embeddings": False, "block_ffn_dim_multiplier": 1.5},
+    ),
+    "qwen2vl": ("qwen2vl", {"rope_parameters": SECTIONS}),
+    "qwen3vl": (
+        "qwen3vl",
+        {"head_dim": 16, "rope_parameters": SECTIONS | {"mrope_interleaved": True}},
+    ),
 }
+
+AS_LLAMA = {"mistral", "ministral"}
+"""Families whose files say `llama`."""
 
 DEEP = ("gemma2 of 46 layers", "gemma3 of 62 layers")
 
@@ -219,6 +257,14 @@ def test_the_files_own_tensors_give_the_same_logits_without_the_reader(
     distance = parity.held_against_file(opened, model, ids)
     # Rounding grows with depth.
     assert distance is not None and distance < (1e-3 if variant in DEEP else 1e-4)
+
+
+def test_every_family_has_files_that_are_read_and_held_against_them() -> None:
+    read = {architecture.model_type for architecture in ARCHITECTURES.values()}
+    assert {name for name, family in FAMILIES.items() if family.tower is None} == read | AS_LLAMA
+    decoders = {family.decoder for family in FAMILIES.values()} - {None}
+    assert decoders == {"qwen2_5_vl_text", "qwen3_vl_text"}  # "qwen2vl", "qwen3vl"
+    assert {*oracle._ARCHITECTURES} == {*ARCHITECTURES} == {name for name, _ in VARIANTS.values()}
 
 
 @pytest.mark.parametrize("variant", DEEP)
@@ -286,6 +332,18 @@ LOST: dict[str, tuple[str, dict[str, Any], Callable[[Any], object]]] = {
         EXPERTS,
         lambda model: model.model.layers[0].mlp.experts.gate_up_proj.data.copy_(
             model.model.layers[0].mlp.experts.gate_up_proj.data.roll(22, 1)
+        ),
+    ),
+    "how queries grow": (
+        "mistral3",
+        MISTRAL3,
+        lambda model: model.config.rope_parameters.update(llama_4_scaling_beta=0.0),
+    ),
+    "the order of a convolution": (
+        "lfm2",
+        LFM2,
+        lambda model: model.model.layers[0].conv.conv.weight.data.copy_(
+            model.model.layers[0].conv.conv.weight.data.flip(-1)
         ),
     ),
     "how much a layer adds": (
@@ -415,8 +473,10 @@ def llama_cpp() -> Any:
     specification = importlib.util.spec_from_file_location("llama_cpp_environment", here)
     assert specification is not None and specification.loader is not None
     peer = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(peer)
-    if not peer.PYTHON.exists():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(here.parent)
+        specification.loader.exec_module(peer)
+    if not peer.is_made():
         pytest.skip("llama.cpp is not here: benchmarks/gguf_tokens.py makes its environment")
     return peer.ask
 

@@ -107,6 +107,41 @@ OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"qwen3moe.expert_feed_forward_length": None},
         "expert_feed_forward_length is missing",
     ),
+    "an lfm2 without its convolutions": (
+        "lfm2",
+        {"lfm2.attention.head_count_kv": 2},
+        "head_count_kv is 2; accepted: for each of the 2 layers 0, or the same count",
+    ),
+    "an lfm2 with heads that differ": (
+        "lfm2",
+        {"lfm2.attention.head_count_kv": [2, 4]},
+        "head_count_kv is .2, 4.; accepted: for each",
+    ),
+    "an lfm2 in which nothing attends": (
+        "lfm2",
+        {"lfm2.attention.head_count_kv": [0, 0]},
+        "head_count_kv is .0, 0.; accepted: for each",
+    ),
+    "a convolution of one input": (
+        "lfm2",
+        {"lfm2.attention.head_count_kv": [0, 2], "lfm2.shortconv.l_cache": 1},
+        "l_cache is 1; accepted: 2 or more",
+    ),
+    "an lfm2 with windows": (
+        "lfm2",
+        {"lfm2.attention.head_count_kv": [0, 2], "lfm2.attention.sliding_window": 16},
+        "sliding_window is 16; accepted: no window",
+    ),
+    "a mistral3 of experts": (
+        "mistral3",
+        {"mistral3.expert_count": 8},
+        "expert_count is 8.*mixtures of experts",
+    ),
+    "queries that grow by a word": (
+        "mistral3",
+        {"mistral3.attention.temperature_scale": "much"},
+        "temperature_scale is .much.; accepted: a number",
+    ),
     "weights of experts that are scaled": (
         "qwen3moe",
         {"qwen3moe.expert_weights_scale": 2.0},

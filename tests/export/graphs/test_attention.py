@@ -18,6 +18,7 @@ from tightrope.export.tracing.trace import set_axes
 from tightrope.interface.onnx import FLOAT, IR_VERSION, OPSET, OWN_DOMAIN, element_type
 from tightrope.interface.tensors import Dims, TensorSpec, decoder_inputs, decoder_outputs
 from tightrope.plugins.builder import OpBuilder
+from tightrope.plugins.slot_attention import body_blocks
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.plugins.slot_attention.reference import slot_attention
 
@@ -211,6 +212,24 @@ def test_every_form_is_the_reference_stacked_and_by_layer(
             last = place.max(1, keepdims=True)
             named["query_reach"] = np.where(place > place[:, :1], last, place)
         agree(run(model, named), named)
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3, 4])
+@pytest.mark.parametrize("reach", [False, True])
+def test_blocks_of_queries_give_what_all_of_them_give(
+    queries: int, reach: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, windows = feeds(6, 5, 12), (0, 6)
+    if reach:
+        place = named["query_position"]
+        last = place.max(1, keepdims=True)
+        named["query_reach"] = np.where(place > place[:, 1:2], last, place)
+    whole = run(lowered("append", windows=windows, reach=reach), named)
+    monkeypatch.setattr(body_blocks, "MOST_QUERIES", queries)
+    blocks = run(lowered("either", windows=windows, reach=reach), named)
+    agree(blocks, named, windows)
+    for name, array in whole.items():
+        np.testing.assert_allclose(blocks[name], array, atol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("windows", [(0, 0), (5, 0), (3, 30)])

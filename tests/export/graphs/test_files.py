@@ -16,10 +16,11 @@ pytest.importorskip("torch", reason="exporting needs torch")
 from tightrope.bundle import Bundle
 from tightrope.errors import UnsupportedModel
 from tightrope.export import parity
-from tightrope.export.checkpoint import open_checkpoint, parameters_of
+from tightrope.export.checkpoint import open_checkpoint
 from tightrope.export.config import ExportConfig
 from tightrope.export.graphs.files import GraphFile, graph_files
 from tightrope.export.recipe import plan
+from tightrope.export.rounding import Rounding
 from tightrope.export.weights import WeightFile
 from tightrope.interface.names import GraphName
 
@@ -88,10 +89,10 @@ def test_a_graph_with_another_weight_fails_parity(
     (tmp_path / "again").mkdir()
 
     def measured() -> Any:
-        model = recipe.checkpoint.load_model()
-        weights = WeightFile(tmp_path / "again", parameters_of(model), recipe.precision, 32)
-        with weights:
-            return parity.measure(recipe, model, weights, folder)
+        late = recipe.checkpoint.late_model()
+        rounding = Rounding(32)
+        with WeightFile(tmp_path / "again", late.parameters, recipe.precision, rounding) as weights:
+            return parity.measure(recipe, late, weights, folder)
 
     assert measured().logits < 1e-4
     graph = ir.load(folder / GraphName("host", "decoder").file)

@@ -224,7 +224,7 @@ def test_a_stored_weight_becomes_int4_codes_and_scales() -> None:
     to_codes(graph, lambda name: Form(4, 32), host=True)
     tidy(graph)
     lower(graph, "general")
-    codes, scale = quantize(np.ascontiguousarray(numbers.T), 32)
+    codes, scale, _ = quantize(np.ascontiguousarray(numbers.T), 32)
     tensors = {
         "model.w.codes": ir.PackedTensor(pack(codes), ir.DataType.INT4, shape=ir.Shape([64, 6])),
         "model.w.scale": ir.Tensor(scale.astype(np.float32)),

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="exporting needs torch")
 import safetensors.torch  # noqa: E402
 
 from tightrope.errors import UnsupportedModel  # noqa: E402
-from tightrope.export.checkpoint import open_checkpoint, parameters_of  # noqa: E402
+from tightrope.export.checkpoint import open_checkpoint  # noqa: E402
 from tightrope.export.coded import Coded  # noqa: E402
 from tightrope.export.config import ExportConfig  # noqa: E402
 from tightrope.export.export import export  # noqa: E402
@@ -282,9 +282,8 @@ def test_a_folder_is_read_as_the_model_that_it_means(
 ) -> None:
     path, weights = folder(what)
     opened = open_checkpoint(path)
-    model = opened.load_model()
-    named = parameters_of(model)
-    published = opened.published(model)
+    late = opened.late_model()
+    named, published = late.parameters, late.published
     in_model = {name: entry.read for name, entry in published.items()}
     assert len(in_model) == len(weights), "a name for each, in the model's own spelling"
     unread = {name: weight.astype(np.float32) for name, weight in weights.items()}
@@ -295,7 +294,7 @@ def test_a_folder_is_read_as_the_model_that_it_means(
         (source,) = [other for other in unread if other.endswith(tail)]
         np.testing.assert_array_equal(named[name].numpy(), unread.pop(source))
     assert not unread
-    assert opened.end_ids(model) == {1}
+    assert opened.end_ids(late.model) == {1}
     assert opened.codes == what.upper()
 
 

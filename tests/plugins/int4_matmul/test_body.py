@@ -31,7 +31,7 @@ def steps(scale: Any, block_size: int) -> Any:
 @given(weights, st.integers(0, 10**6))
 def test_a_weight_is_off_by_half_a_step_unless_it_is_out_of_reach(shape: Any, seed: int) -> None:
     weight = weight_of(seed, *shape)
-    codes, scale = quantize(weight, shape[2])
+    codes, scale, _ = quantize(weight, shape[2])
     assert codes.min() >= -8 and codes.max() <= 7
     step = steps(scale, shape[2])
     reached = np.clip(weight, -8 * step, 7 * step)
@@ -60,7 +60,7 @@ def test_a_block_errs_no_more_than_with_the_scale_that_reaches_everything(
 @pytest.mark.parametrize("size", [0, 1e-9, 1e-3, 1e3])
 def test_scales_are_positive_for_weights_of_any_size(size: float) -> None:
     weight = weight_of(0, 2, 5, 32) * np.float32(size)
-    codes, scale = quantize(weight, 32)
+    codes, scale, _ = quantize(weight, 32)
     assert (scale > 0).all() and np.isfinite(scale).all()
     if not size:
         assert not dequantize(codes, scale).any()
@@ -72,7 +72,7 @@ def test_weights_on_the_grid_survive_unchanged() -> None:
     codes[0], codes[32] = -8, -8
     scale = np.float16(2.0 ** rng.integers(-6, 0, size=(2, 5)))
     weight = dequantize(codes, scale)
-    again, same_scale = quantize(weight, 32)
+    again, same_scale, _ = quantize(weight, 32)
     np.testing.assert_array_equal(again, codes)
     np.testing.assert_array_equal(same_scale, scale)
 
@@ -88,7 +88,7 @@ def test_packed_codes_read_back_as_onnx_reads_them(seed: int, pairs: int) -> Non
 
 
 def build(weight: Any, block_size: int) -> bytes:
-    codes, scale = quantize(weight, block_size)
+    codes, scale, _ = quantize(weight, block_size)
     axes = ir.Shape(["S", len(weight)])
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=axes)
     stored = ir.PackedTensor(pack(codes), ir.DataType.INT4, shape=ir.Shape(codes.shape))

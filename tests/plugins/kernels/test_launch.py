@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tightrope.errors import BackendError
-from tightrope.plugins.kernels.launch import COMPILED, Launch, evaluate, load_launch
+from tightrope.plugins.expressions import evaluate
+from tightrope.plugins.kernels import cubin
+from tightrope.plugins.kernels.launch import COMPILED, Launch, load_launch
 
-HERE = Path(__file__).parent
 SHIPPED = sorted((int(file.parent.name[3:]), file.stem) for file in COMPILED.glob("sm_*/*.json"))
 
 
-@pytest.fixture(scope="module")
-def cubin(module_of: Callable[[Path], ModuleType]) -> ModuleType:
-    return module_of(HERE / "cubin.py")
-
-
-def test_commit_is_there_for_the_boards() -> None:
-    assert SHIPPED == [(87, "commit"), (110, "commit")]
+def test_every_kernel_is_there_for_the_boards() -> None:
+    assert [(sm, name) for sm in (87, 110) for name in ("commit", "likeliest")] == SHIPPED
 
 
 @pytest.mark.parametrize(("sm", "name"), SHIPPED)
-def test_a_description_fits_its_cubin(sm: int, name: str, cubin: ModuleType) -> None:
+def test_a_description_fits_its_cubin(sm: int, name: str) -> None:
     launch, image = load_launch(name, sm)
     assert cubin.compute_capability(image) == sm
     sizes = [struct.calcsize(letter) for letter in launch.formats]
@@ -92,3 +87,41 @@ def test_a_copied_description_is_read(tmp_path: Path) -> None:
 def test_another_chip_is_told_how_to_compile() -> None:
     with pytest.raises(BackendError, match=r"not compiled for sm_90, only for sm_110, sm_87.*--sm"):
         load_launch("commit", 90)
+
+
+def described(folder: Path, of: str = "sm_87", arguments: int = 3, unused: int = 2) -> Path:
+    """The kernel of sm_87 with another cubin, or with another number of arguments described."""
+    copied(folder)
+    home, image = folder / "sm_87", COMPILED.joinpath(of, "commit.cubin").read_bytes()
+    (home / "commit.cubin").write_bytes(image)
+    told = json.loads((home / "commit.json").read_text())
+    told |= {"cubin_sha256": hashlib.sha256(image).hexdigest(), "unused_pointers": unused}
+    told["arguments"] = told["arguments"][:arguments]
+    (home / "commit.json").write_text(json.dumps(told))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"of": "sm_110"}, r"its cubin is for sm_110, the description for sm_87"),
+        (
+            {"arguments": 2},
+            r"its cubin takes arguments of \[8, 4, 4, 8, 8\] bytes, .* says \[8, 4, 8, 8\]",
+        ),
+        ({"unused": 0}, "its cubin has scratch pointers, the description was stripped of them"),
+        ({"unused": 4}, "scratch pointers were stripped from its cubin, the description has them"),
+    ],
+)
+def test_a_cubin_that_is_not_the_one_described_is_refused_by_what_differs(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match=f"commit.json is damaged: {said}"):
+        load_launch("commit", 87, described(tmp_path, **changes))
+
+
+def test_a_kernel_of_another_name_and_what_is_no_cubin_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="there is no kernel scatter in its cubin"):
+        load_launch("commit", 87, copied(tmp_path, kernel="scatter"))
+    with pytest.raises(ValueError, match="it is no cubin"):
+        cubin.compute_capability(b"\x7fELF\x01")

@@ -1,6 +1,7 @@
 """The ONNX bodies of SlotAttention against the numpy reference."""
 
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import onnx_ir as ir
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from tightrope.interface.onnx import CONTRIB_DOMAIN, FLOAT, IR_VERSION, OPSET, element_type
 from tightrope.plugins.builder import OpBuilder
-from tightrope.plugins.slot_attention import SCHEMA, body, lean
+from tightrope.plugins.slot_attention import SCHEMA, body, body_blocks, lean
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.plugins.slot_attention.reference import leave, slot_attention
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE, SCORES, PolicyNumbers
+from tightrope.profiles.peak_memory import peak_memory_bytes, reset_peak_memory
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 8
 ATTRIBUTES: tuple[dict[str, Any], ...] = (
@@ -24,13 +26,18 @@ ATTRIBUTES: tuple[dict[str, Any], ...] = (
     {"softcap": 2.0, "window": 4},
 )
 AnyForm = body.Form | Literal["lean"]
-_sessions: dict[tuple[AnyForm, int, str], ort.InferenceSession] = {}
+MOST_QUERIES = body_blocks.MOST_QUERIES
+_sessions: dict[tuple[AnyForm, int, str, int], ort.InferenceSession] = {}
 
 
-def session(form: AnyForm, attributes: int, score: str) -> ort.InferenceSession:
-    key = form, attributes, score
+def session(
+    form: AnyForm, attributes: int, score: str, queries: int = MOST_QUERIES
+) -> ort.InferenceSession:
+    """queries: of a block, where the form attends in blocks."""
+    key = form, attributes, score, queries
     if key not in _sessions:
-        _sessions[key] = _build(form, ATTRIBUTES[attributes], score)
+        with mock.patch.object(body_blocks, "MOST_QUERIES", queries):
+            _sessions[key] = _build(form, ATTRIBUTES[attributes], score)
     return _sessions[key]
 
 
@@ -109,10 +116,14 @@ def case(
 
 
 def run(
-    form: AnyForm, inputs: dict[str, Any], attributes: int = 0, score: str = DEFAULT_SCORE
+    form: AnyForm,
+    inputs: dict[str, Any],
+    attributes: int = 0,
+    score: str = DEFAULT_SCORE,
+    queries: int = MOST_QUERIES,
 ) -> list[Any]:
     feeds = {f"in_{name}": value for name, value in inputs.items()}
-    outputs: list[Any] = session(form, attributes, score).run(None, feeds)
+    outputs: list[Any] = session(form, attributes, score, queries).run(None, feeds)
     return outputs
 
 
@@ -214,14 +225,14 @@ def test_append_and_a_ranking_afterwards_keep_what_the_general_body_keeps(
 
 
 @settings(max_examples=150, deadline=None)
-@given(calls, st.integers(1, 20), st.integers(-6, 9), KINDS, SCORE_NAMES)
+@given(calls, st.integers(1, 20), st.integers(-6, 9), KINDS, SCORE_NAMES, st.sampled_from([3, 64]))
 def test_either_body_appends_where_there_is_room_and_ranks_where_there_is_none(
-    call: dict[str, Any], s: int, room: int, attributes: int, score: str
+    call: dict[str, Any], s: int, room: int, attributes: int, score: str, queries: int
 ) -> None:
     capacity = max(6, call["occupied"], call["occupied"] + s + room)
     inputs = packed(case(**call, s=s, capacity=capacity, budget=capacity))
     chosen: body.Form = "append" if capacity >= call["occupied"] + s else "general"
-    either = run("either", inputs, attributes, score)
+    either = run("either", inputs, attributes, score, queries)
     same(either, tuple(run(chosen, inputs, attributes, score)))
     same(either, expect(inputs, attributes, score))
 
@@ -271,3 +282,21 @@ def test_a_padding_row_of_one_token_attends_to_nothing_and_changes_nothing() -> 
     assert (target[1] == -1).all() and (target[[0, 2]] >= 0).all()
     np.testing.assert_array_equal(score[1], inputs["slot_score"][1])
     np.testing.assert_array_equal(position[1], inputs["slot_position"][1])
+
+
+def test_attending_in_blocks_never_holds_the_weights_of_all_queries() -> None:
+    tokens = 1024
+    inputs = packed(case(4, 1, tokens, 2 * tokens, tokens, "h2o", 2 * tokens))
+    whole_bytes = HEADS * tokens * 2 * tokens * 4
+    taken = {}
+    for form in ("general", "either"):
+        session(form, 0, DEFAULT_SCORE)
+        if not reset_peak_memory():
+            pytest.skip("this system does not set the peak of memory back")
+        before = peak_memory_bytes()
+        results = run(form, inputs)
+        after = peak_memory_bytes()
+        assert before is not None and after is not None
+        taken[form] = after - before
+        same(results, expect(inputs))
+    assert taken["either"] < whole_bytes / 2 < whole_bytes < taken["general"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tightrope.latency import LatencyModel, PrefillCall, TowerTime, Workload
 from tightrope.profiles.latency.fit import Measured, fit_model, host_ms, nonnegative_fit
-from tightrope.profiles.latency.held_out import fit_with_spread, left_out
+from tightrope.profiles.latency.held_out import LEAST_DRAWN, fit_with_spread, left_out
 from tightrope.runtime.answer import Timings
 
 coefficients = st.lists(st.one_of(st.just(0.0), st.floats(0.01, 50)), min_size=3, max_size=3)
@@ -171,6 +171,34 @@ def test_the_spread_covers_requests_that_the_fit_has_not_seen(
     assert 1 <= held_out.ttft_above_p95_percent <= 25
     assert held_out.ttft_mape_percent < 100 * noise + 3
     assert held_out.tpot_mape_percent < 100 * noise + 1
+
+
+@settings(deadline=None, max_examples=4)
+@given(st.integers(0, 2**32 - 1), st.sampled_from((0.8, 1.1)))
+def test_requests_drawn_at_random_tell_the_spread(synthetic: Any, seed: int, speed: float) -> None:
+    """However little the kinds that were fitted are like them."""
+    rng, truth = np.random.default_rng(seed), synthetic.MODEL
+
+    def drawn(count: int) -> list[Measured]:
+        return [
+            Measured(work, (timings(truth, work, speed * float(np.exp(rng.normal(0, 0.05)))),))
+            for _ in range(count)
+            for work in works(synthetic)
+        ]
+
+    kinds = [(work, float(np.exp(rng.normal(0, 0.1)))) for work in works(synthetic)]
+    points = [Measured(work, (timings(truth, work, off),) * 3) for work, off in kinds]
+    some, others = drawn(10), drawn(40)
+    model, held_out = fit_with_spread(points, some)
+    assert held_out.drawn == len(some)
+    asked = [(each.runs[0].ttft_ms, model.predict(each.work).ttft) for each in others]
+    assert 0.01 <= np.mean([ms > told.percentile_ms(95) for ms, told in asked]) <= 0.1
+    assert 0.4 <= np.mean([ms > told.percentile_ms(50) for ms, told in asked]) <= 0.6
+    assert 1 <= held_out.ttft_above_p95_percent <= 11
+    errors = [abs(told.percentile_ms(50) / ms - 1) for ms, told in asked]
+    assert held_out.ttft_mape_percent == pytest.approx(100 * np.mean(errors), rel=0.25)
+    few = some[: LEAST_DRAWN - 1]
+    assert fit_with_spread(points, few) == fit_with_spread(points)
 
 
 def test_a_point_that_alone_has_something_is_not_held_out(synthetic: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import PIL.Image
 import pytest
 
 from tightrope.bundle import Stage
+from tightrope.profiles.latency.drawn import PRUNED, SEEING, draw_points
 from tightrope.profiles.latency.pictures import SOURCES, Source, draw, sources
 from tightrope.profiles.latency.points import MOST_POINTS, Point, choose_points
 from tightrope.runtime.baselines import BASELINES
@@ -124,3 +126,29 @@ def test_a_pillow_without_webp_measures_the_others(monkeypatch: pytest.MonkeyPat
     assert "WEBP" in {source.format for source in sources()}
     monkeypatch.setattr("PIL.features.check", lambda name: False)
     assert {source.format for source in sources()} == {"PNG", "JPEG", "array"}
+
+
+def test_requests_drawn_at_random_are_of_all_kinds(loaded: Load) -> None:
+    manifest = loaded("llava").bundle.manifest
+    points = list(itertools.islice(draw_points(manifest), 300))
+    assert points == list(itertools.islice(draw_points(manifest), 300))
+    seen = [point for point in points if point.sources]
+    assert 0.8 * SEEING < len(seen) / 300 < 1.2 * SEEING
+    for point in points:
+        resolve(point.point, manifest)
+        assert point.completion_tokens >= 2 and point.text_tokens <= manifest.prefill_chunk
+    asked = [point.point for point in seen if point.point is not None]
+    assert manifest.vision is not None
+    assert {point.resolution for point in asked} == {*manifest.vision.resolutions}
+    assert {point.selector for point in asked} >= {*manifest.selectors, None}
+    pruned = sum(point.selector is not None for point in asked)
+    assert 0.8 * PRUNED < pruned / len(asked) < 1.2 * PRUNED
+    assert len({source.format for point in seen for source in point.sources}) >= 3
+    # Not one of the pictures that were fitted.
+    assert not {source for point in seen for source in point.sources} & {*SOURCES}
+
+
+def test_a_text_model_is_drawn_texts(loaded: Load) -> None:
+    points = list(itertools.islice(draw_points(loaded("llama").bundle.manifest), 50))
+    assert not any(point.sources for point in points)
+    assert len({point.text_tokens for point in points}) > 20

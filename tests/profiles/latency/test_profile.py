@@ -21,11 +21,14 @@ Load = Callable[[str], Model]
 
 RUNS = 4
 """Enough where every request of a kind takes the same time."""
+DRAWN = 8
+"""As many are drawn at random between those of a bundle that sees, not between texts alone."""
 
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tightrope.profiles.latency.profile.MOST_RUNS", RUNS)
+    monkeypatch.setattr("tightrope.profiles.latency.held_out.LEAST_DRAWN", DRAWN)
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def test_the_script_is_found(loaded: Load, scripted: Any, name: str) -> None:
     assert record.held_out.tpot_mape_percent < 3
     assert record.key == latency_key(model.bundle, model.backend)
     assert record.points <= MOST_POINTS
+    assert record.held_out.drawn >= DRAWN or (name == "llama" and record.held_out.drawn == 0)
     assert record.requests == record.points * RUNS
     shares = [share for _, share in told]
     assert shares == sorted(shares) and shares[-1] <= 1

@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
+from tightrope.bundle import Bundle
 from tightrope.errors import DeviceUnavailable
 from tightrope.runtime.backends.tensorrt import driver, versions
 from tightrope.runtime.model import Model
 
 HERE = Path(__file__).parents[2] / "tensorrt"
 IMAGE = str(HERE.parent / "data" / "scenes" / "images" / "00001.png")
-FEW = {"llava": 40, "llama-fp16": 40, "reference": 64}
+FEW = {"llava": 40, "llava-fp16": 40, "llama-fp16": 40, "reference": 64}
 """Slots that are less than a prompt and its answer need."""
 Tell = Callable[..., dict[str, Any]]
 
@@ -69,7 +70,7 @@ def wanted(
     return lambda name: json.loads(json.dumps(asked.ask_all(loaded(name), IMAGE, FEW[name])))
 
 
-MODES = ("captured", "uncaptured", "prefill_alone")
+MODES = ("captured", "uncaptured", "prefill_alone", "reduced")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def check(told: dict[str, Any], theirs: dict[str, Any], mode: str) -> None:
     counts, second, again = (told.pop(key) for key in ("counts", "second time", "captured again"))
     for name, answer in theirs.items():
         ours = told[name]
-        if mode == "prefill_alone" and name not in ("three answers", "a chat"):
+        if mode == "prefill_alone" and name not in ("three answers", "of the likeliest", "a chat"):
             # What is above the budget is given up before the next token, not behind the last one.
             (tokens, occupied), (ours, found) = answer, ours
             assert found in (occupied, occupied + 1), name
@@ -150,6 +151,15 @@ def test_slots_on_the_device_live_as_those_on_the_host(small: dict[str, Any]) ->
     assert small["storages_do_alike"] == [""] * 12
 
 
+def test_of_a_large_vocabulary_only_what_needs_all_logits_gets_them(small: dict[str, Any]) -> None:
+    """The prompt's own come whole; eight steps follow."""
+    assert small["logits_that_leave_the_device"] == {
+        "greedy": 1,
+        "the likeliest five": 1,
+        **dict.fromkeys(("everything", "penalties", "a bias", "logprobs"), 9),
+    }
+
+
 def test_what_a_call_leaves_on_the_device_can_be_read(small: dict[str, Any]) -> None:
     assert small["an_update_can_be_read"] == [True] * 4
 
@@ -186,3 +196,24 @@ def test_without_its_packages_it_says_how_to_get_them(monkeypatch: pytest.Monkey
         driver.Device()
     with pytest.raises(DeviceUnavailable, match=r"JetPack 6 and 7.*python3-libnvinfer"):
         versions.load_tensorrt()
+
+
+def test_engines_with_plugins_answer_as_their_graphs_do_on_the_host(
+    tell: Tell, bundle: Callable[[str], Path], module_of: Callable[[Path], ModuleType]
+) -> None:
+    """One engine of two profiles for prompts and tokens; slots are given up inside a call."""
+    told = tell("llava-fp16", "with_plugins")["with_plugins"]
+    graphs = HERE.parent / "plugins" / "graphs"
+    executor, backend = (
+        module_of(graphs / f"{name}.py") for name in ("executor", "plugin_backend")
+    )
+    host = backend.PluginGraphs(Bundle.open(bundle("llava-fp16")), executor)
+    wanted = module_of(HERE / "asked.py").few(Model(host.bundle, host), IMAGE, FEW["llava-fp16"])
+    assert told == [json.loads(json.dumps(wanted)), True]
+
+
+def test_a_plugin_queues_its_kernels_on_the_stream_that_it_is_given(small: dict[str, Any]) -> None:
+    waits, arrived, missing, misfit = small["a_plugin_queues_its_kernels"]
+    assert waits and arrived
+    assert missing.startswith("kernel missing_d2 is not compiled for sm_87")
+    assert misfit.startswith("kernel commit asks for words, which its op does not have")

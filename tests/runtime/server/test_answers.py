@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,15 +17,20 @@ import openai
 import pytest
 
 from tightrope.bundle import Bundle
+from tightrope.jetson.spent import Spent
 from tightrope.latency_file import write_latency
+from tightrope.live_file import live_file, read_requests
 from tightrope.point import OperatingPoint
 from tightrope.runtime.backends import create_backend
 from tightrope.runtime.key import latency_key
+from tightrope.runtime.live import WRITER
 from tightrope.runtime.model import Model
+from tightrope.runtime.spending import Spending
 
 Load = Callable[[str], Model]
 Part = Callable[..., dict[str, Any]]
 USER = [{"role": "user", "content": "what is it?"}]
+SPENT = Spent(energy_j=1.5, token_j=0.25, source="INA3221 VDD_IN")
 
 
 @pytest.fixture(scope="module")
@@ -258,12 +263,19 @@ def test_deadlines_are_planned_kept_and_refused(
     key = latency_key(opened, create_backend("onnxruntime", opened, 1))
     model = machines.steady(synthetic.MODEL, 0.05)
     write_latency(opened, replace(synthetic.RECORD, key=key, model=model))
+    monkeypatch.setattr(Spending, "spent", lambda *_: SPENT)
     with serve("llava") as client:
         ask = {"messages": USER, "max_tokens": 4}
         reply = client.post("/v1/chat/completions", {**ask, "deadline_ms": 60000}).json
         told = reply["tightrope"]
         assert told["plan"]["points"] > 1 and told["plan"]["total"]["p99_ms"] > 0
         assert told["deadline_met"] is True
+        plain = client.post("/v1/chat/completions", ask).json["tightrope"]
+        assert plain["plan"] is None and plain["timings"]["total_ms"] > 0
+        assert plain["spent"] == {**asdict(SPENT), "throttled": []}
+        expected = client.post("/v1/chat/completions/count", ask).json["prediction"]
+        assert plain["prediction"] == expected and expected["total"]["p99_ms"] > 0
+        assert told["prediction"]["stages"]["decode_ms"] > 0
         refused = client.post("/v1/chat/completions", {**ask, "deadline_ms": 2})
         assert refused.status == 422 and refused.error["code"] == "budget_unreachable"
         assert refused.json["error"]["fastest_ms"] > 2
@@ -274,6 +286,10 @@ def test_deadlines_are_planned_kept_and_refused(
         text = client.get("/metrics").content.decode()
         assert 'tightrope_deadlines_total{model="llava",outcome="held"} 1.0' in text
         assert 'tightrope_deadlines_total{model="llava",outcome="refused"} 1.0' in text
+    WRITER.flush()
+    kept = [entry.value for entry in read_requests(live_file(opened), key)]
+    assert [request.completion_tokens for request in kept] == [4, 4]
+    assert {request.num_ids for request in kept} == {counted["work"]["text_tokens"]}
 
 
 def test_a_deadline_without_a_measurement_says_which_command_makes_one(client: Any) -> None:

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 schemathesis = pytest.importorskip("schemathesis")
+jsonschema_rs = pytest.importorskip("jsonschema_rs")
 
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA"
+    "60e6kgAAAABJRU5ErkJggg=="
+)
 OPERATIONS = (
     ("/v1/chat/completions", "POST"),
     ("/v1/chat/completions/count", "POST"),
@@ -66,3 +71,61 @@ def test_nothing_that_is_drawn_is_an_internal_error(
 
     tried()
     assert statuses
+
+
+TEXT = {"type": "text", "text": "?"}
+IMAGE = {"type": "image_url", "image_url": {"url": PICTURE}}
+FITTING: list[dict[str, Any]] = [
+    {"role": "user", "content": "?"},
+    {"role": "user", "content": [TEXT, IMAGE]},
+    {"role": "user", "content": [{**TEXT, "image_url": None}], "name": "me", "tool_calls": None},
+    {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": PICTURE, "detail": "auto"}}],
+    },
+    {"role": "system", "content": [TEXT]},
+    {"role": "assistant", "content": "!", "annotations": [], "refusal": None, "audio": None},
+    {"role": "assistant", "refusal": "no"},
+    {"role": "assistant", "content": None, "reasoning": "well"},
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+    {"role": "tool", "content": "22 degrees", "tool_call_id": "1"},
+]
+UNFITTING: list[dict[str, Any]] = [
+    {"content": "?"},
+    {"role": "user"},
+    {"role": "user", "content": None},
+    {"role": "user", "content": 5},
+    {"role": "user", "content": {"type": "text", "text": "?"}},
+    {"role": "user", "content": ["?"]},
+    {"role": "user", "content": [{"type": "text"}]},
+    {"role": "user", "content": [{"type": "text", "text": 5}]},
+    {"role": "user", "content": [{**TEXT, "more": 1}]},
+    {"role": "user", "content": [{"type": "image"}]},
+    {"role": "user", "content": [{"type": "image_url", "image_url": PICTURE}]},
+    {"role": "user", "content": [{**IMAGE, "detail": "auto"}]},
+    {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}}],
+    },
+    {"role": "user", "content": "?", "name": 5},
+    {"role": "user", "content": "?", "reasoning": ["?"]},
+    {"role": "user", "content": "?", "tool_calls": {}},
+    {"role": "user", "content": "?", "template": "{{ 1 }}"},
+    {"role": "system", "content": [IMAGE]},
+    {"role": "assistant", "content": None},
+    {"role": "assistant", "refusal": ""},
+    {"role": "assistant", "content": None, "tool_calls": []},
+    {"role": "robot", "content": "?"},
+]
+
+
+@pytest.mark.parametrize("fitting", [True, False])
+def test_the_document_says_of_messages_what_the_server_takes(small: Any, fitting: bool) -> None:
+    document = small.get("/openapi.json").json
+    path = document["paths"]["/v1/chat/completions/count"]["post"]
+    schema = path["requestBody"]["content"]["application/json"]["schema"]
+    for message in FITTING if fitting else UNFITTING:
+        body = {"model": "llava", "messages": [{"role": "user", "content": "hm"}, message]}
+        reply = small.post("/v1/chat/completions/count", body)
+        assert (reply.status == 200) == fitting, (message, reply.content)
+        assert jsonschema_rs.is_valid(schema, body) == fitting, message

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
 
 from tightrope.errors import UnsupportedModel
-from tightrope.interface.onnx import STANDARD_DOMAINS
+from tightrope.interface.onnx import OWN_DOMAIN, STANDARD_DOMAINS
 from tightrope.plugins.parsers import Parser, load_parser, parser_versions
 
 _REASONS_SHOWN = 5
+_OWN = f"{OWN_DOMAIN}::"
 
 
 def operators_of(model: ir.Model) -> dict[str, str]:
@@ -25,23 +26,40 @@ def operators_of(model: ir.Model) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def check_operators(name: str, model: ir.Model) -> None:
-    """Raise UnsupportedModel if standard graph `name` holds what a board's TensorRT refuses.
+def of_onnx(operators: Mapping[str, str]) -> dict[str, str]:
+    """Those of `operators_of` that are none of our own."""
+    return {kind: node for kind, node in operators.items() if not kind.startswith(_OWN)}
 
-    Element types are compared where the graph states them.
+
+def own_of(operators: Mapping[str, str]) -> dict[str, str]:
+    """Our own ones, by the names of the ops."""
+    return {
+        kind.removeprefix(_OWN): node for kind, node in operators.items() if kind.startswith(_OWN)
+    }
+
+
+def check_operators(name: str, model: ir.Model, own: bool = False) -> None:
+    """Raise UnsupportedModel if graph `name` holds what a board's TensorRT refuses.
+
+    Element types are compared where the graph states them. own: whether our own ops are plugins
+    there, which no parser lists.
     """
     for version in parser_versions():
-        if refused := refusals(model, load_parser(version)):
+        if refused := refusals(model, load_parser(version), own):
             raise UnsupportedModel(
                 f"graph {name} would not parse on TensorRT {version}: {listed(refused)}; express "
                 "it with operators that the list has, or leave out what brought it in"
             )
 
 
-def refusals(model: ir.Model, parser: Parser) -> list[str]:
-    """A sentence for each operator, attribute, input or element type that `parser` refuses."""
+def refusals(model: ir.Model, parser: Parser, own: bool = False) -> list[str]:
+    """A sentence for each operator, attribute, input or element type that `parser` refuses.
+
+    own: whether our own ops are plugins there.
+    """
+    operators = operators_of(model)
     return [
-        *parser.refuse(operators_of(model)),
+        *parser.refuse(of_onnx(operators) if own else operators),
         *(
             f"{node.op_type} (node {_label(node)}) {reason}"
             for node in _nodes(model)

@@ -38,6 +38,11 @@ _ENDS = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+_LFM2_ENDS = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "token_embd_norm.weight": "model.embedding_norm.weight",
+    "output.weight": "lm_head.weight",
+}
 _ATTENTION_BIASES = {"attention_bias": ("attn_q", "attn_k", "attn_v", "attn_output")}
 _ALL_BIASES = _ATTENTION_BIASES | {"mlp_bias": ("ffn_gate", "ffn_up", "ffn_down")}
 
@@ -57,6 +62,8 @@ class Architecture:
     parts, in this order, joined along their rows."""
     permuted: tuple[str, ...] = ()
     """Tensors whose rows are interleaved for rotary positions, weights and biases."""
+    epsilon: str = "rms_norm_eps"
+    """Field of the config for the epsilon of norms."""
     norms_with_one: bool = False
     """Whether norms are stored with the 1 that the model's code adds to them."""
     optional_biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -77,6 +84,13 @@ class Architecture:
     """Fields of the config that all files of the architecture have in common."""
     only: Mapping[str, object] = field(default_factory=dict)
     """Keys that may be left out and have one value that is followed here."""
+    convolutions: bool = False
+    """Whether layers without heads of keys and values are short convolutions, whose kernels [E,1,L]
+    are stored as [E,L]."""
+    growing_queries: bool = False
+    """Whether queries may grow with their place, in steps of the context of before."""
+    of_images: tuple[str, ...] = ()
+    """Keys that change nothing of a text."""
     head_lengths: tuple[str, ...] = ()
     """Fields of the config that are the length of a head."""
     shared_lengths: int | None = None
@@ -107,6 +121,20 @@ ARCHITECTURES = {
             layer=_WEIGHTS | _HEAD_NORMS,
             optional_biases=_ATTENTION_BIASES,
             windows=True,
+        ),
+        Architecture(
+            name="qwen2vl",
+            model_type="qwen2",
+            layer=_WEIGHTS,
+            optional_biases={"": ("attn_q", "attn_k", "attn_v")},
+            of_images=("rope.dimension_sections",),
+        ),
+        Architecture(
+            name="qwen3vl",
+            model_type="qwen3",
+            layer=_WEIGHTS | _HEAD_NORMS,
+            optional_biases=_ATTENTION_BIASES,
+            of_images=("rope.dimension_sections", "n_deepstack_layers"),
         ),
         Architecture(
             name="qwen3moe",
@@ -181,6 +209,37 @@ ARCHITECTURES = {
                 "logits_scaling": ("logit_scale", None),
             },
             only={"rope.scaling.finetuned": True},
+        ),
+        Architecture(
+            name="mistral3",
+            model_type="ministral3",
+            layer=_WEIGHTS,
+            permuted=_QUERIES_KEYS,
+            growing_queries=True,
+        ),
+        Architecture(
+            name="lfm2",
+            model_type="lfm2",
+            layer={
+                "attn_norm": "operator_norm",
+                "ffn_norm": "ffn_norm",
+                "attn_q": "self_attn.q_proj",
+                "attn_k": "self_attn.k_proj",
+                "attn_v": "self_attn.v_proj",
+                "attn_output": "self_attn.out_proj",
+                "attn_q_norm": "self_attn.q_layernorm",
+                "attn_k_norm": "self_attn.k_layernorm",
+                "shortconv.conv": "conv.conv",
+                "shortconv.in_proj": "conv.in_proj",
+                "shortconv.out_proj": "conv.out_proj",
+                "ffn_gate": "feed_forward.w1",
+                "ffn_down": "feed_forward.w2",
+                "ffn_up": "feed_forward.w3",
+            },
+            whole=_LFM2_ENDS,
+            convolutions=True,
+            epsilon="norm_eps",
+            constants={"block_auto_adjust_ff_dim": False},
         ),
     )
 }

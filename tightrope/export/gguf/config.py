@@ -47,6 +47,8 @@ def fields_of(file: GgufFile, architecture: Architecture, account: Account) -> d
         raise keys.wrong("attention.value_length", value, f"{head_dim}, as long as keys")
     if (causal := keys.take("attention.causal", True)) is not True:
         raise keys.wrong("attention.causal", causal, "true: it is no model that generates")
+    for name in architecture.of_images:
+        keys.take(name)
     for name, accepted in architecture.only.items():
         if (found := keys.take(name, accepted)) != accepted:
             raise keys.wrong(name, found, f"{accepted}")
@@ -55,9 +57,8 @@ def fields_of(file: GgufFile, architecture: Architecture, account: Account) -> d
         "intermediate_size": keys.whole("feed_forward_length"),
         "num_hidden_layers": keys.whole("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.whole("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
+        architecture.epsilon: keys.number("attention.layer_norm_rms_epsilon"),
         "max_position_embeddings": context,
         "vocab_size": _vocabulary(keys, file),
         "tie_word_embeddings": "output.weight" not in file.tensors,
@@ -66,6 +67,7 @@ def fields_of(file: GgufFile, architecture: Architecture, account: Account) -> d
         "eos_token_id": None,
         "pad_token_id": None,
     }
+    fields |= _layers(keys, architecture, fields)
     fields |= rope_fields(keys, file, architecture, head_dim, context)
     fields |= _windows(keys, architecture, fields)
     fields |= experts
@@ -94,6 +96,24 @@ def _experts(keys: Keys, architecture: Architecture) -> dict[str, Any]:
     if experts or used:
         raise keys.wrong("expert_count", experts, "0: no mixtures of experts here")
     return {}
+
+
+def _layers(keys: Keys, architecture: Architecture, fields: dict[str, Any]) -> dict[str, Any]:
+    """Heads of keys and values; a layer that has none is a short convolution."""
+    name, layers = "attention.head_count_kv", fields["num_hidden_layers"]
+    if not architecture.convolutions:
+        return {"num_key_value_heads": keys.whole(name, fields["num_attention_heads"])}
+    counts, inputs = keys.take(name), keys.whole("shortconv.l_cache")
+    whole = isinstance(counts, list) and all(isinstance(count, int) for count in counts)
+    if not whole or len(counts) != layers or min(counts) < 0 or len({0, *counts}) != 2:
+        raise keys.wrong(name, counts, f"for each of the {layers} layers 0, or the same count")
+    if inputs < 2:
+        raise keys.wrong("shortconv.l_cache", inputs, "2 or more")
+    return {
+        "num_key_value_heads": max(counts),
+        "layer_types": ["full_attention" if count else "conv" for count in counts],
+        "conv_L_cache": inputs,
+    }
 
 
 def _vocabulary(keys: Keys, file: GgufFile) -> int:

@@ -12,7 +12,6 @@ from transformers.initialization import no_init_weights
 
 from tightrope.errors import UnsupportedModel
 from tightrope.export.accounting import Account, WithoutEffect
-from tightrope.export.coded import Published
 from tightrope.export.foreign import reading
 from tightrope.export.gguf import tensors
 from tightrope.export.gguf.architectures import Architecture, find_architecture
@@ -20,6 +19,7 @@ from tightrope.export.gguf.config import HARMLESS, fields_of
 from tightrope.export.gguf.file import GgufFile, open_file
 from tightrope.export.gguf.keys import WAY_OUT
 from tightrope.export.gguf.tokenizer import read_tokenizer
+from tightrope.export.late import LateModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +35,16 @@ class GgufModel:
     without_effect: list[WithoutEffect]
     """Keys of metadata."""
 
-    def load(self) -> tuple[Any, list[WithoutEffect]]:
+    def late_model(self) -> tuple[LateModel, list[WithoutEffect]]:
         """The model in float32, and tensors that are without effect.
 
-        Raises UnsupportedModel as `tensors.fill` does, before weights take memory.
+        Raises UnsupportedModel as `tensors.check` does, before anything is dequantised.
         """
         with reading(f"{self.file.path} cannot be loaded"):
             with torch.device("meta"):
                 empty = self._build()
             tensors.check(dict(empty.named_parameters()), self.file, self.architecture)
-            model = self._build()
-            return model, tensors.fill(model, self.file, self.architecture)
-
-    def published(self, model: Any) -> dict[str, Published]:
-        """The matrices of `model`, which `load` gave, as the file has them."""
-        return tensors.published(model, self.file, self.architecture)
+            return tensors.late_model(self._build(), self.file, self.architecture)
 
     def _build(self) -> Any:
         with no_init_weights():

@@ -19,6 +19,8 @@ from tightrope.arrays import Array, Floats
 from tightrope.export.gguf.file import GgufFile
 
 _PATTERN = "attention.sliding_window_pattern"
+_AT_ONCE = 1 << 22
+"""Bytes of a tensor that are dequantised in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +39,23 @@ class _Conventions:
     """Whether embeddings are lengthened by the root of their width, and gates are GELUs."""
     largest: int = 0
     """Layers of a model whose scores are scaled by its width over its heads, not by a head's."""
+    final_norm: str = "output_norm"
 
 
 _ARCHITECTURES = {
     "llama": _Conventions(neighbours=True),
     "qwen2": _Conventions(),
     "qwen3": _Conventions(),
+    "qwen2vl": _Conventions(),
+    "qwen3vl": _Conventions(),
     "qwen3moe": _Conventions(),
     "smollm3": _Conventions(neighbours=True, unrotated=4),
     "gemma2": _Conventions(pattern=2, gemma=True, largest=46),
     "gemma3": _Conventions(pattern=6, gemma=True, local_base=10000.0, largest=62),
     "phi3": _Conventions(pattern=0),
     "granite": _Conventions(neighbours=True),
+    "mistral3": _Conventions(neighbours=True),
+    "lfm2": _Conventions(final_norm="token_embd_norm"),
 }
 
 
@@ -59,17 +66,20 @@ class _File:
         self._file = file
         self.conventions = _ARCHITECTURES[file.architecture]
 
-    def key(self, name: str, default: Any) -> Any:
+    def key(self, name: str, default: Any, layer: int = 0) -> Any:
+        """A list is one of what each layer has, but for the pattern of windows."""
         value = self._file.metadata.get(f"{self._file.architecture}.{name}", default)
-        return value[0] if isinstance(value, list) and name != _PATTERN else value
+        return value[layer] if isinstance(value, list) and name != _PATTERN else value
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """[out, in], float32; None if the file has none."""
         found = self._file.tensors.get(name)
         if found is None:
             return None
-        rows = gguf.dequantize(np.asarray(found.data), found.tensor_type)
-        return torch.from_numpy(np.array(rows, np.float32))
+        data = np.asarray(found.data)
+        parts = np.array_split(data, min(len(data), 1 + data.nbytes // _AT_ONCE))
+        rows = [gguf.dequantize(part, found.tensor_type) for part in parts]
+        return torch.from_numpy(np.concatenate(rows, dtype=np.float32))
 
     def linear(self, states: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias")
@@ -106,14 +116,18 @@ def logits(file: GgufFile, token_ids: Array, positions: Array) -> Floats:
         states = states * math.sqrt(table.shape[1])
     residual = source.key("residual_scale", 1.0)
     turns = {slides: _turns(source, positions, table.shape[1], slides) for slides in (False, True)}
+    growth = _growth(source, positions)
     with torch.no_grad():
         for layer in range(source.key("block_count", 0)):
-            mixed = _attention(source, layer, states, *turns[source.slides(layer)])
+            if source.tensor(f"blk.{layer}.shortconv.conv.weight") is None:
+                mixed = _attention(source, layer, states, *turns[source.slides(layer)], growth)
+            else:
+                mixed = _convolved(source, f"blk.{layer}", states)
             states = states + residual * source.normed(mixed, f"blk.{layer}.post_attention_norm")
             hidden = source.normed(states, f"blk.{layer}.ffn_norm")
             down = _feed_forward(source, f"blk.{layer}", hidden)
             states = states + residual * source.normed(down, f"blk.{layer}.post_ffw_norm")
-        states = source.normed(states, "output_norm")
+        states = source.normed(states, source.conventions.final_norm)
         head = source.tensor("output.weight")
         values = (states @ (table if head is None else head).T) / source.key("logit_scale", 1.0)
         capped: Floats = _capped(values, source.key("final_logit_softcapping", 0.0)).numpy()
@@ -186,13 +200,38 @@ def _yarn(
     return torch.from_numpy(mixed.astype(np.float32)), length
 
 
+def _growth(source: _File, positions: Array) -> torch.Tensor:
+    """[S,1,1] by which queries are longer, a step for each context of before."""
+    trained = source.key("rope.scaling.original_context_length", source.key("context_length", 0))
+    steps = np.log(np.floor(positions / trained) + 1)
+    growth = 1 + source.key("attention.temperature_scale", 0.0) * steps
+    return torch.from_numpy(growth.astype(np.float32))[:, None, None]
+
+
+def _convolved(source: _File, block: str, states: torch.Tensor) -> torch.Tensor:
+    """Each channel weighted over the newest inputs, between two gates."""
+    hidden = source.normed(states, f"{block}.attn_norm")
+    kernel = source.tensor(f"{block}.shortconv.conv.weight")
+    assert kernel is not None
+    before, behind, inputs = source.linear(hidden, f"{block}.shortconv.in_proj").chunk(3, -1)
+    taps = kernel.shape[1]
+    padded = torch.cat([torch.zeros(taps - 1, states.shape[1]), before * inputs])
+    mixed = (padded.unfold(0, taps, 1) * kernel).sum(-1)
+    return source.linear(behind * mixed, f"{block}.shortconv.out_proj")
+
+
 def _attention(
-    source: _File, layer: int, states: torch.Tensor, turns: torch.Tensor, length: float
+    source: _File,
+    layer: int,
+    states: torch.Tensor,
+    turns: torch.Tensor,
+    length: float,
+    growth: torch.Tensor,
 ) -> torch.Tensor:
     block, count = f"blk.{layer}", states.shape[0]
     hidden = source.normed(states, f"{block}.attn_norm")
     heads = source.key("attention.head_count", 1)
-    kv_heads = source.key("attention.head_count_kv", heads)
+    kv_heads = source.key("attention.head_count_kv", heads, layer)
     query, key, value = (
         part.reshape(count, number, -1)
         for part, number in zip(
@@ -206,6 +245,7 @@ def _attention(
     every = source.conventions.unrotated
     if not every or (layer + 1) % every:
         query, key = (_rotated(source, part, turns, length) for part in (query, key))
+    query = query * growth
     key, value = (part.repeat_interleave(heads // kv_heads, 1) for part in (key, value))
     length = query.shape[-1]
     if source.key("block_count", 0) == source.conventions.largest:

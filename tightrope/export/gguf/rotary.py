@@ -29,6 +29,9 @@ def rope_fields(
     if architecture.partial_rope:
         return _partial(keys, file, rotated, head_dim, context)
     rule = _rule(keys, context)
+    if architecture.growing_queries:
+        rule["llama_4_scaling_beta"] = keys.number("attention.temperature_scale", 0.0)
+        rule.setdefault("original_max_position_embeddings", context)
     if not architecture.local_rope:
         return {"rope_parameters": rule}
     local = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gguf
@@ -19,41 +20,63 @@ from tightrope.export.gguf.architectures import Architecture
 from tightrope.export.gguf.codes import KINDS, coded_of
 from tightrope.export.gguf.file import GgufFile
 from tightrope.export.gguf.keys import WAY_OUT
+from tightrope.export.late import LateModel, Parameters, rest
 
 ROPE_FREQS = "rope_freqs.weight"
 SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
-_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_LAYER = re.compile(r"blk\.(\d+)\.([\w.]+)\.(weight|bias)")
 _ROWS = -2
 """The axis along which parts of a parameter are joined."""
+_AT_ONCE = 1 << 22
+"""Bytes of a tensor that are dequantised in one go."""
 
 
-def fill(model: Any, file: GgufFile, architecture: Architecture) -> list[WithoutEffect]:
-    """Give `model`, float32, the file's weights, one tensor at a time.
+def late_model(
+    model: Any, file: GgufFile, architecture: Architecture
+) -> tuple[LateModel, list[WithoutEffect]]:
+    """`model`, float32 and empty, with the file's weights; what of the file is without effect.
 
-    Returns what is without effect; raises UnsupportedModel naming tensors that are missing,
-    misshapen, in a quantisation that cannot be undone, or have no place.
+    Raises UnsupportedModel naming tensors that are missing, misshapen, in a quantisation that
+    cannot be undone, or have no place.
     """
     account = Account("tensors of the file", file.tensors, way_out=WAY_OUT)
-    parameters = dict(model.named_parameters())
-    places = check(parameters, file, architecture)
-    heads = _heads(model.config)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            sources = places.get(name)
-            if sources is None:
-                parameter.zero_()  # a bias that the file leaves out
-                continue
-            parts = [dequantise(account.take(source)) for source in sources]
-            value = parts[0] if len(parts) == 1 else np.concatenate(parts, _ROWS)
-            if permuted := _permuted_heads(sources[0], architecture, heads):
-                value = interleaved_to_halves(value, permuted)
-            if architecture.norms_with_one and name.endswith("norm.weight"):
-                value = value - np.float32(1)
-            parameter.copy_(torch.from_numpy(value))
+    first = dict(model.named_parameters())
+    places, heads = check(first, file, architecture), _heads(model.config)
+    names = {id(value): name for name, value in first.items()}
+    sources: dict[str, Callable[[], torch.Tensor]] = {}
+    published: dict[str, Published] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        own = names[id(value)]
+        parts = places.get(own)
+        if parts is None:  # a bias that the file leaves out
+            sources[name] = functools.partial(torch.zeros, value.shape)
+            continue
+        account.take_all(parts)
+        permuted = _permuted_heads(parts[0], architecture, heads)
+        found = [file.tensors[part] for part in parts]
+        less = architecture.norms_with_one and own.endswith("norm.weight")
+        sources[name] = functools.partial(_value, found, permuted, less, value.shape)
+        if value.dim() == 2 and len(found) == 1:
+            published[name] = _published(found[0], permuted)
     if ROPE_FREQS in file.tensors:
         _scale_rotary(model, dequantise(account.take(ROPE_FREQS)), file)
+    sources |= {name: value.detach for name, value in model.named_buffers()}
     account.take_all(_factors(architecture))
-    return account.close()
+    parameters = Parameters(sources)
+    rest(model, parameters)
+    return LateModel(model, parameters, published), account.close()
+
+
+def _value(tensors: Sequence[Any], permuted: int, less: bool, shape: torch.Size) -> torch.Tensor:
+    """A parameter of one tensor or more.
+
+    permuted: heads whose rows are put back, 0 for none. less: whether it is stored with 1 added.
+    """
+    parts = [dequantise(tensor) for tensor in tensors]
+    value = parts[0] if len(parts) == 1 else np.concatenate(parts, _ROWS)
+    if permuted:
+        value = interleaved_to_halves(value, permuted)
+    return torch.from_numpy(value - np.float32(1) if less else value).reshape(shape)
 
 
 def check(
@@ -61,7 +84,7 @@ def check(
 ) -> dict[str, list[str]]:
     """Parameter -> its tensors in the file, parts of it in their order; on any device.
 
-    Raises UnsupportedModel as `fill` does, before anything is dequantised.
+    Raises UnsupportedModel as `late_model` does, before anything is dequantised.
     """
     missing, misshapen = [], []
     places = _places(file, architecture)
@@ -74,9 +97,10 @@ def check(
         found = shapes[0]
         if len(shapes) > 1:
             found[_ROWS] = sum(shape[_ROWS] for shape in shapes)
-        if found != list(parameter.shape):
+        wanted = _stored_shape(name, parameter)
+        if found != wanted:
             source = " and ".join(places[name])
-            misshapen.append(f"{source} {found} instead of {list(parameter.shape)}")
+            misshapen.append(f"{source} {found} instead of {wanted}")
     for problem, names in (("no tensors for", missing), ("misshapen tensors:", misshapen)):
         if names:
             raise UnsupportedModel(f"{file.path} has {problem} {listed(names)}; {WAY_OUT}")
@@ -107,6 +131,12 @@ def _places(file: GgufFile, architecture: Architecture) -> dict[str, list[str]]:
 def _factors(architecture: Architecture) -> tuple[str, ...]:
     """Tensors that the config has already taken."""
     return (SHORT_FACTORS, LONG_FACTORS) if architecture.partial_rope else ()
+
+
+def _stored_shape(name: str, parameter: torch.Tensor) -> list[int]:
+    """Of a parameter in the file, which leaves out the middle axis [E,1,L] of a convolution."""
+    shape = list(parameter.shape)
+    return shape[:1] + shape[2:] if name.endswith("conv.conv.weight") else shape
 
 
 def _shape(tensor: Any) -> list[int]:
@@ -140,19 +170,10 @@ def _check_quantisations(file: GgufFile) -> None:
         known.add(kind)
 
 
-def published(model: Any, file: GgufFile, architecture: Architecture) -> dict[str, Published]:
-    """The matrices of `model`, which `fill` filled, as the file has them."""
-    parameters = dict(model.named_parameters())
-    heads, found = _heads(model.config), {}
-    for name, sources in check(parameters, file, architecture).items():
-        if name not in parameters or parameters[name].dim() != 2 or len(sources) > 1:
-            continue
-        tensor = file.tensors[sources[0]]
-        permuted = _permuted_heads(sources[0], architecture, heads)
-        kind = tensor.tensor_type.name
-        read = functools.partial(_codes, tensor, permuted) if kind in KINDS else None
-        found[name] = Published(kind, read)
-    return found
+def _published(tensor: Any, permuted: int) -> Published:
+    kind = tensor.tensor_type.name
+    read = functools.partial(_codes, tensor, permuted) if kind in KINDS else None
+    return Published(kind, read)
 
 
 def _codes(tensor: Any, permuted: int) -> Coded:
@@ -179,10 +200,13 @@ def _permuted_heads(source: str, architecture: Architecture, heads: tuple[int, i
 def dequantise(tensor: Any) -> Floats:
     """A `gguf.ReaderTensor` as float32, in numpy's order of axes."""
     with reading(f"{tensor.name} cannot be dequantised"):
-        value: Floats = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
-        value = value.reshape(_shape(tensor))
-        # Plain floats are still the file's own, mapped for reading.
-        return np.ascontiguousarray(value) if value.flags.writeable else value.copy()
+        rows = tensor.data.reshape(-1, tensor.data.shape[-1])
+        parts = np.array_split(rows, min(len(rows), 1 + rows.nbytes // _AT_ONCE))
+        # What the package makes on the way is several times as large as what it gives.
+        value: Floats = np.concatenate(
+            [gguf.dequantize(part, tensor.tensor_type).astype(np.float32) for part in parts]
+        )
+        return value.reshape(_shape(tensor))
 
 
 def interleaved_to_halves(value: Array, heads: int) -> Array:

@@ -1,7 +1,8 @@
 """From one trace to every graph of a bundle: which passes make which file.
 
 host.*: float32, with operators that only ONNX Runtime has. standard.*: the bundle's own float
-type, standard operators, prefill and decode apart.
+type, standard operators, prefill and decode apart. plugins.*: the same float type, own ops as they
+were traced.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from tightrope.export.graphs.files import GraphFile
 from tightrope.export.graphs.passes.branch import by_length
 from tightrope.export.graphs.passes.eight_bit import to_int8
 from tightrope.export.graphs.passes.lower import lower
+from tightrope.export.graphs.passes.own import keep_own
 from tightrope.export.graphs.passes.packed import fuse_whole
 from tightrope.export.graphs.passes.rotary import fuse_rotary
 from tightrope.export.graphs.passes.simplify import simplify, tidy
@@ -19,7 +21,7 @@ from tightrope.export.graphs.passes.single import drop_transposes, merge_reshape
 from tightrope.export.graphs.passes.widen import widen
 from tightrope.export.tracing.trace import axes_of, quiet
 from tightrope.interface.names import GraphName
-from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET
+from tightrope.interface.onnx import CONTRIB_DOMAIN, IR_VERSION, OPSET, OWN_DOMAIN, OWN_OPSET
 from tightrope.interface.tensors import KV_BUDGET, QUERY_REACH
 from tightrope.plugins.slot_attention.body import Form
 
@@ -49,6 +51,8 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
     with quiet():
         if file.form == "both":
             graph = by_length(_lean(model), _lowered(model, "either"))
+        elif file.form == "own":
+            graph = _kept(model)
         else:
             graph = _lowered(model, file.form)
     for value in list(graph.graph.inputs):
@@ -71,6 +75,13 @@ def _lowered(model: ir.Model, form: Form) -> ir.Model:
     model = model.clone()
     lower(model, form)
     tidy(model)
+    return model
+
+
+def _kept(model: ir.Model) -> ir.Model:
+    model = model.clone()
+    keep_own(model)
+    tidy(model)  # else matrices that are in codes stay as well
     return model
 
 
@@ -105,6 +116,8 @@ def _settle(model: ir.Model, single: bool) -> None:
     graph.opset_imports[""] = OPSET
     if CONTRIB_DOMAIN in used:
         graph.opset_imports[CONTRIB_DOMAIN] = 1
+    if OWN_DOMAIN in used:
+        graph.opset_imports[OWN_DOMAIN] = OWN_OPSET
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "tightrope", None
     model.metadata_props.clear()

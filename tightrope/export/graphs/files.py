@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +10,9 @@ from tightrope.export.recipe import Recipe
 from tightrope.interface.names import GraphName, Role, Variant
 from tightrope.plugins.slot_attention.body import Form
 
-GraphForm = Form | Literal["both"]
-"""How SlotAttention is lowered in a whole graph; both: lean for one token a call, else either."""
+GraphForm = Form | Literal["both", "own"]
+"""How SlotAttention is lowered in a whole graph; both: lean for one token a call, else either; own:
+it is not, and no other own op is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class GraphFile:
 
 
 def graph_files(recipe: Recipe) -> Iterator[GraphFile]:
-    """Every graph file of the bundle.
+    """Every graph file of the bundle but for those with own ops.
 
     On ONNX Runtime one graph serves prompts and single tokens, so that the weights are held once.
     TensorRT ranks fewer than 3,840 values: its prefill ranks nothing.
@@ -45,3 +46,12 @@ def graph_files(recipe: Recipe) -> Iterator[GraphFile]:
         yield GraphFile(GraphName(variant, "vision"), ("vision", ""))
         for method in recipe.selectors:
             yield GraphFile(GraphName(variant, "select", method), ("select", method))
+
+
+def plugin_files(traces: Iterable[tuple[Role, str]]) -> Iterator[GraphFile]:
+    """The files in which own ops stay, one for each of the traces that have such.
+
+    A graph for any number of tokens: TensorRT makes an optimization profile for one of them.
+    """
+    for role, method in traces:
+        yield GraphFile(GraphName("plugins", role, method), (role, method), "own")

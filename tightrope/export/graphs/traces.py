@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from tightrope.export.graphs.passes.linear import store_transposed
+from tightrope.export.graphs.passes.wide import split_wide
 from tightrope.export.graphs.select import build_select
 from tightrope.export.recipe import Recipe
 from tightrope.export.schedules import SCHEDULES
@@ -42,6 +43,7 @@ def trace_all(recipe: Recipe, progress: Progress) -> Traces:
             projector = trace_projector(model, recipe.vision, embed)
     for graph in (*traces.values(), *([] if projector is None else [projector])):
         store_transposed(graph)
+        split_wide(graph)
     if recipe.vision is not None and projector is not None:
         visual = recipe.vision.host.output_rows(embed)
         for name in recipe.selectors:

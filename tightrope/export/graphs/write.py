@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
 
-from tightrope.export.check.operators import check_operators, operators_of
+from tightrope.bundle import PluginGraph
+from tightrope.export.check.operators import check_operators, of_onnx, operators_of, own_of
 from tightrope.export.graphs.derive import derive, in_int8, simplified
-from tightrope.export.graphs.files import graph_files
+from tightrope.export.graphs.files import GraphFile, graph_files, plugin_files
 from tightrope.export.graphs.passes.linear import to_codes
+from tightrope.export.graphs.passes.own import (
+    codes_as_bytes,
+    kernels_of,
+    own_nodes,
+    refused_by_kernels,
+)
 from tightrope.export.graphs.traces import Traces
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 from tightrope.interface.names import Role
+from tightrope.plugins.own_nodes import read_own_nodes
 from tightrope.progress import Progress
 
 _TOWER: tuple[Role, str] = ("vision", "")
+Short = dict[tuple[tuple[Role, str], bool], ir.Model]
+"""By trace, and whether it is for the host: the simplified graph, own ops still in it."""
+
+
+@dataclass(slots=True)
+class Written:
+    """What is known of the graphs that were written."""
+
+    operators: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of each standard graph, with one node's name."""
+    trial: Path | None = None
+    """The host's tower in int8 where it is to be tried."""
+    plugins: dict[str, PluginGraph] = field(default_factory=dict)
+    no_plugins: tuple[str, ...] = ()
+    """Why there are none."""
+
+    def notes(self) -> list[str]:
+        """Sentences for the summary."""
+        if not self.no_plugins:
+            return []
+        return [
+            "no graphs with plugins of TensorRT, the standard ones serve it alone: "
+            f"{'; '.join(self.no_plugins)}"
+        ]
 
 
 def write_graphs(
     recipe: Recipe, traces: Traces, folder: Path, weights: WeightFile, progress: Progress
-) -> tuple[dict[str, dict[str, str]], Path | None]:
-    """Write every graph; returns the operators of each standard graph with one node's name, and
-    the file of the host's tower in int8 where it is to be tried.
+) -> Written:
+    """Write every graph.
 
     Raises UnsupportedModel for an operator that the oldest supported TensorRT does not parse.
     """
-    operators = {}
-    short: dict[tuple[tuple[Role, str], bool], ir.Model] = {}
+    written, short = Written(), Short()
     files = list(graph_files(recipe))
     for number, file in enumerate(files):
         name = str(file.name)
@@ -43,14 +75,46 @@ def write_graphs(
         graph = derive(short[file.trace, host], file)
         if file.name.variant == "standard":
             check_operators(name, graph)
-            operators[name] = operators_of(graph)
+            written.operators[name] = operators_of(graph)
         weights.bind(graph)
         ir.save(graph, folder / f"{name}.onnx")
-    if not recipe.tower.int8:
-        return operators, None
-    # Behind all others: what it reads lies at the end of the weight file.
-    graph = in_int8(short[_TOWER, True])
+    _write_plugins(short, folder, weights, written)
+    if recipe.tower.int8:
+        # Behind all others: what it reads lies at the end of the weight file.
+        graph = in_int8(short[_TOWER, True])
+        weights.bind(graph)
+        written.trial = folder / "vision-int8.onnx"
+        ir.save(graph, written.trial)
+    return written
+
+
+def _write_plugins(short: Short, folder: Path, weights: WeightFile, written: Written) -> None:
+    """The graphs in which own ops stay, on the weights of the standard ones; all or none of them.
+
+    A graph without own ops is the standard one. What kernels do not take is no error: the standard
+    graphs serve the model.
+    """
+    having = {
+        trace: model for (trace, host), model in short.items() if not host and any(own_nodes(model))
+    }
+    refused = {reason: None for model in having.values() for reason in refused_by_kernels(model)}
+    if refused:
+        written.no_plugins = tuple(refused)
+        return
+    for file in plugin_files(having):
+        written.plugins[str(file.name)] = _write_plugin(file, having, folder, weights)
+
+
+def _write_plugin(
+    file: GraphFile, having: Mapping[tuple[Role, str], ir.Model], folder: Path, weights: WeightFile
+) -> PluginGraph:
+    name, model = str(file.name), having[file.trace]
+    graph = derive(model, file)
+    check_operators(name, graph, own=True)
     weights.bind(graph)
-    trial = folder / "vision-int8.onnx"
-    ir.save(graph, trial)
-    return operators, trial
+    codes_as_bytes(graph)
+    target = folder / f"{name}.onnx"
+    ir.save(graph, target)
+    read_own_nodes(target.read_bytes(), target.name)
+    found = operators_of(graph)
+    return PluginGraph(operators=of_onnx(found), own_ops=own_of(found), kernels=kernels_of(model))

@@ -55,4 +55,15 @@ def _by_column(words: Array) -> Array:
     return codes[..., np.argsort(_COLUMNS)].reshape(len(words), -1)
 
 
-METHOD = Method(name="awq", parts=("qweight", "qzeros", "scales"), optional=(), reader=_reader)
+def _shape(parts: Parts) -> tuple[int, int]:
+    inputs, words = parts["qweight"].shape
+    return words * _A_WORD, inputs
+
+
+METHOD = Method(
+    name="awq",
+    parts=("qweight", "qzeros", "scales"),
+    optional=(),
+    shape=_shape,
+    reader=_reader,
+)

@@ -42,7 +42,7 @@ def _reader(config: Mapping[str, Any]) -> Read:
     reordered = weights.get("actorder") in ("group", True)
 
     def read(name: str, parts: Parts) -> Coded:
-        outputs, inputs = _shape(name, parts)
+        outputs, inputs = _checked_shape(name, parts)
         a_word = WORD_BITS // bits
         groups = groups_of(name, inputs, group_size)
         packed = check_part(name, parts, "weight_packed", (outputs, -(-inputs // a_word)))
@@ -94,11 +94,18 @@ def _weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _shape(name: str, parts: Parts) -> tuple[int, int]:
-    shape = [int(length) for length in parts["weight_shape"].ravel()]
+def _checked_shape(name: str, parts: Parts) -> tuple[int, int]:
+    shape = parts["weight_shape"].ravel()
     if len(shape) != 2 or min(shape) < 1:
-        raise UnsupportedModel(f"{name}.weight_shape is {shape}; accepted: outputs and inputs")
-    return shape[0], shape[1]
+        raise UnsupportedModel(
+            f"{name}.weight_shape is {shape.tolist()}; accepted: outputs and inputs"
+        )
+    return _shape(parts)
+
+
+def _shape(parts: Parts) -> tuple[int, int]:
+    outputs, inputs = parts["weight_shape"].ravel().tolist()
+    return outputs, inputs
 
 
 METHOD = Method(
@@ -111,5 +118,6 @@ METHOD = Method(
         "weight_g_idx",
     ),
     optional=("weight_zero_point", "weight_g_idx"),
+    shape=_shape,
     reader=_reader,
 )

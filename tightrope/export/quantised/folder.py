@@ -17,7 +17,7 @@ from tightrope.errors import UnsupportedModel
 from tightrope.export.coded import AGAIN, Coded, Published
 from tightrope.export.foreign import reading
 from tightrope.export.quantised.method import Method, Read
-from tightrope.export.weight_files import safetensors_files
+from tightrope.export.weight_files import Stored, read_tensor, safetensors_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,34 +31,32 @@ class QuantisedFolder:
     matrices: Mapping[str, Mapping[str, tuple[str, Path]]]
     """Module -> part -> tensor and its file."""
 
-    def stored(self, dtypes: Mapping[str, str]) -> dict[str, str]:
-        """Every tensor's dtype, as if matrices were floats; dtypes: as the files have them."""
-        plain = {name: dtypes[name] for name in self.floats}
-        return plain | {f"{module}.weight": "F32" for module in self.matrices}
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All of the folder's weights by name, matrices in float32."""
-        values = {name: _tensor(name, file) for name, file in self.floats.items()}
+    def stored(self, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+        """Every tensor as if matrices were float32; tensors: as the files have them."""
+        plain = {name: tensors[name] for name in self.floats}
         for module in self.matrices:
-            values[f"{module}.weight"] = torch.from_numpy(self.coded(module).weight())
-        return values
+            with reading(f"{module} cannot be read", AGAIN):
+                shape = self.method.shape(self._parts(module))
+            read = functools.partial(self._weight, module)
+            plain[f"{module}.weight"] = Stored("F32", shape, read)
+        return plain
 
     def coded(self, module: str) -> Coded:
         """The matrix of a module; raises UnsupportedModel where its parts do not fit together."""
-        parts = {part: _array(*where) for part, where in self.matrices[module].items()}
-        return self.read(module, parts)
+        return self.read(module, self._parts(module))
 
-    def published(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, Published]:
-        """The matrices by the name of their parameter, which may be another than in the folder."""
-        found = {}
-        by_content = {_content(value): name for name, value in parameters.items()}
-        for module in self.matrices:
-            name = f"{module}.weight"
-            if name not in parameters:
-                name = by_content[_content(torch.from_numpy(self.coded(module).weight()))]
-            read = functools.partial(self.coded, module)
-            found[name] = Published(self.method.name.upper(), read)
-        return found
+    def published(self, tensor: str) -> Published | None:
+        """A tensor of `stored` as it is stored; None for what is no matrix in codes."""
+        module = tensor.removesuffix(".weight")
+        if tensor == module or module not in self.matrices:
+            return None
+        return Published(self.method.name.upper(), functools.partial(self.coded, module))
+
+    def _parts(self, module: str) -> dict[str, Array]:
+        return {part: _array(*where) for part, where in self.matrices[module].items()}
+
+    def _weight(self, module: str) -> torch.Tensor:
+        return torch.from_numpy(self.coded(module).weight())
 
 
 def open_folder(folder: Path, method: Method, read: Read) -> QuantisedFolder:
@@ -88,20 +86,8 @@ def open_folder(folder: Path, method: Method, read: Read) -> QuantisedFolder:
     return QuantisedFolder(method, read, where, matrices)
 
 
-def _tensor(name: str, file: Path) -> torch.Tensor:
-    with reading(f"{file} cannot be loaded"), safetensors.safe_open(file, "pt") as tensors:
-        value: torch.Tensor = tensors.get_tensor(name)
-        return value
-
-
 def _array(name: str, file: Path) -> Array:
-    value = _tensor(name, file)
+    value = read_tensor(name, file)
     # bfloat16 has no counterpart in numpy.
     array: Any = value.float().numpy() if value.is_floating_point() else value.numpy()
     return np.asarray(array)
-
-
-def _content(value: torch.Tensor) -> tuple[Any, ...]:
-    """What tells matrices of one shape apart."""
-    row = value.reshape(-1)[: 1 << 10]
-    return tuple(value.shape), row.float().numpy().tobytes()

@@ -66,9 +66,16 @@ def _reader(config: Mapping[str, Any]) -> Read:
     return read
 
 
+def _shape(parts: Parts) -> tuple[int, int]:
+    words, outputs = parts["qweight"].shape
+    # As many words hold the codes of all outputs here as of so many inputs there.
+    return outputs, words * outputs // parts["qzeros"].shape[1]
+
+
 METHOD = Method(
     name="gptq",
     parts=("qweight", "qzeros", "scales", "g_idx"),
     optional=("g_idx",),
+    shape=_shape,
     reader=_reader,
 )

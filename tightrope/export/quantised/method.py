@@ -29,6 +29,8 @@ class Method:
     """What a matrix's tensors are called behind its module; the first one marks a matrix."""
     optional: tuple[str, ...]
     """Those of `parts` that may be missing."""
+    shape: Callable[[Parts], tuple[int, int]]
+    """Outputs and inputs of a matrix, by the shapes of its parts."""
     reader: Callable[[Mapping[str, Any]], Read]
     """Of a `quantization_config`; raises UnsupportedModel for what of it is not known."""
 

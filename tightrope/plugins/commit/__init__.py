@@ -1,10 +1,12 @@
 """Writing new keys and values to the slots that a graph chose: one launch for all layers.
 
-No op of a graph, since a graph only reads slots: the runtime launches it behind one.
+No op of a graph, since a graph only reads slots: the runtime launches it behind one. Where it
+launches no kernels, a small graph does the same for one layer.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -23,4 +25,14 @@ class LayerRow(NamedTuple):
     length: int
 
 
-__all__ = ["LayerRow"]
+SLOTS, NEW, SOURCE, PLACE, NEXT = "slots", "new", "source", "place", "next"
+"""Of the graph: slots [R,D], new rows [T,D], which of them [M] go where [M,1]; slots afterwards."""
+FLOATS = ("float16", "float32")
+
+
+def graph_file(dtype: str) -> Path:
+    """The graph for slots of one of FLOATS."""
+    return Path(__file__).parent / f"{dtype}.onnx"
+
+
+__all__ = ["FLOATS", "NEW", "NEXT", "PLACE", "SLOTS", "SOURCE", "LayerRow", "graph_file"]

@@ -38,6 +38,7 @@ def commit(table, lanes, words, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):  # 
 
 
 SOURCE = KernelSource(
+    name="commit",
     function=commit,
     signature={"table": "*i64", "lanes": "i32", "words": "i32"},
     constants={"COLUMNS": COLUMNS, "BLOCK": BLOCK},

@@ -20,5 +20,5 @@ SCHEMA = OpSchema(
     ),
     outputs=(TensorSpec("y", "activation", ("...", "Out")),),
     attributes={"block_size": 32},
+    optional=("zero", "shift", "order"),
 )
-"""`zero`, `shift` and `order` may be left out."""

@@ -1,18 +1,12 @@
-"""Compiles kernels with Triton's own compiler and assembler; no GPU is needed.
-
-    python -m tightrope.plugins.kernels.builder [--sm 87] [--sm 110] [--output FOLDER]
-
-writes what `launch` reads, for every kernel of the table.
-"""
+"""Compiles kernels with Triton's own compiler and assembler; no GPU is needed."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 
 import triton
@@ -20,24 +14,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from tightrope.errors import BackendError
+from tightrope.foreign import translated
+from tightrope.plugins.kernels.fits import SCRATCH
 from tightrope.plugins.kernels.launch import (
-    COMPILED,
     LAUNCH_FORMAT,
+    PTX_VERSIONS,
     WARP,
     Argument,
     Launch,
     kernel_folder,
 )
-from tightrope.plugins.kernels.source import KernelSource
+from tightrope.plugins.kernels.source import KernelSource, find
 from tightrope.state import write_whole
 
-KERNELS = ("commit",)
-"""Folders of `plugins` whose kernel.py defines SOURCE."""
-PTX_VERSIONS = {87: 85, 110: 90}
-"""SM of a board -> the newest PTX that its first JetPack's driver assembles: CUDA 12.6 and 13.0."""
 _TYPES = {"i32": "int32", "fp32": "float32"}
-_SCRATCH = 2
-"""Triton adds pointers to scratch and to a profile behind the arguments of every kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +39,19 @@ class Compiled:
     ptx: str
 
 
-def compiled(source: KernelSource, sm: int) -> Compiled:
-    """Compile for an SM; raises BackendError for a kernel that cannot be launched as described."""
+def compiled(source: KernelSource, fixed: Mapping[str, int | float], sm: int) -> Compiled:
+    """Compile for an SM with all that is fixed in a kernel, as `find` tells it.
+
+    Raises BackendError for a kernel that cannot be launched as described.
+    """
     triton.knobs.compilation.disable_line_info = True  # no path of this machine in what it writes
+    names = list(source.signature)
     made = triton.compile(
         ASTSource(
             fn=source.function,
-            signature={**source.signature, **dict.fromkeys(source.constants, "constexpr")},
-            constexprs=dict(source.constants),
+            signature={**source.signature, **dict.fromkeys(fixed, "constexpr")},
+            constexprs=dict(fixed),
+            attrs={(names.index(name),): [["tt.divisibility", 16]] for name in source.aligned},
         ),
         target=GPUTarget("cuda", sm, WARP),
         options={"num_warps": source.warps, "ptx_version": PTX_VERSIONS[sm]},
@@ -75,17 +70,11 @@ def compiled(source: KernelSource, sm: int) -> Compiled:
         shared_bytes=made.metadata.shared,
         grid=source.grid,
         arguments=arguments,
-        unused_pointers=_SCRATCH,
+        unused_pointers=SCRATCH,
         cubin_sha256=hashlib.sha256(made.asm["cubin"]).hexdigest(),
         compiler=f"triton {triton.__version__}",
     )
     return Compiled(launch, made.asm["cubin"], made.asm["ptx"])
-
-
-def sources() -> Iterator[tuple[str, KernelSource]]:
-    """Every kernel by name."""
-    for name in KERNELS:
-        yield name, import_module(f"tightrope.plugins.{name}.kernel").SOURCE
 
 
 def write(name: str, kernel: Compiled, folder: Path) -> None:
@@ -96,16 +85,15 @@ def write(name: str, kernel: Compiled, folder: Path) -> None:
     write_whole(home / f"{name}.json", json.dumps(asdict(kernel.launch), indent=1) + "\n")
 
 
-def main() -> None:
-    """Compile every kernel for the SMs that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sm", type=int, action="append", choices=sorted(PTX_VERSIONS))
-    parser.add_argument("--output", type=Path, default=COMPILED)
-    options = parser.parse_args()
-    for name, source in sources():
-        for sm in options.sm or sorted(PTX_VERSIONS):
-            write(name, compiled(source, sm), options.output)
+def build(names: Iterable[str], sms: Iterable[int], folder: Path) -> Iterator[tuple[str, Compiled]]:
+    """Compile kernels by name for each SM and write them below `folder`, one after the other.
 
-
-if __name__ == "__main__":
-    main()
+    Raises InputError for a name that no file has, or a size that its kernel does not take, before
+    anything is compiled, and BackendError for what does not compile.
+    """
+    for (name, (source, fixed)), sm in itertools.product([(x, find(x)) for x in names], sms):
+        way_out = "tightrope kernels build runs without TRITON_INTERPRET, on the pinned Triton"
+        with translated(BackendError, f"kernel {name} does not compile for sm_{sm}", way_out):
+            kernel = compiled(source, fixed, sm)
+        write(name, kernel, folder)
+        yield name, kernel

@@ -4,36 +4,37 @@
     sm_87/NAME.cubin    what the GPU runs
     sm_87/NAME.ptx      the same as text, for a driver that assembles it itself
 
-A grid expression has names, whole numbers, `+ - * //` and brackets, so that a program in another
-language can read it as well.
+A grid expression is one of `plugins.expressions`, so that a program in another language can read it
+as well.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tightrope.errors import BackendError
 from tightrope.foreign import translated
+from tightrope.plugins.expressions import evaluate
+from tightrope.plugins.kernels.fits import check_fits
 from tightrope.typed import typed
 
 LAUNCH_FORMAT = 1
 COMPILED = Path(__file__).parent
 """Kernels that come with the package, by SM."""
 WARP = 32
+BOARDS = (87, 110)
+"""SMs of boards."""
+PTX_VERSIONS = {80: 85, 86: 85, 87: 85, 89: 85, 90: 85, 110: 90, 120: 90}
+"""SM -> the newest PTX that the oldest driver in question assembles.
+
+Boards: that of the first JetPack, CUDA 12.6 (sm_87) and 13.0 (sm_110). Cards: the same releases.
+"""
 FORMATS = {"pointer": "P", "int32": "i", "float32": "f"}
 """Type of an argument -> its letter of `struct`."""
-_OPERATIONS: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +87,6 @@ class Launch:
         return (*named, *([0] * self.unused_pointers))
 
 
-def evaluate(expression: str, sizes: Mapping[str, int]) -> int:
-    """A grid expression in whole numbers; ValueError for what is none."""
-
-    def value(node: ast.expr) -> int:
-        if isinstance(node, ast.Name):
-            return sizes[node.id]
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            return node.value
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-            return _OPERATIONS[type(node.op)](value(node.left), value(node.right))
-        raise ValueError(f"{expression!r} is no expression of a grid")
-
-    return value(ast.parse(expression, mode="eval").body)
-
-
 def kernel_folder(sm: int) -> str:
     """Name of the folder that has the kernels of an SM."""
     return f"sm_{sm}"
@@ -118,7 +104,7 @@ def load_launch(name: str, sm: int, folder: Path = COMPILED) -> tuple[Launch, by
         known = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{name}.json")))
         raise BackendError(
             f"kernel {name} is not compiled for {kernel_folder(sm)}, only for {known or 'none'}; "
-            f"on a machine with Triton: python -m tightrope.plugins.kernels.builder --sm {sm}"
+            f"on a machine with Triton: tightrope kernels build --kernel {name} --sm {sm}"
         )
     with translated(BackendError, f"{file} is damaged", "install tightrope again"):
         launch = typed(Launch, json.loads(file.read_text(encoding="utf-8")), file.name)
@@ -131,4 +117,5 @@ def load_launch(name: str, sm: int, folder: Path = COMPILED) -> tuple[Launch, by
             raise ValueError(f"{name}.cubin is another one than it describes")
         if unknown := {argument.type for argument in launch.arguments} - FORMATS.keys():
             raise ValueError(f"arguments of type {', '.join(sorted(unknown))}")
+        check_fits(image, launch.kernel, launch.sm, launch.formats)
     return launch, image

@@ -21,8 +21,8 @@ from tightrope.profiles.frontier.typical import Typical
 from tightrope.quality_file import Quality
 from tightrope.runtime.held import headers_of
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.plan import Plan
-from tightrope.runtime.planner import Asked, Planner
+from tightrope.runtime.plan import Asked, Plan
+from tightrope.runtime.planner import Planner
 
 if TYPE_CHECKING:
     from tightrope.runtime.model import Model

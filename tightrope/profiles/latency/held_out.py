@@ -1,9 +1,14 @@
-"""How far requests lie from their predictions: for those of the fit, and for those left out of it.
+"""How far requests lie from their predictions: those drawn at random, which no fit has seen.
 
-The errors that are told are held out: each kind of request is predicted by a model of the others.
-The spread that predictions carry is between the two. Of a kind that was fitted an error is too
-small, of one that was left out too large; their geometric mean has the variance of the errors
-themselves (MacKinnon and White 1985, HC2).
+They are what predictions are made for, so their own spread is the one that predictions carry: one
+in twenty of the next is above the p95 of those before (the quantile of split conformal prediction:
+Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005). The share that is told
+is that of one half above the bound of the other.
+
+On a machine too slow for enough of them it is told by the kinds of request that were fitted, each
+predicted by a model of the others. The spread is then between the two errors of a kind. Where it
+was fitted the error is too small, where it was left out too large; their geometric mean has the
+variance of the errors themselves (MacKinnon and White 1985, HC2).
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ from tightrope.latency import LatencyModel, Prediction
 from tightrope.latency_file import HeldOut
 from tightrope.profiles.latency.fit import Measured, fit_model, spread_of, with_spread
 
+LEAST_DRAWN = 60
+"""Requests by which a spread is told: of fewer, one or two decide on the p95."""
 MISSED_PERCENT = 95
 """The percentile whose misses are counted."""
 
@@ -34,9 +41,52 @@ class Ratios:
     total: Several
 
 
-def fit_with_spread(points: Sequence[Measured]) -> tuple[LatencyModel, HeldOut]:
-    """The model of all points with its spread, and the errors of models that left each one out."""
+def fit_with_spread(
+    points: Sequence[Measured], drawn: Sequence[Measured] = ()
+) -> tuple[LatencyModel, HeldOut]:
+    """The model of all points with its spread, and how far it lies from what it has not seen.
+
+    drawn: requests drawn at random, of which one is not more usual than another.
+    """
     model = fit_model(points)
+    if len(drawn) >= LEAST_DRAWN:
+        return _by_drawn(model, [_ratios(point, model.predict(point.work)) for point in drawn])
+    return _by_kinds(model, points)
+
+
+def _by_drawn(model: LatencyModel, drawn: Sequence[Ratios]) -> tuple[LatencyModel, HeldOut]:
+    """The model with the spread of requests drawn at random."""
+    ttft = [ratio for each in drawn for ratio in each.ttft]
+    tpot = [ratio for each in drawn for ratio in each.tpot]
+    total = [ratio for each in drawn for ratio in each.total]
+    return with_spread(model, ttft, tpot, total), HeldOut(
+        ttft_mape_percent=_error_percent(ttft),
+        tpot_mape_percent=_error_percent(tpot),
+        ttft_above_p95_percent=_halves_above_percent(ttft),
+        tpot_above_p95_percent=_halves_above_percent(tpot),
+        drawn=len(drawn),
+    )
+
+
+def _error_percent(ratios: Sequence[float]) -> float:
+    """Mean of how far what was predicted for one of two requests lies from what each took."""
+    usual = spread_of(ratios).percentile(50)
+    errors = [abs(usual / ratio - 1) for ratio in ratios if ratio]
+    return 100 * fmean(errors) if errors else 0.0
+
+
+def _halves_above_percent(ratios: Sequence[float]) -> float:
+    """Of every other request, those above the p95 of the rest, and the other way round."""
+    halves = ratios[::2], ratios[1::2]
+    above = 0
+    for one, other in (halves, halves[::-1]):
+        bound = spread_of(one).percentile(MISSED_PERCENT)
+        above += sum(ratio > bound for ratio in other)
+    return 100 * above / len(ratios) if ratios else 0.0
+
+
+def _by_kinds(model: LatencyModel, points: Sequence[Measured]) -> tuple[LatencyModel, HeldOut]:
+    """The model with the spread of the kinds that it was fitted to."""
     pairs = [
         (_ratios(point, model.predict(point.work)), left_out(points, place))
         for place, point in enumerate(points)

@@ -18,6 +18,7 @@ from tightrope.errors import InputError
 from tightrope.latency import Workload
 from tightrope.latency_file import LatencyRecord
 from tightrope.profiles.latency.config import LatencyConfig
+from tightrope.profiles.latency.drawn import draw_points
 from tightrope.profiles.latency.fit import Measured
 from tightrope.profiles.latency.held_out import fit_with_spread
 from tightrope.profiles.latency.pictures import Source, draw
@@ -38,6 +39,8 @@ LEAST_RUNS = 3
 """Measured requests of every point."""
 MOST_RUNS = 20
 LEAST_POINTS = 6
+EACH = 3
+"""Kinds of request that are measured for one that is drawn at random, once each has LEAST_RUNS."""
 QUESTION = "what is left of the red cup and how many stars are there"
 PACKAGES = ("tightrope", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
 
@@ -68,7 +71,7 @@ def profile_latency(
             f"minutes is {config.minutes}: {len(points)} kinds of request could be measured "
             f"{LEAST_RUNS} times; accepted: enough for {LEAST_POINTS}"
         )
-    fitted, held_out = fit_with_spread(points)
+    fitted, held_out = fit_with_spread(points, session.drawn(answers))
     return LatencyRecord(
         key=latency_key(model.bundle, model.backend),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -93,9 +96,10 @@ def installed_packages() -> dict[str, str]:
 class _Asked:
     """A request that was handed out."""
 
-    place: int
-    """Of its point."""
-    warm_up: bool
+    work: Workload
+    place: int | None
+    """Of its point; None: it was drawn at random."""
+    warm_up: bool = False
 
 
 class _Session:
@@ -104,6 +108,7 @@ class _Session:
     def __init__(self, model: Model, config: LatencyConfig, clock: Callable[[], float]) -> None:
         self._model, self._clock, self._limit = model, clock, config.minutes * 60
         self._points = choose_points(model.bundle.manifest)
+        self._more = draw_points(model.bundle.manifest)
         self._works: list[Workload] = []
         self._asked: list[_Asked] = []
         self._pictures: dict[Source, list[ImageSource]] = {}
@@ -124,19 +129,40 @@ class _Session:
                 break
             request = self._request(point)
             self._works.append(self._work(point, request))
-            self._asked.append(_Asked(place, warm_up=True))
+            self._asked.append(_Asked(self._works[place], place, warm_up=True))
             started = self._clock()
             yield request
             self._note_end()
             seconds.append(self._clock() - started)
         places = range(self._fitting(seconds))
-        for _ in range(MOST_RUNS):
+        for number in range(MOST_RUNS):
             for place in places:
-                if self._clock() - self._start + seconds[place] > self._limit:
+                spare = number >= LEAST_RUNS and place % EACH == 0
+                if spare and not self._points[place].again:
+                    yield from self._drawn(max(seconds))
+                if self._left() < seconds[place]:
                     return
-                self._asked.append(_Asked(place, warm_up=False))
+                self._asked.append(_Asked(self._works[place], place))
                 yield self._request(self._points[place])
                 self._note_end()
+
+    def _drawn(self, seconds: float) -> Iterator[Request]:
+        """One that is drawn at random, if there is so much time."""
+        if self._left() < seconds:
+            return
+        point = next(self._more)
+        request = self._request(point)
+        try:
+            work = self._work(point, request)
+        except InputError:  # its slots cannot hold it
+            return
+        self._asked.append(_Asked(work, None))
+        yield request
+        self._note_end()
+
+    def _left(self) -> float:
+        """Seconds."""
+        return self._limit - (self._clock() - self._start)
 
     def _note_end(self) -> None:
         if self._telemetry is not None:
@@ -161,9 +187,8 @@ class _Session:
 
     def _fitting(self, seconds: list[float]) -> int:
         """How many points, that take `seconds` each, can be asked often enough."""
-        left = self._limit * (1 - self.share())
         rounds = (LEAST_RUNS * total for total in itertools.accumulate(seconds))
-        return sum(needed <= left for needed in rounds)
+        return sum(needed <= self._left() for needed in rounds)
 
     def measured(self, answers: list[Answer]) -> list[Measured]:
         """What was measured of each point that was asked often enough."""
@@ -177,6 +202,14 @@ class _Session:
             if len(runs) >= LEAST_RUNS:
                 found.append(Measured(work, runs))
         return found
+
+    def drawn(self, answers: list[Answer]) -> list[Measured]:
+        """Of the requests that were drawn at random."""
+        return [
+            Measured(asked.work, (answer.timings,))
+            for asked, answer in zip(self._asked, answers, strict=True)
+            if asked.place is None
+        ]
 
     def _request(self, point: Point) -> Request:
         if not point.again:

@@ -9,6 +9,7 @@ from typing import Protocol
 from tightrope.arrays import Array, Counts, Floats, Indices
 from tightrope.interface.calls import Call, Update
 from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.likeliest import Logits
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import Storage
 
@@ -57,5 +58,5 @@ class Backend(Protocol):
         budget: whoever owns the slots trims them.
         """
 
-    def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
-        """The same for S = 1. The returned arrays are valid until the next call."""
+    def decode(self, slots: Slots, call: Call) -> tuple[Logits, Update]:
+        """The same for S = 1. What is returned is valid until the next call."""

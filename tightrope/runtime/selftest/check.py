@@ -35,6 +35,8 @@ class Finding:
     detail: str
     """Figures, and what failed."""
     seconds: float
+    ran: bool = True
+    """Whether it could be tried here."""
 
 
 def check(bundle: Bundle, backend: Backend) -> Iterator[Finding]:
@@ -54,7 +56,7 @@ def check(bundle: Bundle, backend: Backend) -> Iterator[Finding]:
 def _tried(bundle: Bundle, name: str, trials: Trials, arrays: dict[str, Array]) -> Finding:
     start = time.perf_counter()
     try:
-        with _failed():
+        with failing():
             outcome = trials.outcome(name)
         with bundle.damaged(SELFTEST):
             complaint, detail = _compared(name, outcome, arrays)
@@ -68,7 +70,7 @@ def _tried(bundle: Bundle, name: str, trials: Trials, arrays: dict[str, Array]) 
     )
 
 
-def _failed() -> AbstractContextManager[None]:
+def failing() -> AbstractContextManager[None]:
     """Inside, whatever comes of a wrong answer, an index that no array has, is a BackendError."""
     return translated(BackendError, "the backend failed", "its log may say more")
 
@@ -102,7 +104,7 @@ def _compared(name: str, found: Outcome, arrays: dict[str, Array]) -> tuple[str,
 def _taught(loaded: Loaded, steps: dict[str, Array]) -> Finding:
     start = time.perf_counter()
     try:
-        with _failed():
+        with failing():
             found = compare(loaded, steps)
         passed = found.passed
         detail = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from tightrope.arrays import Array
 from tightrope.bundle import SELFTEST, Bundle
 from tightrope.errors import BundleError, TightropeError
 from tightrope.runtime.backends import create_backend
-from tightrope.runtime.backends.backend import Backend
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.selftest.steps import recorded
 from tightrope.runtime.selftest.trials import Outcome, Trials, agreement, spread, trial_names
@@ -29,20 +29,27 @@ ONNX Runtime does not round on a CPU."""
 _MARGIN = 3
 
 
-def recorded_trials(loaded: Loaded, standard: Backend) -> dict[str, Array]:
-    """The arrays of every trial; standard: runs the standard graphs of the same bundle.
+def outcomes(loaded: Loaded) -> dict[str, Outcome]:
+    """What each trial gives on the backend of a bundle."""
+    trials = Trials(loaded, loaded.backend)
+    return {name: trials.outcome(name) for name in trial_names(loaded.manifest)}
+
+
+def recorded_trials(host: Mapping[str, Outcome], standard: Loaded) -> dict[str, Array]:
+    """The arrays of every trial; host: what the host's graphs gave. standard: the others loaded.
 
     Raises BundleError where a graph gives what is no number.
     """
-    ours, theirs = Trials(loaded, loaded.backend), Trials(loaded, standard)
     arrays: dict[str, Array] = {}
-    least = LEAST_TOLERANCE[loaded.manifest.activations]
-    for name in trial_names(loaded.manifest):
-        kept, other = ours.outcome(name), theirs.outcome(name)
+    manifest = standard.manifest
+    trials = Trials(standard, standard.backend)
+    for name, kept in host.items():
         _check_numbers(f"the host's graph of {name}", kept, "the checkpoint's weights are at fault")
-        way_out = f"it computes in {loaded.manifest.activations}: export with --precision fp32"
+        other = trials.outcome(name)
+        way_out = f"it computes in {manifest.activations}: export with --precision fp32"
         _check_numbers(f"the standard graph of {name}", other, way_out)
         arrays |= {f"{name}.{part}": value for part, value in kept.items()}
+        least = LEAST_TOLERANCE[manifest.activations]
         arrays[f"{name}.tolerance"] = np.float32(max(least, _MARGIN * spread(kept, other)))
         if (share := agreement(kept, other)) is not None:
             arrays[f"{name}.agreement"] = np.float32(share)
@@ -66,8 +73,10 @@ def main() -> None:
         bundle = Bundle.open(given.bundle)
         loaded = Loaded(bundle, create_backend("onnxruntime", bundle), time.perf_counter)
         assert bundle.manifest.parity is not None and bundle.manifest.parity.tolerance is not None
-        arrays = recorded(loaded, bundle.manifest.parity.tolerance)
-        arrays |= recorded_trials(loaded, StandardGraphs(bundle, device="cpu"))
+        arrays, host = recorded(loaded, bundle.manifest.parity.tolerance), outcomes(loaded)
+        del loaded  # one set of weights in memory at a time
+        standard = Loaded(bundle, StandardGraphs(bundle, device="cpu"), time.perf_counter)
+        arrays |= recorded_trials(host, standard)
     except TightropeError as error:
         sys.exit(str(error))
     np.savez_compressed(given.bundle / SELFTEST, **arrays)  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from tightrope.interface.tensors import VISUAL_EMBEDS
 from tightrope.plugins.slot_attention.policies import NEWEST, unbudgeted
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.likeliest import whole
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.selftest.steps import drawn_picture, resolution_of
 from tightrope.runtime.slots import Slots
@@ -123,7 +124,7 @@ class Trials:
         prompt = self._call(0, count, youngest)
         slots.commit(self._backend.prefill(slots, prompt, Cancel())[1])
         logits, update = self._backend.decode(slots, self._call(count, 1, youngest))
-        return _decoded(logits, update, count)
+        return _decoded(whole(logits), update, count)
 
     def _slots(self) -> tuple[Slots, int]:
         """Empty slots with room for so many tokens."""

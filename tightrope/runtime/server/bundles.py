@@ -14,8 +14,9 @@ from tightrope.runtime.backends import create_backend
 from tightrope.runtime.chunks import Chunks
 from tightrope.runtime.engine import engine_of
 from tightrope.runtime.heat import Heat
+from tightrope.runtime.live import keep_times
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.planner import planner_of
+from tightrope.runtime.planners import planner_of
 from tightrope.runtime.selftest.steps import compare, stored
 from tightrope.runtime.server.manager import Manager, loading_s
 from tightrope.runtime.server.noted import Noted
@@ -68,6 +69,7 @@ class Loader:
         with self._manager.patient(seconds):
             parts = self._opened(bundle)
             _check_answers(name, parts)
+            keep_times(parts)  # of requests alone: what was just tested is none
             self._warm(name, parts)
         return parts
 

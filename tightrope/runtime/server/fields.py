@@ -15,6 +15,7 @@ from tightrope.configs import help_of
 from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
 from tightrope.runtime.options import Options
+from tightrope.runtime.server.messages import SCHEMA as MESSAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +97,26 @@ PROMPT = Kind(
 )
 MESSAGES = Kind(
     "a list of messages",
-    _list_schema({"type": "object", "required": ["role"]}),
+    {**_list_schema(MESSAGE), "minItems": 1},
     _list_of(lambda value: isinstance(value, dict)),
 )
 REACHING = Kind(" or ".join(UNREACHABLE), {"enum": list(UNREACHABLE)}, _is_text)
 BIAS = Kind(
     "an object of numbers by token id",
-    {"type": "object", "additionalProperties": {"type": "number"}},
+    {
+        "type": "object",
+        "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+        "additionalProperties": {"type": "number"},
+    },
     lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
 )
 STREAMING = Kind(
     "an object with include_usage",
-    {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+    {
+        "type": "object",
+        "properties": {"include_usage": {"type": ["boolean", "null"]}},
+        "additionalProperties": False,
+    },
     lambda value: isinstance(value, dict),
 )
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tightrope.runtime.server.config import ServeConfig
 from tightrope.runtime.server.keys import Keys
-from tightrope.runtime.server.refusal import Refused
+from tightrope.runtime.server.refusal import TWO_LENGTHS, Refused
 
 MOST_HEADERS, HEAD_BYTES = 64, 32 << 10
 SEND_SECONDS = 30.0
@@ -64,6 +64,13 @@ class Gate:
                 431,
                 f"the request has more than {MOST_HEADERS} headers, or {HEAD_BYTES} bytes of them; "
                 "send fewer",
+            )
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy in front that goes by the other one sees another request end here.
+            raise Refused(
+                400,
+                "the body's length is told twice; send content-length or transfer-encoding",
+                code=TWO_LENGTHS,
             )
         if self._keys is None:
             # A page of a browser may have its own name lead here: whoever is asked by it is not.

@@ -9,16 +9,20 @@ from typing import Any
 from tightrope.checks import shown
 from tightrope.errors import InputError
 from tightrope.runtime.images import from_data_url, image_header
+from tightrope.runtime.prompt import INSTEAD_OF_CONTENT, ROLES
 from tightrope.runtime.server.config import ServeConfig
 from tightrope.runtime.server.fetch import PORTS, TooLong, Web
 from tightrope.runtime.server.files import Folder
 from tightrope.runtime.server.refusal import Refused
 
 MB = 10**6
-_KEYS = (
-    *("role", "content", "name", "tool_calls", "tool_call_id", "refusal", "annotations"),
-    *("reasoning_content", "reasoning", "thinking"),
-)
+_KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("name", "tool_call_id", "refusal"), (str, "a string")),
+    **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), (str, "a string")),
+    **dict.fromkeys(("tool_calls", "annotations"), (list, "a list")),
+}
+"""Keys of a message beside its role and content, and what stands there."""
+_KEYS = ("role", "content", *_KINDS)
 _DETAIL = ("auto",)
 
 
@@ -96,6 +100,9 @@ def _message(
     given = {key: value for key, value in message.items() if value is not None}
     if unknown := [key for key in given if key not in _KEYS]:
         raise InputError(f"{name} has the key {shown(unknown[0])}; accepted: {', '.join(_KEYS)}")
+    for key, (kind, accepted) in _KINDS.items():
+        if key in given and not isinstance(given[key], kind):
+            raise InputError(f"{name} has {key} {shown(given[key])}; accepted: {accepted}")
     given.pop("annotations", None)  # what a reply of OpenAI's brings back, and no template reads
     content = given.get("content")
     if isinstance(content, list):
@@ -150,3 +157,64 @@ def _too_long(name: str, most: int) -> Refused:
         code="image_too_long",
         param="messages",
     )
+
+
+_TEXT = {"type": "string"}
+_TEXT_PART = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"const": "text"}, "text": _TEXT},
+    "additionalProperties": {"type": "null"},
+}
+_IMAGE_PART = {
+    "type": "object",
+    "required": ["type", "image_url"],
+    "properties": {
+        "type": {"const": "image_url"},
+        "image_url": {
+            "type": "object",
+            "required": ["url"],
+            "properties": {"url": _TEXT, "detail": {"enum": [*_DETAIL, None]}},
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+def _schema(roles: Sequence[str], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of messages of these roles, whose content is text or a list of such parts."""
+    lists = {"type": "array", "items": {"anyOf": list(parts)}}
+    others = {key: {"type": [_JSON[kind], "null"]} for key, (kind, _) in _KINDS.items()}
+    said = {"role": {"enum": list(roles)}, "content": {"anyOf": [_TEXT, lists]}}
+    return {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": said | others,
+        "additionalProperties": {"type": "null"},
+    }
+
+
+def _silent() -> dict[str, Any]:
+    """Of an assistant that did something instead of saying something."""
+    message = _schema(["assistant"], [])
+    message["properties"]["content"] = {"type": "null"}
+    some: dict[type, dict[str, Any]] = {
+        str: {"type": "string", "minLength": 1},
+        list: {"type": "array", "minItems": 1},
+    }
+    done = [
+        {"required": [key], "properties": {key: some[_KINDS[key][0]]}} for key in INSTEAD_OF_CONTENT
+    ]
+    return {**message, "required": ["role"], "anyOf": done}
+
+
+_JSON: dict[type, str] = {str: "string", list: "array"}
+SCHEMA = {
+    "anyOf": [
+        _schema(["user"], [_TEXT_PART, _IMAGE_PART]),
+        _schema([role for role in ROLES if role != "user"], [_TEXT_PART]),
+        _silent(),
+    ]
+}
+"""Of one message, as JSON Schema has it."""

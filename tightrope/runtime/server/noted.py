@@ -14,6 +14,7 @@ from tightrope.arrays import Array, Counts, Floats, Indices
 from tightrope.interface.calls import Call, Update
 from tightrope.runtime.backends.backend import Backend, VisualTokens
 from tightrope.runtime.cancel import Cancel
+from tightrope.runtime.likeliest import Logits
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import Storage
 
@@ -52,6 +53,6 @@ class Noted:
         with self._timed():
             return self._backend.prefill(slots, call, cancel)
 
-    def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
+    def decode(self, slots: Slots, call: Call) -> tuple[Logits, Update]:
         with self._timed():
             return self._backend.decode(slots, call)

@@ -24,6 +24,8 @@ LOG = logging.getLogger("tightrope.server")
 SLOWED_S = 5.0
 """After so long a machine that was too slow for a deadline may be asked again."""
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+TWO_LENGTHS = "two_lengths"
+"""Code of a request whose end is not where others may see it."""
 
 
 class Refused(Exception):
@@ -61,6 +63,8 @@ class Refused(Exception):
         """Those that belong to the status."""
         if self.status == 401:
             return {"www-authenticate": "Bearer"}
+        if self.code == TWO_LENGTHS:
+            return {"connection": "close"}  # what comes behind may be anybody's
         if self.retry_s is None:
             return {}
         return {"retry-after": str(max(1, math.ceil(self.retry_s)))}

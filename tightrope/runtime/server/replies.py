@@ -21,8 +21,8 @@ _FINISHED: Mapping[FinishReason, str] = {
     "cancelled": "length",
 }
 _OURS = (
-    *("finish_reason", "stop", "usage", "timings", "point", "plan", "deadline_met", "backend"),
-    "spent",
+    *("finish_reason", "stop", "usage", "timings", "point", "plan", "prediction", "deadline_met"),
+    *("backend", "spent"),
 )
 _PREFIX = {"chat": "chatcmpl", "completion": "cmpl"}
 _OBJECT = {"chat": "chat.completion", "completion": "text_completion"}

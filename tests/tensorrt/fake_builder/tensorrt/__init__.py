@@ -17,6 +17,28 @@ from typing import Any
 
 import onnx
 
+from tensorrt.plugins import (  # type: ignore[import-not-found]  # the one in this folder
+    IPluginCreatorV3One,
+    IPluginV3,
+    IPluginV3OneBuild,
+    IPluginV3OneCore,
+    IPluginV3OneRuntime,
+    PluginField,
+    PluginFieldCollection,
+    PluginFieldType,
+    get_plugin_registry,
+)
+
+__all__ = [
+    "IPluginCreatorV3One",
+    "IPluginV3",
+    "IPluginV3OneBuild",
+    "IPluginV3OneCore",
+    "IPluginV3OneRuntime",
+    "PluginField",
+    "PluginFieldCollection",
+    "PluginFieldType",
+]
 __version__ = os.environ.get("FAKE_TENSORRT_VERSION", "10.3.0")
 
 
@@ -53,6 +75,7 @@ class Network:
         self.inputs: list[Tensor] = []
         self.num_outputs = self.num_layers = 0
         self.weights: dict[str, int] = {}
+        self.plugins: list[Any] = []
 
     @property
     def num_inputs(self) -> int:
@@ -77,6 +100,13 @@ class _Parser:
             self._logger.log(ILogger.ERROR, "node layers.0.mlp: no importer for it")
             return False
         graph, network = model.graph, self._network
+        for node in graph.node:
+            if node.domain not in ("", "ai.onnx"):
+                try:
+                    network.plugins.append(get_plugin_registry().created(node))
+                except KeyError:
+                    self._logger.log(ILogger.ERROR, f"{node.name}: Plugin not found")
+                    return False
         read = {name for node in graph.node for name in node.input}
         for value in graph.input:
             network.inputs.append(Tensor(value))
@@ -183,14 +213,17 @@ class Builder:
         if os.environ.get("FAKE_TENSORRT") == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         free = {tensor.name for tensor in network.inputs if -1 in tensor.shape}
-        if len(config.profiles) != 1 or set(config.profiles[0].shapes) != free:
+        profiles = [profile.shapes for profile in config.profiles]
+        if not profiles or any(set(shapes) != free for shapes in profiles):
             self._logger.log(ILogger.ERROR, "an input has no optimization profile")
             return None
         assert config.max_aux_streams == 0 and config.timing is not None
         told = {
             "tensorrt": __version__,
             "search": config.builder_optimization_level,
-            "profile": config.profiles[0].shapes,
+            "profile": profiles[0],
+            "profiles": profiles,
+            "plugins": [plugin.plugin_name for plugin in network.plugins],
             "weights": network.weights,
             "timing": config.timing.content.decode(),
         }

@@ -25,7 +25,7 @@ Lowering = body.Form | Literal["lean"]
 
 def lower_attention(model: ir.Model, nodes: Sequence[ir.Node], form: Lowering, score: str) -> None:
     """Replace the SlotAttention `nodes`, layer 0 first, by bodies of one form."""
-    if form == "lean":
+    if form in ("lean", "either"):
         model.graph.opset_imports[CONTRIB_DOMAIN] = 1
     if any(value.name == tensors.VISUAL_INDEX for value in model.graph.inputs):
         _by_layer(model, nodes, form, score)

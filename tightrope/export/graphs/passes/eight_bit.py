@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from tightrope.export.graphs.passes.linear import LAYOUT, PARAMETER, stored_as
+from tightrope.export.graphs.passes.linear import LAYOUT, PARAMETER, part_of, stored_as
 from tightrope.export.graphs.passes.replace import replace_value
 from tightrope.interface.onnx import CONTRIB_DOMAIN
 
@@ -15,11 +15,14 @@ OF_INT8 = ("int8", "int8_scale")
 def to_int8(model: ir.Model) -> None:
     """Every product with a linear layer's matrix, and the bias that is added to it.
 
-    Inputs are rounded to 8 bits over the whole of a call, weights one scale an output.
+    Inputs are rounded to 8 bits over the whole of a call, weights one scale an output. What
+    `split_wide` cut stays as it is.
     """
     for node in list(model.graph):
         weight = node.inputs[1] if node.op_type == "MatMul" else None
         if weight is None or weight.metadata_props.get(LAYOUT) != "transposed":
+            continue
+        if part_of(weight) is not None:
             continue
         assert weight.shape is not None
         rows, columns = int(weight.shape[0]), int(weight.shape[1])

@@ -11,11 +11,23 @@ from tightrope.export.graphs.passes.replace import replace_value
 from tightrope.interface.onnx import OWN_DOMAIN
 from tightrope.plugins import int4_matmul
 
-PARAMETER, LAYOUT = "parameter", "layout"
+PARAMETER, LAYOUT, PART = "parameter", "layout", "part"
 OF_CODES = ("codes", "scale", "zero", "shift", "order")
 """Layouts of a matrix in codes."""
 FUSED = OF_CODES[:3]
 """Those that ONNX Runtime fuses with a product."""
+BY_COLUMNS = ("transposed", *OF_CODES[:4])
+"""Layouts that are stored in parts where a matrix has too many columns for one product."""
+MOST_COLUMNS = 1 << 15
+"""Of a product's matrix: more are cut into parts of about one width."""
+_ALIGNED = 64
+
+
+def column_parts(columns: int) -> list[slice]:
+    """Which columns each product with a matrix of so many has."""
+    count = -(-columns // MOST_COLUMNS)
+    width = -(-columns // (count * _ALIGNED)) * _ALIGNED
+    return [slice(first, min(first + width, columns)) for first in range(0, columns, width)]
 
 
 def store_transposed(model: ir.Model) -> None:
@@ -49,11 +61,11 @@ def to_codes(model: ir.Model, form_of: Callable[[str], Form | None], host: bool)
         if form is None or (form.bits == 8 and not host):
             continue
         assert weight.shape is not None
-        rows, columns = int(weight.shape[0]), int(weight.shape[1])
+        rows, columns, part = int(weight.shape[0]), int(weight.shape[1]), part_of(weight)
         codes = ir.DataType.INT4 if form.bits == 4 else ir.DataType.INT8
         blocks, zero = rows // form.block_size, form.zero and host
         parts = [
-            stored_as(model, parameter, layout, dtype, shape) if wanted else None
+            stored_as(model, parameter, layout, dtype, shape, part) if wanted else None
             for layout, dtype, shape, wanted in (
                 ("codes", codes, [rows, columns], True),
                 ("scale", weight.dtype, [blocks, columns], True),
@@ -74,14 +86,31 @@ def to_codes(model: ir.Model, form_of: Callable[[str], Form | None], host: bool)
 
 
 def stored_as(
-    model: ir.Model, parameter: str, layout: str, dtype: ir.DataType | None, shape: list[int]
+    model: ir.Model,
+    parameter: str,
+    layout: str,
+    dtype: ir.DataType | None,
+    shape: list[int],
+    part: int | None = None,
 ) -> ir.Value:
-    """The initializer of a parameter in one layout; equal ones are one."""
-    name = f"{parameter}.{layout}"
+    """The initializer of a parameter in one layout; equal ones are one.
+
+    part: which of `column_parts` it has, in a layout by columns; None for all of them.
+    """
+    part = part if layout in BY_COLUMNS else None
+    name = f"{parameter}.{layout}" if part is None else f"{parameter}.{layout}.{part}"
     if name not in model.graph.initializers:
         assert dtype is not None
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
         value.metadata_props[PARAMETER] = parameter
         value.metadata_props[LAYOUT] = layout
+        if part is not None:
+            value.metadata_props[PART] = str(part)
         model.graph.initializers.add(value)
     return model.graph.initializers[name]
+
+
+def part_of(value: ir.Value) -> int | None:
+    """Which of its parameter's `column_parts` an initializer has; None: all columns."""
+    part = value.metadata_props.get(PART)
+    return None if part is None else int(part)

@@ -30,7 +30,7 @@ def origin(report: Report) -> list[tuple[str, str]]:
             "Latency model",
             f"measured {record.date}, {record.requests} requests of {record.points} kinds; "
             f"{held_out.ttft_mape_percent:.1f} % off for the first token and "
-            f"{held_out.tpot_mape_percent:.1f} % for a token of kinds that it was not fitted to",
+            f"{held_out.tpot_mape_percent:.1f} % for a token of requests that it was not fitted to",
         ),
         ("Measured with", _versions(record.packages)),
     ]

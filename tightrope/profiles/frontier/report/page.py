@@ -30,7 +30,7 @@ from tightrope.profiles.frontier.report.records import (
 from tightrope.profiles.frontier.report.report import Report
 from tightrope.profiles.frontier.report.themes import DARK, LIGHT, THEMES, variables
 from tightrope.profiles.task.tally import Tally
-from tightrope.runtime.plan import why
+from tightrope.runtime.plan import ADMITTED_BY, why
 from tightrope.state import write_whole
 
 FOLDER = Path(__file__).parent
@@ -181,7 +181,7 @@ def _plan(report: Report, planned: DeadlinePlan) -> dict[str, Any]:
         return told | {
             "name": "",
             "quality": "",
-            "needed": f"the fastest takes {report.admitted_ms:.1f} ms in 90 of 100",
+            "needed": f"the fastest takes {report.admitted_ms:.1f} ms in {ADMITTED_BY} of 100",
             "why": "a request with this deadline is refused",
         }
     row = next(row for row in report.frontier.rows if row.point == plan.point)

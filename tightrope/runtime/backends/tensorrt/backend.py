@@ -1,8 +1,9 @@
-"""TensorRT on one GPU: the standard graphs as engines, all on one stream.
+"""TensorRT on one GPU: a bundle's graphs as engines, all on one stream.
 
-Only what sampling reads comes back to the host: logits and where new tokens go. Keys and values
-stay on the device, and so do scores and positions, which every call writes to the slots' other
-side. Decode runs as a CUDA graph, captured once for each set of slots.
+Only what sampling reads comes back to the host: logits, of a large vocabulary the likeliest, and
+where new tokens go. Keys and values stay on the device, and so do scores and positions, which every
+call writes to the slots' other side. Decode runs as a CUDA graph, captured once for each set of
+slots.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ from tightrope.runtime.backends.tensorrt.decoder import (
 )
 from tightrope.runtime.backends.tensorrt.driver import Device, Memory
 from tightrope.runtime.backends.tensorrt.engine import Context, Engine, shapes_of
+from tightrope.runtime.backends.tensorrt.reduction import LARGE_VOCABULARY, Reduction
 from tightrope.runtime.backends.tensorrt.run import Blocks, Run
 from tightrope.runtime.backends.tensorrt.storage import DeviceStorage
 from tightrope.runtime.cancel import Cancel, Cancelled
+from tightrope.runtime.likeliest import Logits
 from tightrope.runtime.slots import Slots
 
 
@@ -54,12 +57,15 @@ class Plans(Protocol):
     def alone(self) -> bool:
         """Whether prefill reads single tokens as well, and there is no decode."""
 
+    def graph(self, role: Role, method: str = "") -> GraphName:
+        """The graph whose engine does this: a decoder with plugins reads prompts and tokens."""
+
     def plan(self, graph: GraphName) -> memoryview:
         """The checked bytes of a graph's engine."""
 
 
 class TensorRTBackend:
-    """Runs a bundle's standard graphs.
+    """Runs a bundle's standard graphs, or those with own ops as plugins where engines are of them.
 
     Where prefill serves alone, it reads one token a call as well: what is too much is then given up
     between two calls, ranked by the host.
@@ -87,22 +93,30 @@ class TensorRTBackend:
                 "this bundle has; run it on onnxruntime"
             )
         self.device = f"cuda: {device.name}"
+        self.gpu = device
         self.notes: list[str] = []
-        self._manifest, self._trt, self._device, self._plans = manifest, trt, device, plans
+        self._manifest, self._trt, self._plans = manifest, trt, plans
         self._capture = os.environ.get("TIGHTROPE_CAPTURE") != "0"
         self._engines: dict[GraphName, Engine] = {}
         self._runs: dict[GraphName, Run] = {}
         self._scratch: Memory | None = None
         self._prefill = self._engine("prefill")
-        self._step = self._prefill if plans.alone else self._engine("decode")
+        self._ranks = plans.graph("prefill").role == "decoder"
+        """Whether prefill gives slots up inside a call."""
+        if self._ranks:
+            self._step = self._prefill.for_tokens()
+        else:
+            self._step = self._prefill if plans.alone else self._engine("decode")
         self._memory = SlotMemory(device, manifest.dims, np.dtype(manifest.activations), slot_bytes)
+        large = manifest.dims.vocab_size >= LARGE_VOCABULARY
+        self._reduction = Reduction(device) if large else None
 
     def _engine(self, role: Role, method: str = "") -> Engine:
-        """Engine of a standard graph, read at its first use."""
-        graph = GraphName("standard", role, method)
+        """Engine of the graph that does this, read at its first use."""
+        graph = self._plans.graph(role, method)
         if graph not in self._engines:
             rows, half = self._manifest.rows(graph), self._manifest.activations
-            with self._device:
+            with self.gpu:
                 self._engines[graph] = Engine(self._trt, graph, self._plans.plan(graph), rows, half)
         return self._engines[graph]
 
@@ -110,14 +124,14 @@ class TensorRTBackend:
         """Engines never run at once, so that one piece of memory serves all of them."""
         if self._scratch is None or self._scratch.nbytes < engine.scratch_bytes:
             what = "what engines compute in"
-            self._scratch = self._device.allocate(engine.scratch_bytes, what)
-        return engine.context(self._scratch)
+            self._scratch = self.gpu.allocate(engine.scratch_bytes, what)
+        return engine.context(self._scratch, self.gpu.stream)
 
     def _run(self, engine: Engine) -> Run:
         """For calls of any shape."""
         if engine.graph not in self._runs:
-            blocks = Blocks(self._device, str(engine.graph))
-            self._runs[engine.graph] = Run(self._device, self._context(engine), blocks)
+            blocks = Blocks(self.gpu, str(engine.graph))
+            self._runs[engine.graph] = Run(self.gpu, self._context(engine), blocks)
         return self._runs[engine.graph]
 
     def make_storage(self, rows: int, capacity: Counts) -> DeviceStorage:
@@ -144,7 +158,7 @@ class TensorRTBackend:
 
     def _computed(self, engine: Engine, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of a graph without slots, halves as float32."""
-        with self._device:
+        with self.gpu:
             run = self._run(engine)
             run.prepare(shapes_of(inputs), {})
             return {
@@ -154,11 +168,12 @@ class TensorRTBackend:
 
     def prefill(self, slots: Slots, call: Call, cancel: Cancel) -> tuple[Floats, Update]:
         _stop_if_asked(cancel)
-        _check_room(slots, call)
+        if not self._ranks:
+            _check_room(slots, call)
         schedule = "" if call.selection is None else call.selection.schedule
         engine = self._engine("prefill", schedule) if schedule else self._prefill
         arena, inputs = _arena(slots), handed_over(engine, call)
-        with self._device:
+        with self.gpu:
             run = self._run(engine)
             run.prepare(
                 shapes_of(inputs), slots_of(arena, slots.side, _empty(slots)), stays(engine)
@@ -167,15 +182,15 @@ class TensorRTBackend:
         rows = new_rows(run, len(arena.capacity), self._memory.dtype.itemsize)
         return outputs[LOGITS], update_of(run, outputs, arena, slots.side, rows)
 
-    def decode(self, slots: Slots, call: Call) -> tuple[Floats, Update]:
+    def decode(self, slots: Slots, call: Call) -> tuple[Logits, Update]:
         if self._step is self._prefill:
             self._make_way(slots, call)
         arena = _arena(slots)
-        with self._device:
+        with self.gpu:
             step: Step | None = arena.kept.get(Step)
             if step is None:
                 contexts = (self._context(self._step), self._context(self._step))
-                step = arena.kept[Step] = Step(self._device, contexts, arena, call)
+                step = arena.kept[Step] = Step(self.gpu, contexts, arena, call, self._reduction)
             return step(slots.side, call, self._capture)
 
     def _make_way(self, slots: Slots, call: Call) -> None:

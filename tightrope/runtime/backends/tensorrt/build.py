@@ -1,4 +1,4 @@
-"""One standard graph becomes a plan: parsed and built, with the board's own TensorRT."""
+"""One graph becomes a plan: parsed and built, with the board's own TensorRT."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tightrope.runtime.backends.tensorrt.log import make_logger
 _IGNORED = "Unused Input"
 """Begins a warning that an input's values would count for nothing."""
 _SAID = 500
+_A_PROFILE = 3
+"""Lengths of an axis: shortest, most common, longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,9 @@ def build_plan(
 ) -> Built:
     """The plan of the graph in `file`; trt: the module `tensorrt`.
 
-    ranges: lengths of its axes. search: 0 to 5, how long it looks for fast kernels. timing: what it
-    measured before. Raises BackendError with TensorRT's words where the graph does not build.
+    ranges: lengths of its axes, of one optimization profile after another. search: 0 to 5, how long
+    it looks for fast kernels. timing: what it measured before. Raises BackendError with TensorRT's
+    words where the graph does not build.
     """
     start, logger = time.perf_counter(), make_logger(trt)
     builder = trt.Builder(logger)
@@ -49,14 +52,15 @@ def build_plan(
     parsed = _parse(parser, file, weights)
     if message := unparsed(parser, network, parsed, logger.errors):
         raise _failed(file, message)
-    profile, message = profile_of(builder, network, ranges)
-    if message:
-        raise _failed(file, message)
     config = builder.create_builder_config()
     config.builder_optimization_level = search
     # What runs at once on other streams would need memory of its own, and cannot be captured.
     config.max_aux_streams = 0
-    config.add_optimization_profile(profile)
+    for profile_ranges in _apart(ranges):
+        profile, message = profile_of(builder, network, profile_ranges)
+        if message:
+            raise _failed(file, message)
+        config.add_optimization_profile(profile)
     cache = config.create_timing_cache(timing)
     config.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, config)
@@ -70,6 +74,15 @@ def build_plan(
         seconds=time.perf_counter() - start,
         layers=network.num_layers,
     )
+
+
+def _apart(ranges: AxisRanges) -> list[AxisRanges]:
+    """The ranges of each profile."""
+    counts = {len(lengths) // _A_PROFILE for lengths in ranges.values()}
+    return [
+        {axis: lengths[start : start + _A_PROFILE] for axis, lengths in ranges.items()}
+        for start in range(0, _A_PROFILE * max(counts, default=1), _A_PROFILE)
+    ]
 
 
 class _Mapped:

@@ -17,6 +17,8 @@ from tightrope.errors import TightropeError
 from tightrope.runtime.backends.tensorrt import versions
 from tightrope.runtime.backends.tensorrt.build import build_plan
 from tightrope.runtime.backends.tensorrt.cache import EngineCache, EngineKey
+from tightrope.runtime.backends.tensorrt.driver import open_device
+from tightrope.runtime.backends.tensorrt.kernels import register_plugins
 from tightrope.typed import typed
 
 
@@ -28,6 +30,8 @@ class Task:
     state: str
     key: EngineKey
     alone: bool
+    homes: tuple[str, ...]
+    """Where its plugins' kernels are; none for a graph without plugins."""
 
     def to_json(self) -> str:
         """One line."""
@@ -37,6 +41,8 @@ class Task:
 def done(task: Task) -> dict[str, object]:
     """Build and keep the engine; raises BackendError where either fails."""
     cache, trt = EngineCache(Path(task.state)), versions.load_tensorrt()
+    if task.homes:
+        register_plugins(trt, Path(task.file), open_device(), [Path(home) for home in task.homes])
     built = build_plan(
         trt,
         Path(task.file),

@@ -16,6 +16,8 @@ from tightrope.bundle import Bundle
 from tightrope.errors import BackendError
 from tightrope.interface.names import GraphName
 from tightrope.jetson.facts import BoardFacts
+from tightrope.plugins.kernels.homes import homes_of
+from tightrope.runtime.backends.float16 import refuse_overflow
 from tightrope.runtime.backends.tensorrt.build_process import Task
 from tightrope.runtime.backends.tensorrt.cache import Described, EngineCache, EngineKey
 from tightrope.runtime.backends.tensorrt.engines import BuildOptions, keys_of
@@ -42,9 +44,12 @@ def build_engines(
     """Build what is not there yet, one engine after another.
 
     alone: prefill is to read single tokens as well, and there is to be no decode.
-    Raises BackendError naming the graph that does not build.
+    Raises BackendError naming the graph that does not build, and UnsupportedModel for a bundle that
+    float16 is too narrow for.
     """
+    refuse_overflow(bundle.manifest)
     cache, single = EngineCache(state), GraphName("standard", "prefill")
+    homes = tuple(map(str, homes_of(bundle.path, state)))
     for graph, key in keys_of(bundle, facts, options):
         if alone and graph.role == "decode":
             continue
@@ -59,6 +64,7 @@ def build_engines(
                 state=str(state),
                 key=key,
                 alone=serves_all,
+                homes=homes if graph.variant == "plugins" else (),
             ),
         )
         yield BuiltEngine(graph=graph, bytes=told["bytes"], seconds=told["seconds"], kept=False)

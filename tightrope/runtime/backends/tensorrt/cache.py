@@ -42,7 +42,7 @@ class EngineKey:
     options: dict[str, str]
     """What it was asked for: plugins, how long TensorRT searches."""
     ranges: dict[str, tuple[int, ...]]
-    """Axis -> shortest, most common, longest."""
+    """Axis -> shortest, most common, longest, of one optimization profile after another."""
 
     @property
     def name(self) -> str:
@@ -98,6 +98,14 @@ class EngineCache:
                 f"{_REBUILD}"
             )
         return found
+
+    def has(self, key: EngineKey) -> bool:
+        """Whether there is an engine of `key`; raises BackendError for a damaged description."""
+        try:
+            self._described(f"{key.name}.json")
+        except FileNotFoundError:
+            return False
+        return True
 
     def read(self, found: Described) -> bytes:
         """Those very bytes of the plan that were built; raises BackendError for any others."""

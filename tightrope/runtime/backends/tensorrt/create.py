@@ -5,9 +5,12 @@ from __future__ import annotations
 from tightrope.bundle import Bundle
 from tightrope.jetson.facts import facts_here
 from tightrope.jetson.memory import plan_memory
+from tightrope.plugins.kernels.homes import homes_of
+from tightrope.plugins.tensorrt.layer import register
 from tightrope.runtime.backends.tensorrt.backend import TensorRTBackend
 from tightrope.runtime.backends.tensorrt.driver import open_device
-from tightrope.runtime.backends.tensorrt.engines import BuildOptions, open_engines
+from tightrope.runtime.backends.tensorrt.engines import ALL, open_engines, options_built
+from tightrope.runtime.backends.tensorrt.kernels import Kernels
 from tightrope.runtime.backends.tensorrt.versions import load_tensorrt, version_of
 from tightrope.state import state_folder
 
@@ -20,7 +23,11 @@ def create(bundle: Bundle, threads: int | None) -> TensorRTBackend:
     """
     trt, device = load_tensorrt(), open_device()
     facts = facts_here(version_of(trt))
-    engines = open_engines(bundle, state_folder(bundle.path), facts, BuildOptions())
+    state = state_folder(bundle.path)
+    options = options_built(bundle, state, facts)
+    engines = open_engines(bundle, state, facts, options)
+    if options.plugins == ALL:
+        register(trt, Kernels(device, homes_of(bundle.path, state)))
     plan = plan_memory(bundle.manifest, facts)
     if plan.available_bytes is None:
         free = device.free_bytes()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tightrope.arrays import Array, Floats
+from tightrope.arrays import Array
 from tightrope.errors import BackendError
 from tightrope.interface.calls import Call, small_feeds
 from tightrope.interface.tensors import (
@@ -22,8 +22,10 @@ from tightrope.interface.tensors import (
 from tightrope.runtime.backends.tensorrt.arena import Arena
 from tightrope.runtime.backends.tensorrt.driver import Device, Graph
 from tightrope.runtime.backends.tensorrt.engine import Context, Engine, Shape
+from tightrope.runtime.backends.tensorrt.reduction import Reduced, Reduction
 from tightrope.runtime.backends.tensorrt.run import Blocks, Run
 from tightrope.runtime.backends.tensorrt.storage import DeviceArray, DeviceUpdate, NewRows
+from tightrope.runtime.likeliest import Logits
 
 
 def handed_over(engine: Engine, call: Call) -> dict[str, Array]:
@@ -105,15 +107,27 @@ class Step:
     """
 
     def __init__(
-        self, device: Device, contexts: tuple[Context, Context], arena: Arena, call: Call
+        self,
+        device: Device,
+        contexts: tuple[Context, Context],
+        arena: Arena,
+        call: Call,
+        reduction: Reduction | None,
     ) -> None:
+        """reduction: of a large vocabulary, whose logits then stay on the device."""
         self._device, (first, _) = device, contexts
         self._engine = first.engine
         blocks = Blocks(device, "a step")
         given = {name: array.shape for name, array in handed_over(self._engine, call).items()}
         self._runs = [Run(device, context, blocks) for context in contexts]
+        staying = [*stays(self._engine), *([] if reduction is None else [LOGITS])]
         for side, run in enumerate(self._runs):
-            run.prepare(given, slots_of(arena, side, {}), stays(self._engine))
+            run.prepare(given, slots_of(arena, side, {}), staying)
+        self._reduced: Reduced | None = None
+        if reduction is not None:
+            place, shape = self._runs[0].addresses[LOGITS], self._runs[0].shapes[LOGITS]
+            logits = DeviceArray(device, place, shape, self._engine.tensors[LOGITS].dtype)
+            self._reduced = Reduced(reduction, logits)
         layers = len(arena.capacity)
         itemsize = self._engine.tensors[KEY].dtype.itemsize
         rows = new_rows(self._runs[0], layers, itemsize)
@@ -124,7 +138,7 @@ class Step:
         self._graphs: list[Graph | None] = [None, None]
         self._ran = [False, False]
 
-    def __call__(self, side: int, call: Call, capture: bool) -> tuple[Floats, DeviceUpdate]:
+    def __call__(self, side: int, call: Call, capture: bool) -> tuple[Logits, DeviceUpdate]:
         """Logits and what to commit; both are valid until the next call."""
         run = self._runs[side]
         run.blocks.inputs.put(handed_over(self._engine, call))
@@ -132,15 +146,22 @@ class Step:
             graph = self._graphs[side] or self._captured(side)
             self._device.replay(graph)
         else:
-            run.queue()
+            self._queue(side)
             self._ran[side] = True
         self._device.wait()
+        if self._reduced is not None:
+            return self._reduced.likeliest(), self._updates[side]
         return run.blocks.outputs.arrays[LOGITS], self._updates[side]
+
+    def _queue(self, side: int) -> None:
+        self._runs[side].queue()
+        if self._reduced is not None:
+            self._reduced.queue()
 
     def _captured(self, side: int) -> Graph:
         try:
             with self._device.capturing() as graphs:
-                self._runs[side].queue()
+                self._queue(side)
         except BackendError as error:
             raise BackendError(
                 f"{self._engine.graph} cannot be captured: {error}; TIGHTROPE_CAPTURE=0 runs it "

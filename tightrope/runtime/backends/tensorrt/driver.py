@@ -11,6 +11,7 @@ by the device's own thread, when the stream has nothing left to do.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import threading
 import weakref
@@ -68,6 +69,50 @@ class Kernel:
         self._function.prepared_async_call(
             tuple(grid), self._block, stream, *arguments, shared_size=self._shared_bytes
         )
+
+
+class _ForeignModule:
+    """A cubin loaded by cuda-bindings."""
+
+    def __init__(self, bindings: Any, image: bytes) -> None:
+        self.bindings = bindings
+        self.handle = _done(bindings, bindings.cuModuleLoadData(image), "load a kernel")
+
+    def free(self) -> None:
+        _done(self.bindings, self.bindings.cuModuleUnload(self.handle), "unload a kernel")
+
+
+class ForeignKernel:
+    """A kernel that is launched on whichever stream is named, also where another library made it.
+
+    pycuda knows its own streams alone; TensorRT times plugins on one of its.
+    """
+
+    def __init__(
+        self, module: _ForeignModule, name: str, formats: str, threads: int, shared_bytes: int
+    ) -> None:
+        self._bindings = driver = module.bindings
+        found = driver.cuModuleGetFunction(module.handle, name.encode())
+        self._function = _done(driver, found, f"find kernel {name}")
+        self._threads, self._shared_bytes = threads, shared_bytes
+        self._kinds = tuple(_KINDS[letter] for letter in formats)
+        if shared_bytes > _SHARED_WITHOUT_ASKING:
+            most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            asked = driver.cuFuncSetAttribute(self._function, most, shared_bytes)
+            _done(driver, asked, f"have {shared_bytes} bytes of shared memory for {name}")
+
+    def launch(self, grid: Sequence[int], arguments: Sequence[Any], stream: int) -> None:
+        """Queue it over `grid` on the stream of that handle; raises BackendError."""
+        launched = self._bindings.cuLaunchKernel(
+            self._function,
+            *grid,
+            *(self._threads, 1, 1),
+            self._shared_bytes,
+            stream,
+            (tuple(arguments), self._kinds),
+            0,
+        )
+        _done(self._bindings, launched, "launch a kernel")
 
 
 class _Executable:
@@ -221,6 +266,15 @@ class Device:
         function.prepare(formats)
         return Kernel(module, function, threads, shared_bytes, self._dropped)
 
+    def foreign_kernel(
+        self, image: bytes, name: str, formats: str, threads: int, shared_bytes: int
+    ) -> ForeignKernel:
+        """The same for streams that others made."""
+        module = _ForeignModule(self._bindings, image)
+        kernel = ForeignKernel(module, name, formats, threads, shared_bytes)
+        weakref.finalize(kernel, self._dropped.append, module).atexit = False
+        return kernel
+
     @contextlib.contextmanager
     def capturing(self) -> Iterator[list[Graph]]:
         """Inside, what is queued is noted and does not run; the list then holds its graph."""
@@ -239,6 +293,10 @@ class Device:
         _done(driver, driver.cuGraphDestroy(graph))
 
 
+_SHARED_WITHOUT_ASKING = 48 << 10
+"""Bytes of shared memory that a kernel may have without asking for them."""
+_KINDS = {"P": ctypes.c_uint64, "i": ctypes.c_int32, "q": ctypes.c_int64, "f": ctypes.c_float}
+"""Letters of `struct` as cuda-bindings takes them."""
 _FULL = "close other programs, allow fewer kv slots, or ask fewer answers at once"
 
 
@@ -280,11 +338,11 @@ def _packages() -> tuple[Any, Any]:
         ) from error
 
 
-def _done(driver: Any, result: tuple[Any, ...]) -> Any:
+def _done(driver: Any, result: tuple[Any, ...], what: str = "capture or replay a graph") -> Any:
     """What a call of cuda-bindings gives; raises BackendError where it failed."""
     code, *values = result
     if code != driver.CUresult.CUDA_SUCCESS:
         _, text = driver.cuGetErrorString(code)
         told = text.decode() if isinstance(text, bytes) else code.name
-        raise BackendError(f"CUDA could not capture or replay a graph: {told}")
+        raise BackendError(f"CUDA could not {what}: {told}")
     return values[0] if values else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from tightrope.runtime.backends.tensorrt.log import last_words, make_logger
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64"}
 """Names of TensorRT's element types that our graphs have at their ends."""
 _BUILD_AGAIN = "build it again: tightrope build BUNDLE"
-PROFILE = 0
-"""Every engine has one optimization profile."""
+PROMPTS, TOKENS = 0, 1
+"""Optimization profiles: an engine has one, but for that of a decoder of any length, whose second
+one is for one token a call."""
 
 Shape = tuple[int, ...]
 
@@ -59,7 +61,7 @@ class Engine:
 
     def __init__(self, trt: Any, graph: GraphName, plan: memoryview, rows: Rows, half: str) -> None:
         """rows: the inputs and outputs that it has to have. half: dtype of "activation"."""
-        self.graph, self._trt = graph, trt
+        self.graph, self._trt, self.profile = graph, trt, PROMPTS
         self._logger = make_logger(trt)
         # The runtime is held because an engine may not outlive it.
         self._runtime, self._engine = versions.deserialised(trt, self._logger, plan)
@@ -68,7 +70,8 @@ class Engine:
                 f"{graph}: TensorRT {versions.version_of(trt)} does not read this engine "
                 f"({last_words(self._logger)}); {_BUILD_AGAIN}"
             )
-        self.tensors = {row.name: self._tensor(row.name, row.axes) for row in self._known(rows)}
+        self._rows = self._known(rows)
+        self.tensors = self._tensors()
         for row in rows:
             wanted = half if row.dtype == "activation" else row.dtype
             if self.tensors[row.name].dtype != wanted:
@@ -77,6 +80,16 @@ class Engine:
                     f"bundle says {wanted}; {_BUILD_AGAIN}"
                 )
         self.scratch_bytes = versions.scratch_bytes(self._engine)
+
+    def for_tokens(self) -> Engine:
+        """The same engine in its profile for one token a call."""
+        other = copy.copy(self)
+        other.profile = TOKENS
+        other.tensors = other._tensors()
+        return other
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {row.name: self._tensor(row.name, row.axes) for row in self._rows}
 
     def _known(self, rows: Rows) -> Rows:
         """`rows`, once the engine has those and no other."""
@@ -94,13 +107,16 @@ class Engine:
         dtype = np.dtype(_TYPES.get(kind, "void"))
         if self._engine.get_tensor_mode(name) != self._trt.TensorIOMode.INPUT:
             return Tensor(name, dtype, axes, is_input=False)
-        least, _, most = self._engine.get_tensor_profile_shape(name, PROFILE)
+        least, _, most = self._engine.get_tensor_profile_shape(name, self.profile)
         return Tensor(name, dtype, axes, True, tuple(least), tuple(most))
 
-    def context(self, scratch: Memory) -> Context:
-        """A context that computes in `scratch`, which has `scratch_bytes` at least."""
-        nbytes = self.scratch_bytes
-        context = versions.context_of(self._trt, self._engine, scratch.address, nbytes)
+    def context(self, scratch: Memory, stream: int) -> Context:
+        """A context that computes in `scratch`, which has `scratch_bytes` at least.
+
+        stream: handle of the one that it will run on.
+        """
+        place = scratch.address, self.scratch_bytes
+        context = versions.context_of(self._trt, self._engine, place, (self.profile, stream))
         if context is None:
             raise BackendError(
                 f"{self.graph}: no context could be made ({last_words(self._logger)}); close "

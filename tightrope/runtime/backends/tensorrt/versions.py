@@ -64,13 +64,22 @@ def scratch_bytes(engine: Any) -> int:
     return int(engine.device_memory_size_v2)
 
 
-def context_of(trt: Any, engine: Any, scratch: int, nbytes: int) -> Any:
-    """A context that computes in `nbytes` of device memory at `scratch`; None where it fails.
+def context_of(trt: Any, engine: Any, scratch: tuple[int, int], profile: tuple[int, int]) -> Any:
+    """A context that computes in device memory, its address and bytes; None where it fails.
 
     Contexts that never run at once may share that memory: each of them brings none of its own.
+    profile: which of the engine's optimization profiles, and the stream that it is chosen on.
     """
+    (address, nbytes), (number, stream) = scratch, profile
     strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     context = engine.create_execution_context(strategy)
     if context is not None and nbytes:
-        context.set_device_memory(scratch, nbytes)
+        context.set_device_memory(address, nbytes)
+    # A new context has the first one.
+    if (
+        context is not None
+        and number
+        and not context.set_optimization_profile_async(number, stream)
+    ):
+        return None
     return context

@@ -1,32 +1,14 @@
-"""The bundle: a folder that export writes once and everything else reads.
-
-    NAME.bundle/
-      bundle.json             the manifest below: format, dims, what the graphs were made for,
-                              every other file with its bytes and sha256
-      graphs/*.onnx           host.*: ONNX Runtime on a CPU; standard.*: standard operators only
-      graphs/weights.data     one external-data file for all graphs
-      embeddings.data         [vocab, hidden] float16 or float32, gathered by the host; behind
-                              the vocabulary the separators that a tower brought
-      positions.npz           the tower's position table for each resolution
-      tokenizer.json  chat_template.jinja  preprocessor.json  generation.json
-      selftest.npz            what it answered where it was exported
-
-Opening checks the format, each file's size and its hash before anything is allocated. Hashing
-is remembered in a stamp (size, mtime, inode) in the state folder beside the bundle.
-"""
+"""What bundle.json says of a bundle, read and checked before anything is allocated by it."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tightrope.checks import check_path, shown
+from tightrope.checks import shown
 from tightrope.errors import BundleError
 from tightrope.foreign import translated
 from tightrope.inputs.vision import VisionInfo
@@ -41,18 +23,16 @@ from tightrope.interface.tensors import (
     select_inputs,
     select_outputs,
 )
-from tightrope.state import Stamps, read_stamps, write_stamps
-from tightrope.typed import stored_arrays, typed
+from tightrope.typed import typed
 
 if TYPE_CHECKING:  # what it needs is not loaded before a bundle is opened
-    from tightrope.arrays import Array
     from tightrope.inputs.prepare import Tower
 
 FORMAT = 2
 MANIFEST = "bundle.json"
 EMBEDDINGS = "embeddings.data"
 SELFTEST = "selftest.npz"
-_EXPORT_AGAIN = "export the checkpoint again"
+EXPORT_AGAIN = "export the checkpoint again"
 _MAY_BE_NONE = ("deepstack", "reach", "conv_layers", "conv_inputs")
 """Dims that a decoder may have none of."""
 
@@ -115,6 +95,8 @@ class Parity:
     tolerance: float | None = None
     """By how much a likely token's logit may differ on another backend: twice what rounding changed
     when the standard graphs, and int8 activations, were tried at export."""
+    overflow: str | None = None
+    """The first node of a standard graph that gives a number beyond float16, and that number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +118,18 @@ class WeightGroup:
     bytes: int
     logit_error: float | None = None
     """int4: relative difference of logits when this part alone is as it was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginGraph:
+    """What a graph with own ops asks of a board."""
+
+    operators: dict[str, str]
+    """Of ONNX -> one node of that type."""
+    own_ops: dict[str, str]
+    """The same of ours."""
+    kernels: tuple[str, ...]
+    """That its own ops launch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,9 +157,15 @@ class Manifest:
     """[L]: the newest tokens that each layer sees, 0 where it sees all; empty where all do."""
     max_positions: int | None = None
     """Tokens of a conversation that the rotary frequencies hold for; None where they never end."""
+    head_columns: int | None = None
+    """Tokens of the widest product of the head; None: one product has the whole vocabulary."""
     schedules: dict[str, tuple[Stage, ...]] = field(default_factory=dict)
     standard_ops: dict[str, dict[str, str]] = field(default_factory=dict)
     """Per standard graph: operator -> one node of that type."""
+    plugins: dict[str, PluginGraph] = field(default_factory=dict)
+    """By the name of each graph that has own ops as plugins."""
+    no_plugins: tuple[str, ...] = ()
+    """Why there are no such graphs: what kernels do not take of the model."""
     exporter: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
     tower_int8: TowerInt8 | None = None
@@ -256,6 +256,9 @@ def _check_values(manifest: Manifest) -> None:
     for name, stages in manifest.schedules.items():
         if not stages or not all(0 <= stage.layer < layers for stage in stages):
             raise ValueError(f"schedule {name} acts outside the {layers} layers")
+    for name in manifest.plugins:
+        if GraphName.parse(name).file not in manifest.files:
+            raise ValueError(f"plugins names {name}, which is no file of the bundle")
     for name in manifest.files:
         path = PurePosixPath(name)
         if path.is_absolute() or path.as_posix() != name or {"..", "."} & {*path.parts, name}:
@@ -264,6 +267,9 @@ def _check_values(manifest: Manifest) -> None:
         raise ValueError(f"windows is {shown(manifest.windows)}, there are {layers} layers")
     if manifest.max_positions is not None and manifest.max_positions < 1:
         raise ValueError(f"max_positions is {manifest.max_positions}")
+    columns, tokens = manifest.head_columns, manifest.dims.vocab_size
+    if columns is not None and not 1 <= columns <= tokens:
+        raise ValueError(f"head_columns is {columns}, there are {tokens} tokens")
     table = manifest.files.get(EMBEDDINGS)
     rows = manifest.dims.vocab_size + (manifest.vision.separators if manifest.vision else 0)
     wanted = rows * manifest.dims.hidden_size * ITEM_BYTES[manifest.embeddings]
@@ -280,66 +286,6 @@ def _check_vision(vision: VisionInfo, vocabulary: int) -> None:
             raise ValueError(f"{name} is {ids}, there are {known} embeddings")
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """An opened, checked bundle."""
-
-    path: Path
-    manifest: Manifest
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str], verify: bool = False) -> Bundle:
-        """The bundle in folder `path`.
-
-        verify: hash every file even if a stamp says that it was hashed before.
-        Raises BundleError naming the file and the way out, InputError for what is no path.
-        """
-        folder = check_path("path", path, "the folder that `tightrope export` wrote")
-        manifest = read_manifest(folder)
-        with translated(BundleError, f"{folder} cannot be read", "change its permissions"):
-            _check_files(folder, manifest, verify)
-        return cls(folder, manifest)
-
-    def file(self, name: str) -> Path:
-        """Path of one of the bundle's files; raises BundleError if the bundle has none such."""
-        if name not in self.manifest.files:
-            raise BundleError(f"{self.path} has no {name}; {_EXPORT_AGAIN} with what it is for")
-        return self.path / name
-
-    @property
-    def digest(self) -> str:
-        """A hash of the content of all files: equal bundles share it, wherever they lie."""
-        lines = (f"{entry.sha256} {name}\n" for name, entry in sorted(self.manifest.files.items()))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def graph(self, name: GraphName) -> Path:
-        """Path of one of the bundle's graphs."""
-        return self.file(name.file)
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        """One of the bundle's JSON files."""
-        text = self.read_text(name)
-        with self.damaged(name):
-            content = json.loads(text)
-        if not isinstance(content, dict):
-            raise BundleError(f"{self.path / name} holds no JSON object; {_EXPORT_AGAIN}")
-        return content
-
-    def read_arrays(self, name: str) -> dict[str, Array]:
-        """One of the bundle's .npz files."""
-        with self.damaged(name):
-            return stored_arrays(self.file(name))
-
-    def read_text(self, name: str) -> str:
-        """One of the bundle's texts."""
-        with self.damaged(name):
-            return self.file(name).read_text(encoding="utf-8")
-
-    def damaged(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Inside, whatever a library raises over the bundle's file `name` is a BundleError."""
-        return translated(BundleError, f"{self.path / name} is damaged", _EXPORT_AGAIN)
-
-
 def read_manifest(folder: Path) -> Manifest:
     """What bundle.json says, whatever the other files are; raises BundleError."""
     file = folder / MANIFEST
@@ -349,57 +295,21 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{folder} does not exist; give the folder that `tightrope export` wrote"
             )
         if not file.is_file():
-            raise BundleError(f"{folder} has no {MANIFEST}: it is no bundle; {_EXPORT_AGAIN}")
+            raise BundleError(f"{folder} has no {MANIFEST}: it is no bundle; {EXPORT_AGAIN}")
         content = file.read_bytes()
-    with translated(BundleError, f"{file} is damaged", _EXPORT_AGAIN):
+    with translated(BundleError, f"{file} is damaged", EXPORT_AGAIN):
         values = json.loads(content.decode())
         found = values["format"]
     if found != FORMAT:
         newer = isinstance(found, int) and found > FORMAT
-        way_out = "upgrade tightrope" if newer else _EXPORT_AGAIN
+        way_out = "upgrade tightrope" if newer else EXPORT_AGAIN
         raise BundleError(
             f"{file} has format {shown(found)}, this reader knows {FORMAT}; {way_out}"
         )
     if values.get("opset_version") != OWN_OPSET:
         raise BundleError(
             f"{file} has opset_version {shown(values.get('opset_version'))}, this reader knows "
-            f"{OWN_OPSET}; {_EXPORT_AGAIN}, or use the tightrope that wrote it"
+            f"{OWN_OPSET}; {EXPORT_AGAIN}, or use the tightrope that wrote it"
         )
-    with translated(BundleError, f"{file} is damaged", _EXPORT_AGAIN):
+    with translated(BundleError, f"{file} is damaged", EXPORT_AGAIN):
         return Manifest.from_dict(values)
-
-
-def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
-    stamps = {} if verify else read_stamps(folder)
-    fresh: Stamps = {}
-    for name, entry in manifest.files.items():
-        file = folder / name
-        if not file.is_file():  # nor a folder or a pipe
-            raise BundleError(f"{file} is missing; copy the bundle again or {_EXPORT_AGAIN}")
-        status = file.stat()
-        if status.st_size != entry.bytes:
-            raise BundleError(
-                f"{file} has {status.st_size} bytes, the manifest says {entry.bytes}: "
-                f"it is cut short or edited; copy the bundle again or {_EXPORT_AGAIN}"
-            )
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino, entry.sha256]
-        if stamps.get(name) != stamp and sha256_of(file) != entry.sha256:
-            raise BundleError(
-                f"{file} is not what was exported (its sha256 differs); "
-                f"copy the bundle again or {_EXPORT_AGAIN}"
-            )
-        fresh[name] = stamp
-    if fresh != stamps:
-        write_stamps(folder, fresh)
-
-
-def sha256_of(file: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read ({error}); change its permissions") from error
-    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""Attention of one token over its slots, in splits: what a program sees is combined afterwards.
+
+Query heads that share a KV head are the rows of one tile, so that keys and values are read once.
+A slot that is empty or out of sight is not read.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from tightrope.plugins.kernels.source import KernelSource
+from tightrope.plugins.kernels.tiles import attended, capped
+from tightrope.plugins.slot_attention.plugin import SPLIT
+
+ROWS = 16
+"""Query heads a KV head at most: the least that a tensor core multiplies."""
+HEAD_DIMS = range(16, 257, 16)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def slot_attention_step(  # type: ignore[no-untyped-def]
+    query,
+    slot_key,
+    slot_value,
+    slot_position,
+    query_position,
+    query_reach,
+    shares,
+    peaks,
+    logits,
+    scale,
+    softcap,
+    window,
+    Hq,
+    Hkv,
+    U,
+    C,
+    splits,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """shares: float32 [N,Hq,splits,D], not yet divided; peaks: [N,Hq,splits,2], peak and sum.
+
+    logits: float32 [N,Hq,U], -inf out of sight. The rest is the op's, with S = 1.
+    """
+    WIDTH: tl.constexpr = triton.next_power_of_2(D)
+    split, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    group, lane = Hq // Hkv, (row * Hkv + head).to(tl.int64)
+    member, column = tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    belongs, width = (member < group)[:, None], (column < D)[None, :]
+    first = lane * group
+    heads = first + member[:, None]
+    q = tl.load(query + heads * D + column[None, :], mask=belongs & width, other=0.0)
+    position, reach = tl.load(query_position + row), tl.load(query_reach + row)
+    peak = tl.full([ROWS], -float("inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    out = tl.zeros([ROWS, WIDTH], tl.float32)
+    for start in range(0, SPLIT, BLOCK):
+        slot = split * SPLIT + start + tl.arange(0, BLOCK)
+        ordinal = tl.load(slot_position + lane * C + slot, mask=slot < U, other=-1)
+        seen = (ordinal >= 0) & (ordinal <= reach)
+        seen = seen & ((window == 0) | (position - ordinal < window))
+        at = (lane * U + slot)[:, None] * D + column[None, :]
+        reads = seen[:, None] & width
+        key = tl.load(slot_key + at, mask=reads, other=0.0)
+        logit = capped(tl.dot(q, tl.trans(key)) * scale, softcap)
+        logit = tl.where(seen[None, :], logit, -float("inf"))
+        tl.store(logits + heads * U + slot[None, :], logit, mask=belongs & (slot < U)[None, :])
+        value = tl.load(slot_value + at, mask=reads, other=0.0)
+        peak, total, out = attended(logit, value, peak, total, out)
+    share = (first + member) * splits + split
+    tl.store(shares + share[:, None] * D + column[None, :], out, mask=belongs & width)
+    tl.store(peaks + share * 2, peak, mask=member < group)
+    tl.store(peaks + share * 2 + 1, total, mask=member < group)
+
+
+SOURCE = KernelSource(
+    name="slot_attention_step_d{D}",
+    function=slot_attention_step,
+    signature={
+        "query": "*fp16",
+        "slot_key": "*fp16",
+        "slot_value": "*fp16",
+        "slot_position": "*i32",
+        "query_position": "*i32",
+        "query_reach": "*i32",
+        "shares": "*fp32",
+        "peaks": "*fp32",
+        "logits": "*fp32",
+        "scale": "fp32",
+        "softcap": "fp32",
+        "window": "i32",
+        "Hq": "i32",
+        "Hkv": "i32",
+        "U": "i32",
+        "C": "i32",
+        "splits": "i32",
+    },
+    sizes={"D": HEAD_DIMS},
+    constants={"ROWS": ROWS, "SPLIT": SPLIT, "BLOCK": 32},
+    grid=("splits", "Hkv", "N"),
+    warps=4,
+)
