@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ def export_once(wanted: DemoBundle) -> Path:
     )
     with progress_on_terminal() as progress:
         summary = export(wanted.checkpoint, wanted.path, config, progress=progress, overwrite=True)
+    # What was measured of the bundle before it; never a folder that TIGHTROPE_STATE names.
+    shutil.rmtree(wanted.path.with_suffix(".state"), ignore_errors=True)
     print_pairs("Exported", summary_rows(summary))
     return wanted.path
 
