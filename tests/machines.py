@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -70,6 +71,9 @@ def thinking_bundle(source: Path, folder: Path, template: str) -> Path:
     return folder
 
 
+_NUMBERS = itertools.count()
+
+
 class Machine(NullBackend):
     """Says the same tokens to every request, then the last for ever; its calls alone take time."""
 
@@ -83,6 +87,8 @@ class Machine(NullBackend):
     ) -> None:
         """Seconds of each step and of each call of a prefill, or what says so by their number."""
         super().__init__(bundle.manifest.dims, lambda call: tokens[min(call, len(tokens) - 1)])
+        # A device remembers what its newest requests met: each clock needs one of its own.
+        self.device = f"null {next(_NUMBERS)}"
         self.now, self.steps, self.chunks = 0.0, 0, 0
         self.step_s, self.chunk_s = step_s, chunk_s
 
