@@ -19,7 +19,7 @@ pytest.importorskip("torch", reason="exporting needs torch")
 from tightrope.bundle import MANIFEST, Bundle
 from tightrope.cli.build import build
 from tightrope.cli.selftest import OPENING
-from tightrope.errors import BackendError, DeviceUnavailable, InputError
+from tightrope.errors import BackendError, DeviceUnavailable, InputError, UnsupportedModel
 from tightrope.jetson.facts import BoardFacts
 from tightrope.runtime.selftest.check import Finding
 from tightrope.runtime.selftest.report import Verdict
@@ -176,7 +176,7 @@ def test_plugins_that_cannot_be_built_are_refused_with_the_reason(
     on_board()
     with pytest.raises(BackendError, match=r"no kernel slot_attention_step_d16, .* for sm_87"):
         build(bundle("llama-fp16"), plugins="all")
-    with pytest.raises(BackendError, match=r"kernels do not take this model .*float32"):
+    with pytest.raises(UnsupportedModel, match=r"kernels do not take this model .*float32"):
         build(bundle("llama"), plugins="all")
     with pytest.raises(InputError, match="TensorRT for RTX, which has no plugins"):
         build(bundle("llama"), plugins="all", check=True)

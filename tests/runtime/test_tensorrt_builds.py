@@ -1,7 +1,8 @@
-"""One small bundle of every family: TensorRT for RTX parses and builds its standard graphs.
+"""TensorRT for RTX parses and builds the standard graphs of one small bundle of every family.
 
-A process a bundle, because it may abort; the selectors' graphs are those of any tower, and are
-built from one in `tests/export/test_standard_graphs.py` and from the reference model's.
+And those of SmolLM2; `tests/cli/test_end_to_end.py` builds all of the reference model. A process a
+bundle, because it may abort; the selectors' graphs are those of any tower, and are built from one
+in `tests/export/test_standard_graphs.py` and from the reference model's.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ SEEING = (
     *("qwen2_5_vl", "qwen3_vl", "gemma3-vl"),
 )
 PROGRAM = """
-import json, sys
+import json, sys, time
 from tightrope.export.check.rtx_process import check
 for file, ranges in json.load(sys.stdin):
-    print(json.dumps(check(file, ranges)), flush=True)
+    start = time.process_time()
+    told = check(file, ranges)
+    print(json.dumps(told | {"processor_seconds": time.process_time() - start}), flush=True)
 """
 
 
@@ -67,3 +70,12 @@ def test_other_families_build(name: str, bundle: Find) -> None:
     manifest = Bundle.open(bundle(name)).manifest
     count = 2 + (manifest.vision is not None) + len(manifest.schedules)
     assert_built(built(bundle(name)), count)
+
+
+@pytest.mark.slow
+def test_a_model_of_thirty_layers_builds_within_a_minute_of_one_core(bundle: Find) -> None:
+    """SmolLM2 in float16. Of its prefill the parser makes 6,557 layers."""
+    results = built(bundle("smollm2"))
+    assert_built(results, 2)
+    told = results["standard.prefill"]
+    assert told["processor_seconds"] < 60 and told["layers"] < 7000

@@ -14,10 +14,11 @@ import pytest
 pytest.importorskip("torch", reason="exporting needs torch")
 
 from tightrope.bundle import Bundle
-from tightrope.errors import BackendError
+from tightrope.errors import BackendError, UnsupportedModel
 from tightrope.interface.names import GraphName
 from tightrope.jetson.facts import BoardFacts
 from tightrope.plugins.kernels.homes import homes_of
+from tightrope.plugins.ops import ops
 from tightrope.runtime.backends.tensorrt.building import build_engines
 from tightrope.runtime.backends.tensorrt.engines import (
     BuildOptions,
@@ -102,11 +103,38 @@ def test_a_missing_kernel_is_named_and_the_standard_graphs_are_built(
 
 def test_a_bundle_without_graphs_for_plugins_says_why(bundle: Find, tmp_path: Path) -> None:
     whole = Bundle.open(bundle("llama"))
-    with pytest.raises(BackendError, match=r"do not take this model \(.*computes in float32"):
+    with pytest.raises(UnsupportedModel, match=r"do not take this model \(.*computes in float32"):
         chosen(whole, tmp_path, "all")
     older = Bundle(whole.path, replace(whole.manifest, no_plugins=()))
     _, why = chosen(older, tmp_path, "auto")
     assert "this bundle has no graphs for plugins; export the checkpoint again" in why
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"D": 72, "Hq": 8}, "head_dim is 72, its kernels take 16 to 256, in multiples of 16"),
+        ({"D": 512, "Hq": 8}, "head_dim is 512, its kernels take 16 to 256, in multiples of 16"),
+        (
+            {"D": 64, "Hq": 18},
+            "the number of query heads a KV head is 9, its kernels take 1 to 8",
+        ),
+    ],
+)
+def test_heads_that_kernels_do_not_take_are_told_with_the_limits(
+    sizes: dict[str, int], said: str, opened: Bundle, tmp_path: Path
+) -> None:
+    """In the words that export puts into the bundle."""
+    sizes = {"Hkv": 2, "pool_kernel": 5, **sizes}
+    words = [f"SlotAttention: {text}" for text in ops()["SlotAttention"].refusals(sizes, "float16")]
+    manifest = replace(opened.manifest, plugins={}, no_plugins=tuple(words))
+    model = Bundle(opened.path, manifest)
+    with pytest.raises(
+        UnsupportedModel, match=f"do not take this model .SlotAttention: {said}.; --pl"
+    ):
+        chosen(model, tmp_path, "all")
+    plugins, why = chosen(model, tmp_path, "auto")
+    assert plugins == "none" and said in why
 
 
 def test_one_engine_has_a_profile_for_prompts_and_one_for_tokens(

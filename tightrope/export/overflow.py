@@ -18,8 +18,11 @@ import onnxruntime
 from onnx import helper, numpy_helper, shape_inference
 
 from tightrope.arrays import Array
+from tightrope.export.recipe import Recipe
 from tightrope.export.tracing.trace import parameter_name
-from tightrope.export.walking import Graphs, session, standard
+from tightrope.export.walking import Graphs, Prompt, read, session, standard
+from tightrope.inputs.positions import find_rule
+from tightrope.interface.calls import Selection
 from tightrope.interface.names import GraphName
 
 MOST_HALF = float(np.finfo(np.float16).max)
@@ -38,16 +41,17 @@ _LAYOUT = re.compile(r"\.(transposed|codes)(\.\d+)?$")
 
 @dataclass(frozen=True)
 class Watched(Graphs):
-    """Standard graphs of a decoder, the one for prompts telling what it reaches."""
+    """Standard graphs of a decoder that tell what they reach."""
 
     seen: dict[str, float] = field(default_factory=dict)
-    """By node the largest number that it gave, in the graph's order."""
+    """By node the largest number that it gave in any call, in the graphs' order."""
 
     def run(self, named: dict[str, Array]) -> dict[str, Array]:
         """As of graphs that nobody watches."""
         outputs = Graphs.run(self, named)
-        told = [name for name in outputs if name.startswith(_MARK)]
-        self.seen.update({name: float(outputs.pop(name)) for name in told})
+        for name in [name for name in outputs if name.startswith(_MARK)]:
+            # Of a number and what is none the latter counts.
+            self.seen[name] = float(np.maximum(outputs.pop(name), self.seen.get(name, 0.0)))
         return outputs
 
     def overflow(self) -> str | None:
@@ -55,10 +59,25 @@ class Watched(Graphs):
         return _first(self.seen)
 
 
-def watched(folder: Path) -> Watched:
-    """The decoder of a bundle."""
-    graphs = standard(folder, _telling(folder / GraphName("standard", "prefill").file))
+def watched(folder: Path, schedule: str = "") -> Watched:
+    """The decoder of a bundle; schedule: by its graph that drops visual tokens inside."""
+    graphs = standard(folder, _telling, schedule)
     return Watched(graphs.prefill, graphs.decode)
+
+
+def schedule_overflow(folder: Path, prompt: Prompt, recipe: Recipe) -> str | None:
+    """The same of the graphs that drop tokens inside, here every other visual one."""
+    rule = find_rule(recipe.checkpoint.family.positions)
+    visual = prompt.stream.visual[None]
+    keep = -(-visual.shape[1] // 2)
+    for name, stages in recipe.schedules.items():
+        layers = tuple(stage.layer for stage in stages)
+        selection = Selection(name, visual, (keep,) * len(stages), layers)
+        graphs = watched(folder, name)
+        read(graphs, prompt, recipe.dims, rule, selection)
+        if (found := graphs.overflow()) is not None:
+            return found
+    return None
 
 
 def tower_overflow(folder: Path, inputs: Mapping[str, Array]) -> str | None:

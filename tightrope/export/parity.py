@@ -31,7 +31,7 @@ from tightrope.export.gguf import oracle
 from tightrope.export.gguf.model import GgufModel
 from tightrope.export.late import LateModel
 from tightrope.export.originals import Ask, Seen, asked, look
-from tightrope.export.overflow import tower_overflow, watched
+from tightrope.export.overflow import schedule_overflow, tower_overflow, watched
 from tightrope.export.recipe import Recipe, Vision
 from tightrope.export.walking import (
     IN_FLOAT32,
@@ -85,7 +85,11 @@ def measure(
         ours, theirs, seen = _prompts(recipe, model, (folder, graphs), token_ids.tolist(), rng)
         figures = _compare(recipe, model, ours, theirs, folder)
         if seen is not None and recipe.precision.activations == "float16":
-            found = figures.overflow or tower_overflow(folder, seen.inputs)
+            found = (
+                figures.overflow
+                or schedule_overflow(folder, ours, recipe)
+                or tower_overflow(folder, seen.inputs)
+            )
             figures = replace(figures, overflow=found)
         if rounded:
             distance = relative(original, text_logits(model, token_ids))

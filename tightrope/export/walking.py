@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from tightrope.arrays import Array, Floats, Ordinals
 from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.layout import Stream, reach
 from tightrope.inputs.positions import Rule, following
-from tightrope.interface.calls import Call, Update, feeds, no_levels, update_of
+from tightrope.interface.calls import Call, Selection, Update, feeds, no_levels, update_of
 from tightrope.interface.names import GraphName
 from tightrope.interface.tensors import QUERY_POSITION, Dims
 from tightrope.plugins.slot_attention.policies import unbudgeted
@@ -123,20 +123,26 @@ def _branch(model: onnx.ModelProto, name: str) -> bytes:
     return content
 
 
-def standard(folder: Path, prefill: bytes | None = None) -> Graphs:
+def standard(
+    folder: Path, content: Callable[[Path], bytes] | None = None, schedule: str = ""
+) -> Graphs:
     """The graphs for TensorRT, with its rounding, though not by its kernels.
 
-    prefill: that graph, where it is not what its file says.
+    content: what is opened in the place of a file, where it is not what that says. schedule: whose
+    graph reads prompts; it makes no steps.
     What ONNX Runtime adds to them, as it multiplies in float32, are their last nodes: by its own
     order all weights would be widened before the first product.
     """
     by_place = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    files = (folder / GraphName("standard", role).file for role in ("prefill", "decode"))
-    opened = [
-        session(file, content=content, order=by_place)
-        for file, content in zip(files, (prefill, None), strict=True)
-    ]
-    return Graphs(*opened)
+    names = [GraphName("standard", "prefill", schedule)]
+    if not schedule:
+        names.append(GraphName("standard", "decode"))
+    opened = []
+    for name in names:
+        file = folder / name.file
+        told = None if content is None else content(file)
+        opened.append(session(file, content=told, order=by_place))
+    return Graphs(opened[0], opened[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,31 +191,53 @@ def walk(
     forced: Sequence[int] | None = None,
 ) -> Walk:
     """Prefill, then greedy (or `forced`) steps with a full cache."""
-    stream, layers = prompt.stream, dims.num_hidden_layers
-    capacity = len(stream.ordinals) + STEPS
-    cache = _Cache(dims, capacity)
-    embeds, ordinals = stream.embeds[None], stream.ordinals[None]
-    rope = rule(stream.runs, stream.ordinals, 0)
-    levels = no_levels(dims, 1, len(stream.ordinals))
-    if stream.deepstack is not None:
-        levels = stream.deepstack[None]
-    ends = reach(stream)[None]
-    positions, rows, tokens = rope.positions[..., None, :], [], list[int]()
+    call, delta = opening(prompt, dims, rule)
+    cache = _Cache(dims, _capacity(prompt))
+    rows, tokens = [], list[int]()
     for step in range(STEPS + 1 if forced is None else len(forced)):
-        call = Call(
-            embeds=embeds,
-            query_position=ordinals,
-            rope_position=positions,
-            kv_budget=np.full((layers, dims.num_key_value_heads), capacity, np.int64),
-            policy=unbudgeted(layers),
-            deepstack=levels,
-            query_reach=ends if dims.reach else None,
-        )
         logits, update = update_of(graphs.run(feeds(call, cache)))
         cache.commit(update)
         rows.append(logits[0])
         tokens.append(int(rows[-1].argmax()) if forced is None else forced[step])
-        embeds, levels = prompt.embed(tokens[-1:])[None], no_levels(dims, 1, 1)
-        ordinals = ends = np.array([[stream.next_ordinal + step]], np.int32)
-        positions = following(ordinals, rope.delta, dims.rope_axes)
+        ordinals = np.array([[prompt.stream.next_ordinal + step]], np.int32)
+        call = replace(
+            call,
+            embeds=prompt.embed(tokens[-1:])[None],
+            query_position=ordinals,
+            rope_position=following(ordinals, delta, dims.rope_axes),
+            deepstack=no_levels(dims, 1, 1),
+            query_reach=ordinals if dims.reach else None,
+        )
     return Walk(np.stack(rows), tokens)
+
+
+def opening(
+    prompt: Prompt, dims: Dims, rule: Rule, selection: Selection | None = None
+) -> tuple[Call, int]:
+    """The call that reads a prompt, and what later rotary positions lie apart from ordinals."""
+    stream, layers = prompt.stream, dims.num_hidden_layers
+    rope = rule(stream.runs, stream.ordinals, 0)
+    levels = no_levels(dims, 1, len(stream.ordinals))
+    call = Call(
+        embeds=stream.embeds[None],
+        query_position=stream.ordinals[None],
+        rope_position=rope.positions[..., None, :],
+        kv_budget=np.full((layers, dims.num_key_value_heads), _capacity(prompt), np.int64),
+        policy=unbudgeted(layers),
+        selection=selection,
+        deepstack=levels if stream.deepstack is None else stream.deepstack[None],
+        query_reach=reach(stream)[None] if dims.reach else None,
+    )
+    return call, rope.delta
+
+
+def read(
+    graphs: Graphs, prompt: Prompt, dims: Dims, rule: Rule, selection: Selection
+) -> dict[str, Array]:
+    """What a schedule's graph gives for a prompt, on empty slots."""
+    call, _ = opening(prompt, dims, rule, selection)
+    return graphs.run(feeds(call, _Cache(dims, _capacity(prompt))))
+
+
+def _capacity(prompt: Prompt) -> int:
+    return len(prompt.stream.ordinals) + STEPS

@@ -97,8 +97,7 @@ class OpBuilder:
 
     def unstack(self, value: ir.Value, count: int) -> list[ir.Value]:
         """The `count` values [...] of a value [count, ...]."""
-        parts = self.Split(value, axis=0, num_outputs=count, outputs=count)
-        return [self.Squeeze(part, [0]) for part in (parts if count > 1 else [parts])]
+        return [self.Gather(value, np.int64(place), axis=0) for place in range(count)]
 
     def branch(
         self,

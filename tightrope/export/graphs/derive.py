@@ -11,7 +11,9 @@ import onnx_ir as ir
 
 from tightrope.export.graphs.files import GraphFile
 from tightrope.export.graphs.passes.branch import by_length
+from tightrope.export.graphs.passes.cut import cut_by_splits
 from tightrope.export.graphs.passes.eight_bit import to_int8
+from tightrope.export.graphs.passes.lengths import share_lengths
 from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.own import keep_own
 from tightrope.export.graphs.passes.packed import fuse_whole
@@ -55,6 +57,8 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
             graph = _kept(model)
         else:
             graph = _lowered(model, file.form)
+        if file.name.variant != "host":
+            _shorten(graph)
     for value in list(graph.graph.inputs):
         if value.name == _IDLE.get(file.form):  # TensorRT refuses an idle input
             assert not value.uses()
@@ -83,6 +87,13 @@ def _kept(model: ir.Model) -> ir.Model:
     keep_own(model)
     tidy(model)  # else matrices that are in codes stay as well
     return model
+
+
+def _shorten(model: ir.Model) -> None:
+    """In a form of which TensorRT's parser makes fewer layers."""
+    cut_by_splits(model)
+    share_lengths(model)
+    tidy(model)
 
 
 def _lean(model: ir.Model) -> ir.Model:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tightrope.bundle import Bundle, Manifest
 from tightrope.checks import check_one_of, check_whole
 from tightrope.configs import setting
-from tightrope.errors import BackendError
+from tightrope.errors import BackendError, UnsupportedModel
 from tightrope.interface.names import GraphName, Role
 from tightrope.interface.ranges import Ranges
 from tightrope.jetson.facts import BoardFacts
@@ -147,7 +147,8 @@ def with_plugins(
 ) -> tuple[str, str]:
     """What to build for `asked` auto, none or all, and why, in words.
 
-    homes: where kernels are. Raises BackendError for all where plugins cannot be.
+    homes: where kernels are. For all raises, where plugins cannot be, UnsupportedModel that names
+    the limits if it is the model that kernels do not take, else BackendError.
     """
     if asked == NONE:
         return NONE, "standard operators alone, as asked for"
@@ -155,7 +156,8 @@ def with_plugins(
     if not reason:
         return ALL, "our own ops as plugins"
     if asked == ALL:
-        raise BackendError(
+        kind = UnsupportedModel if bundle.manifest.no_plugins else BackendError
+        raise kind(
             f"--plugins all cannot be: {reason}; --plugins none builds of standard operators alone"
         )
     return NONE, f"standard operators alone: {reason}"
