@@ -10,8 +10,10 @@ BIN := .venv/bin
 # Without it setuptools greets every editable install with a warning box that asks for nothing.
 QUIETLY := PYTHONWARNINGS=ignore
 OLDEST_BUNDLE := .cache/oldest.bundle
+# What the parts of `make test` export for each other, anew each time.
+TEST_SHARED := $(CURDIR)/.cache/tests
 
-.PHONY: help venv demo reference test test-runtime test-rest test-oldest test-install lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda browser systemd clean
+.PHONY: help venv demo reference test test-runtime test-export test-cli test-profiles test-rest test-oldest test-install lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda browser systemd clean
 
 help:
 	@echo "make demo            export the reference model, ask it about pictures, show what pruning buys"
@@ -38,7 +40,8 @@ venv: .venv/.stamp
 	$(QUIETLY) $(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[export,check,kernels,profile,serve,boards]"
 	@touch $@
 
-.venv-oldest/.stamp: pyproject.toml constraints-oldest.txt
+# Not beside the other environment: both installs write tightrope.egg-info.
+.venv-oldest/.stamp: pyproject.toml constraints-oldest.txt | .venv/.stamp
 	@$(PYTHON_OLDEST) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --upgrade "pip>=25.1"
 	$(QUIETLY) .venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt "pytest>=8" "hypothesis>=6" --editable ".[cpu,boards]"
@@ -89,15 +92,21 @@ test-install: venv systemd
 
 PYTEST = TIGHTROPE_OTHER_PYTHON=$(CURDIR)/.venv-oldest/bin/python $(BIN)/pytest
 
-test-runtime: venv .venv-oldest/.stamp
-	$(PYTEST) tests/runtime tests/profiles
+# Parts of `make test`: the folders that compute the longest, each by itself, and the rest.
+PARTS := runtime export cli profiles
+$(PARTS:%=test-%): FOLDERS = tests/$(@:test-%=%)
+test-rest: FOLDERS = tests $(PARTS:%=--ignore tests/%)
 
-test-rest: venv .venv-oldest/.stamp
-	$(PYTEST) tests --ignore tests/runtime --ignore tests/profiles
+$(PARTS:%=test-%) test-rest: venv .venv-oldest/.stamp
+	$(PYTEST) $(FOLDERS)
 
-# Most of it computes on one core: two at a time take little more than half as long.
-test: lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda browser systemd .venv-oldest/.stamp
-	@$(MAKE) --no-print-directory --jobs 2 test-rest test-runtime test-oldest
+# Most of it computes on one core: two parts at a time, the longest first, so that both end together.
+# The packages of the system come before all else: apt-get runs alone.
+test: browser systemd
+	@$(MAKE) --no-print-directory --jobs 2 lint fetch-smollm2 fetch-tensorrt-bindings build-pycuda .venv-oldest/.stamp
+	@rm -rf $(TEST_SHARED) && mkdir -p $(TEST_SHARED)
+	@TIGHTROPE_TEST_SHARED=$(TEST_SHARED) $(MAKE) --no-print-directory --jobs 2 --keep-going \
+	  test-runtime test-export test-rest test-cli test-oldest test-profiles
 
 # A training of hours is not cleaned away; remove .cache/reference by hand.
 clean:

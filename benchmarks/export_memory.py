@@ -1,6 +1,6 @@
 """How much memory and time does an export take, for real shapes with random weights?
 
-python benchmarks/export_memory.py FOLDER [--shape text-0.5b] [--precision int4]
+python benchmarks/export_memory.py FOLDER [--shape text] [--precision int4]
 
 Of the export's own process two peaks are told: what it holds itself, which no other may have, and
 with it the pages of files that it has mapped, which the system takes back when they are wanted. The

@@ -23,8 +23,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import peer_checkpoints
 import peer_weights
+import random_checkpoints
 from measuring import record, spread
 from peer_environments import PEERS, Peer, interpreter, version
 
@@ -79,7 +79,7 @@ def main() -> None:
     for shape in given.shapes:
         source = SMOLLM2
         if shape != "smollm2":
-            source = peer_checkpoints.checkpoint(given.folder, shape)
+            source = random_checkpoints.checkpoint(given.folder, shape)
         chosen = [PEERS[name] for name in given.peers if shape in PEERS[name].shapes]
         models = {peer: peer.prepared(source, given.folder / shape) for peer in chosen}
         versions = {peer.name: version(peer) for peer in chosen}
@@ -128,9 +128,9 @@ def measured(
 
 def asked(shape: str, peer: Peer) -> dict[str, dict[str, Any]]:
     """The questions of a round by name."""
-    if shape not in peer_checkpoints.SIDES:
+    if shape not in random_checkpoints.SIDES:
         return {f"{length} tokens": {"prompt": length, "tokens": TOKENS} for length in PROMPTS}
-    image = {"image": peer_checkpoints.SIDES[shape]}
+    image = {"image": random_checkpoints.SIDES[shape]}
     questions: dict[str, dict[str, Any]] = {"all visual tokens": image}
     if shape in peer.prunes:
         questions[f"{KEEP:.0%} of the visual tokens"] = {**image, "keep": KEEP}

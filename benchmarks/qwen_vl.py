@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peer_checkpoints
+import random_checkpoints
 from measuring import interleaved, record, spread
 
 import tightrope as tr
@@ -69,7 +69,7 @@ def _bundle(folder: Path, precision: str) -> Path:
         config = tr.ExportConfig(
             precision=precision, resolutions=(SIDE, HALF), selectors=("divprune",)
         )
-        tr.export(peer_checkpoints.checkpoint(folder, "qwen3_vl"), bundle, config)
+        tr.export(random_checkpoints.checkpoint(folder, "qwen3_vl"), bundle, config)
     return bundle
 
 

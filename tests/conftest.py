@@ -5,8 +5,11 @@ Nothing here imports torch by itself: the tests of the oldest supported packages
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib.util
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 REFERENCE = HERE.parent / "models" / "reference"
 SMOLLM2 = HERE.parent / "models" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+# Other programs share the machine: an example that takes long is no failure.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 TEXT = {"prefill_chunk": 32}
 PICTURES = {"schedules": ("fastv",), "resolutions": (56, 84, 28)}
@@ -57,6 +67,9 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Bundle -> the checkpoint that it comes from, and how it is exported."""
 
+SHARED = os.environ.get("TIGHTROPE_TEST_SHARED")
+"""A folder where the sessions of one `make test` leave what they made for each other."""
+
 CHECKPOINT_FILES = ("checkpoints.py", "tiled_checkpoints.py", "gemma_checkpoint.py")
 
 Find = Callable[[str], Path]
@@ -73,6 +86,27 @@ def load_module(file: Path) -> ModuleType:
     return sys.modules[name]
 
 
+def made_once(folder: Path, make: Callable[[], object]) -> Path:
+    """`folder`, made by `make` unless a session beside this one has made it.
+
+    Each session has its own copy, since what is learnt of a bundle is kept beside it.
+    """
+    if SHARED is None:
+        make()
+        return folder
+    common = Path(SHARED) / folder.name
+    with Path(f"{common}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if common.exists():
+            shutil.copytree(common, folder)
+        else:
+            make()
+            part = Path(f"{common}.part")
+            shutil.copytree(folder, part)
+            part.rename(common)
+    return folder
+
+
 FAMILIES = load_module(HERE / "text_families.py")
 EXPORTS |= {name: (name, {"precision": "fp32", **TEXT}) for name in FAMILIES.TEXT_FAMILIES}
 
@@ -80,6 +114,13 @@ EXPORTS |= {name: (name, {"precision": "fp32", **TEXT}) for name in FAMILIES.TEX
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
     """`checkpoint("llama")`: a folder in Hugging Face's layout, or a GGUF file."""
+
+    def make(name: str, folder: Path) -> None:
+        if name in FAMILIES.TEXT_FAMILIES:
+            load_module(HERE / "checkpoints.py").text_family(folder, *FAMILIES.fields_of(name))
+        else:
+            known = [load_module(HERE / file).CHECKPOINTS for file in CHECKPOINT_FILES]
+            next(made for made in known if name in made)[name](folder)
 
     @functools.cache
     def find(name: str) -> Path:
@@ -90,13 +131,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Find:
                 pytest.skip("the SmolLM2 file is not here: run `make fetch-smollm2`")
             return SMOLLM2
         folder = tmp_path_factory.mktemp("checkpoints") / name
-        known = [load_module(HERE / file).CHECKPOINTS for file in CHECKPOINT_FILES]
-        if name in FAMILIES.TEXT_FAMILIES:
-            fields = FAMILIES.fields_of(name)
-            load_module(HERE / "checkpoints.py").text_family(folder, *fields)
-        else:
-            next(made for made in known if name in made)[name](folder)
-        return folder
+        return made_once(folder, lambda: make(name, folder))
 
     return find
 
@@ -134,14 +169,19 @@ def exported() -> Callable[..., Any]:
 def bundle(
     checkpoint: Find, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Find:
-    """`bundle("llava-fp16")`: a folder that was exported in this session."""
+    """`bundle("llava-fp16")`: a folder that was exported by this `make test`."""
 
     @functools.cache
     def find(name: str) -> Path:
+        if importlib.util.find_spec("torch") is None:
+            pytest.skip("exporting needs torch")
         source, options = EXPORTS[name]
         folder = tmp_path_factory.mktemp("bundles") / f"{name}.bundle"
-        request.getfixturevalue("exported")(checkpoint(source), folder, **options)
-        return folder
+
+        def make() -> None:
+            request.getfixturevalue("exported")(checkpoint(source), folder, **options)
+
+        return made_once(folder, make)
 
     return find
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tightrope.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,5 +31,23 @@ def command() -> Command:
             text=True,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command's entry point in this process, for wrong input: a start takes half a second."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setenv("TIGHTROPE_DEBUG", "")
+        monkeypatch.setattr(sys, "argv", ["tightrope", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        with pytest.raises(SystemExit) as ended:
+            main()
+        written = capsys.readouterr()
+        code = ended.value.code if isinstance(ended.value.code, int) else 0
+        return subprocess.CompletedProcess(arguments, code, written.out, written.err)
 
     return run

@@ -79,9 +79,9 @@ def test_version_is_printed_alone(command: Command) -> None:
     ],
 )
 def test_a_wrong_command_line_ends_with_code_2_and_no_traceback(
-    command: Command, arguments: tuple[str, ...]
+    entry_point: Command, arguments: tuple[str, ...]
 ) -> None:
-    result = command(*arguments)
+    result = entry_point(*arguments)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
 

@@ -76,12 +76,12 @@ def test_points_are_told_with_intervals_and_kept(bundle: Find, task: Path, state
 def test_both_halves_are_one_object_and_share_the_time(
     bundle: Find, task: Path, state: Path
 ) -> None:
-    limits = ("--minutes", "0.5", "--json")
+    limits = ("--minutes", "0.3", "--json")
     result = run("profile", bundle("llava"), "--task", task, *SHORT, *limits)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert set(told) == {"latency", "quality"}
-    assert told["latency"]["seconds"] <= 16
+    assert told["latency"]["seconds"] < 15  # of 18, the fit included
     assert told["quality"]["notes"] == []  # time was predicted by what was measured just before
     assert {path.name for path in state.iterdir()} >= {"latency", "quality"}
 

@@ -63,9 +63,9 @@ def test_the_command_on_the_card_makes_the_task_again(
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_written(
-    command: Command, tmp_path: Path, options: tuple[str, ...], message: str
+    entry_point: Command, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
-    result = command("task", "make", "-o", str(tmp_path / "task"), *options)
+    result = entry_point("task", "make", "-o", str(tmp_path / "task"), *options)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -125,21 +125,21 @@ def test_a_sheet_is_a_picture_that_is_never_overwritten(
     ],
 )
 def test_show_refuses_what_is_not_there(
-    command: Command, task: Path, options: tuple[str, ...], message: str
+    entry_point: Command, task: Path, options: tuple[str, ...], message: str
 ) -> None:
-    result = command("task", "show", str(task), *options)
+    result = entry_point("task", "show", str(task), *options)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_show_refuses_what_is_no_task(command: Command, tmp_path: Path) -> None:
-    result = command("task", "show", str(tmp_path))
+def test_show_refuses_what_is_no_task(entry_point: Command, tmp_path: Path) -> None:
+    result = entry_point("task", "show", str(tmp_path))
     assert result.returncode == 2 and "task.jsonl" in result.stderr
 
 
 @pytest.mark.parametrize("share", ["crowded", "crowded=", "crowded=half", "=40"])
-def test_a_share_that_is_none_is_refused(command: Command, tmp_path: Path, share: str) -> None:
+def test_a_share_that_is_none_is_refused(entry_point: Command, tmp_path: Path, share: str) -> None:
     options = ("--kind", "mix", "--share", share)
-    result = command("task", "make", "-o", str(tmp_path / "task"), *options)
+    result = entry_point("task", "make", "-o", str(tmp_path / "task"), *options)
     assert (result.returncode, result.stdout) == (2, "")
     assert "share" in result.stderr or "kind in a mix" in result.stderr

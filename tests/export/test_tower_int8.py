@@ -18,7 +18,6 @@ import tightrope as tr
 from tightrope.bundle import Bundle, TowerInt8
 from tightrope.errors import BackendError, UnsupportedModel
 from tightrope.export import tower_int8
-from tightrope.export.config import ExportConfig
 from tightrope.export.graphs.passes import eight_bit
 from tightrope.export.graphs.passes.linear import store_transposed
 from tightrope.interface.names import GraphName
@@ -28,14 +27,17 @@ from tightrope.plugins.builder import OpBuilder
 from tightrope.runtime.backends import create_backend
 
 Find = Callable[[str], Path]
+Export = Callable[..., Any]
 FLAGS = "tightrope.export.recipe.read_cpu_flags"
 CAPABLE = int8_products(read_cpu_flags()) is not None
 needs_int8 = pytest.mark.skipif(not CAPABLE, reason="this processor has no products of int8")
 
 
-def exported(source: Path, target: Path, **config: Any) -> Any:
-    options = {"precision": "fp16", "prefill_chunk": 32, "selectors": ("divprune",), **config}
-    return tr.export(source, target, ExportConfig(**options))
+@pytest.fixture
+def export(exported: Export) -> Export:
+    """`export(checkpoint, folder, tower_precision="int8")`: a summary; likes are traced once."""
+    usual = {"precision": "fp16", "prefill_chunk": 32, "selectors": ("divprune",)}
+    return lambda source, target, **config: exported(source, target, **{**usual, **config})
 
 
 def kinds(bundle: Path) -> list[str]:
@@ -78,11 +80,10 @@ def test_products_and_their_biases_are_one_node_close_to_float32() -> None:
 
 @needs_int8
 def test_the_reference_models_tower_is_taken_in_int8_and_sees_the_same(
-    checkpoint: Find, tmp_path: Path
+    checkpoint: Find, export: Export, tmp_path: Path
 ) -> None:
-    summary = exported(
-        checkpoint("reference"), tmp_path / "a.bundle", tower_precision="int8", selectors=None
-    )
+    options = {"tower_precision": "int8", "selectors": None, "resolutions": (168,)}
+    summary = export(checkpoint("reference"), tmp_path / "a.bundle", **options)
     figures = summary.tower_int8
     assert figures is not None and 0 < figures.embeds <= tower_int8.MOST_DIFFERENCE
     assert set(figures.agreement) == set(summary.selectors)
@@ -102,20 +103,20 @@ def test_the_reference_models_tower_is_taken_in_int8_and_sees_the_same(
 @needs_int8
 @pytest.mark.parametrize("asked", ["auto", "int8"])
 def test_a_tower_that_does_not_bear_int8_stays_float32_or_is_refused_with_the_figure(
-    asked: str, checkpoint: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: str, checkpoint: Find, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tower_int8, "MOST_DIFFERENCE", 1e-7)
     target = tmp_path / "a.bundle"
     if asked == "int8":
         with pytest.raises(UnsupportedModel, match=r"differ by .*%.*--tower-precision auto"):
-            exported(checkpoint("llava"), target, tower_precision=asked)
+            export(checkpoint("llava"), target, tower_precision=asked)
         assert not target.exists()
         return
-    summary = exported(checkpoint("llava"), target, tower_precision=asked)
+    summary = export(checkpoint("llava"), target, tower_precision=asked)
     assert summary.tower_int8 is None
     assert any("multiplies in float32: in int8 its visual" in note for note in summary.notes)
     assert "DynamicQuantizeMatMul" not in kinds(target)
-    again = exported(checkpoint("llava"), tmp_path / "b.bundle", tower_precision="fp32")
+    again = export(checkpoint("llava"), tmp_path / "b.bundle", tower_precision="fp32")
     assert again.total_bytes == pytest.approx(summary.total_bytes, abs=200)
 
 
@@ -130,21 +131,23 @@ def test_the_gate_names_the_selector_whose_choice_changes() -> None:
 
 @pytest.mark.parametrize("asked", ["auto", "int8"])
 def test_a_processor_without_the_instructions_is_named(
-    asked: str, checkpoint: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: str, checkpoint: Find, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FLAGS, lambda: frozenset({"avx2"}))
     if asked == "int8":
         with pytest.raises(UnsupportedModel, match=r"none of avx512_vnni, avx_vnni, asimddp"):
-            exported(checkpoint("llava"), tmp_path / "a.bundle", tower_precision=asked)
+            export(checkpoint("llava"), tmp_path / "a.bundle", tower_precision=asked)
         return
-    summary = exported(checkpoint("llava"), tmp_path / "a.bundle", tower_precision=asked)
+    summary = export(checkpoint("llava"), tmp_path / "a.bundle", tower_precision=asked)
     assert summary.tower_int8 is None
     assert any("none of avx512_vnni" in note for note in summary.notes)
 
 
-def test_a_text_model_has_no_tower_to_multiply_in_int8(checkpoint: Find, tmp_path: Path) -> None:
+def test_a_text_model_has_no_tower_to_multiply_in_int8(
+    checkpoint: Find, export: Export, tmp_path: Path
+) -> None:
     with pytest.raises(UnsupportedModel, match="no tower"):
-        exported(checkpoint("llama"), tmp_path / "a.bundle", tower_precision="int8", selectors=None)
+        export(checkpoint("llama"), tmp_path / "a.bundle", tower_precision="int8", selectors=None)
 
 
 def test_a_bundle_whose_tower_is_in_int8_is_refused_where_sums_would_be_wrong(

@@ -209,10 +209,11 @@ def test_cancelling_between_pieces_ends_within_one_token(after: int, scripted: S
 
 def test_a_thread_can_cancel_a_running_decode(loaded: Load) -> None:
     stream = loaded("llama").stream(PROMPT, max_tokens=2000, ignore_eos=True)
-    timer = threading.Timer(0.15, stream.cancel)
-    timer.start()
+    assert next(stream).answer is None
+    thread = threading.Thread(target=stream.cancel)
+    thread.start()
     _, answer = streamed(stream)
-    timer.join()
+    thread.join()
     assert answer.finish_reason == "cancelled"
     assert 0 < answer.usage.completion_tokens < 2000
 

@@ -24,6 +24,7 @@ from tightrope.latency_file import write_latency
 from tightrope.live_file import Entry, LiveRequest, append, live_file, read_requests
 from tightrope.quality_file import point_of
 from tightrope.runtime import live
+from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.live import Ring, Writer, keep_times
 from tightrope.runtime.loaded import Loaded
@@ -64,6 +65,19 @@ def kept(writer: Writer) -> Callable[[Model, int], list[LiveRequest]]:
         return [entry.value for entry in found]
 
     return read
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Prompts are read once it is set, however slow the machine: till then they wait."""
+    opened, prefill = threading.Event(), OnnxRuntimeBackend.prefill
+
+    def held(*arguments: Any) -> Any:
+        assert opened.wait(20)
+        return prefill(*arguments)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "prefill", held)
+    return opened
 
 
 def load(bundle: Path, **more: Any) -> Model:
@@ -142,12 +156,14 @@ def test_turns_samples_and_budgets_are_told_apart(
 
 
 def test_waiting_for_others_is_no_time_of_ones_own(
-    bundle: Find, kept: Callable[[Model, int], list[LiveRequest]]
+    bundle: Find, kept: Callable[[Model, int], list[LiveRequest]], gate: threading.Event
 ) -> None:
     model = load(bundle("llama"))
-    model.generate("warm", **OPTIONS)
+    warm = model.stream("warm", **OPTIONS)
     long = model.stream(list(range(20, 60)), max_tokens=400, ignore_eos=True)
     short = model.stream("short", **OPTIONS)
+    gate.set()
+    warm.answer()
     waited, ran = short.answer().timings, long.answer().timings
     _, first, second = kept(model, 3)
     assert first.completion_tokens == 400 and second.completion_tokens == 5
@@ -155,12 +171,13 @@ def test_waiting_for_others_is_no_time_of_ones_own(
 
 
 def test_what_is_given_up_before_its_first_token_is_not_kept(
-    bundle: Find, kept: Callable[[Model, int], list[LiveRequest]]
+    bundle: Find, kept: Callable[[Model, int], list[LiveRequest]], gate: threading.Event
 ) -> None:
     model = load(bundle("llama"))
     blocking = model.stream(list(range(20, 60)), max_tokens=200, ignore_eos=True)
     stream = model.stream("never", **OPTIONS)
     stream.cancel()
+    gate.set()
     assert stream.answer().finish_reason == "cancelled"
     blocking.answer()
     assert [request.completion_tokens for request in kept(model, 1)] == [200]

@@ -114,16 +114,16 @@ def test_a_request_ends_a_repetition_at_once_which_is_made_up_for(
     monkeypatch.setattr(shadow, "Request", noted)
     endless: dict[str, Any] = {"max_tokens": 1500, "ignore_eos": True}
     stream = model.stream("what?", [picture(1)], point=replace(POINT, kv_budget=64), **endless)
-    stream.answer()
+    whole_ms = stream.answer().timings.total_ms
     while not begun:
         time.sleep(0.005)
     time.sleep(0.05)
     started = time.perf_counter()
     answer = model.generate("and now?", max_tokens=1)
     assert answer.usage.completion_tokens == 1
-    took = time.perf_counter() - started
+    took_ms = 1e3 * (time.perf_counter() - started)
     assert begun[0].cancel.reason == "cancelled"
-    assert took < 1.0, "it would have run for seconds"
+    assert took_ms < whole_ms / 2, "it would have run as long again"
     found = agreements(model, 1, seconds=60)
     assert len(found) == 1 and len(begun) >= 2
 
@@ -137,16 +137,22 @@ def test_images_that_wait_are_bounded_and_reach_no_disk(
     monkeypatch.setattr(shadow, "MOST_BYTES", 3 * 20 * 24 * 3)  # three pictures
     for seed in range(6):
         model.generate(f"secret {seed}", [picture(seed)], point=POINT, **OPTIONS)
-    deadline = time.monotonic() + 10
-    while len(watcher._waiting) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert [said.prompt for said in watcher._waiting] == ["secret 3", "secret 4", "secret 5"]
+
+    def waiting(expected: list[str]) -> list[Any]:
+        """Those that wait, once they are the expected: a watcher is called behind the answer."""
+        ends = time.monotonic() + 10
+        while True:
+            found = [said.prompt for said in list(watcher._waiting)]
+            if found == expected or time.monotonic() > ends:
+                return found
+            time.sleep(0.01)
+
+    newest = ["secret 3", "secret 4", "secret 5"]
+    assert waiting(newest) == newest
     assert watcher.nbytes == shadow.MOST_BYTES
     monkeypatch.setattr(shadow, "MOST_WAITING", 2)
     model.generate("secret 6", [], point=replace(POINT, kv_budget=64), **OPTIONS)
-    while len(watcher._waiting) > 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert [said.prompt for said in watcher._waiting] == ["secret 5", "secret 6"]
+    assert waiting(["secret 5", "secret 6"]) == ["secret 5", "secret 6"]
     live.WRITER.flush()
     (file,) = state.rglob("*.sqlite")
     content = file.read_bytes()

@@ -324,7 +324,7 @@ def test_what_lets_others_run_is_in_the_way_of_those_due_later_alone() -> None:
 
 
 def test_a_long_answer_without_a_deadline_gives_way_between_tokens(
-    loaded: Callable[[str], Any], bundle: Find, machines: ModuleType, synthetic: ModuleType
+    loaded: Callable[[str], Any], synthetic: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the real backend: neither answer changes by it."""
     from tightrope.runtime.model import Model
@@ -341,8 +341,21 @@ def test_a_long_answer_without_a_deadline_gives_way_between_tokens(
         model.generate(prompt, max_tokens=200, **ask),
         model.generate(prompt[3:], max_tokens=5, **ask),
     ]
+    decode = real.backend.decode
+
+    def waits(*arguments: Any) -> Any:
+        """Until the urgent request is there, or a slow machine would answer the long one first."""
+        if not reached.is_set():
+            reached.set()
+            ends = time.monotonic() + 20
+            while not model._loaded.engine.is_awaited(math.inf) and time.monotonic() < ends:
+                time.sleep(0.001)
+        return decode(*arguments)
+
+    reached = threading.Event()
+    monkeypatch.setattr(real.backend, "decode", waits)
     stream = model.stream(prompt, max_tokens=200, **ask)
-    next(stream)
+    assert reached.wait(20)
     urgent = model.generate(prompt[3:], max_tokens=5, budget=Budget(deadline_ms=20000), **ask)
     pieces = list(stream)
     answer = pieces[-1].answer

@@ -206,7 +206,7 @@ def test_the_command_measures_latency_on_the_board_and_quality_on_all(
 ) -> None:
     folder, limits = str(model.bundle.path), ["--points", "3", "--max-tokens", "3", "--limit", "6"]
     common = ["--scheduler", two.url, "--backend", "onnxruntime", "--threads", "1"]
-    command = ["profile", folder, "--task", str(task.folder), "--minutes", "1", *limits, *common]
+    command = ["profile", folder, "--task", str(task.folder), "--minutes", "0.5", *limits, *common]
     result = CliRunner().invoke(app, [*command, "--json"])
     assert result.exit_code == 0, (result.output, result.exception)
     told = json.loads(result.stdout)

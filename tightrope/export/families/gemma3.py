@@ -22,6 +22,7 @@ from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import Harmless, WithoutEffect
 from tightrope.export.families.llava import Llava
 from tightrope.export.families.pixels import WAY_OUT, square_pixels
+from tightrope.export.families.tower import Part, TowerPart, own_first, positions_from
 from tightrope.export.tracing.attention import TOWER, TOWER_ATTENTION, TowerState, attending
 from tightrope.inputs.prepare.clip import PIXEL_VALUES
 from tightrope.inputs.vision import VisionInfo
@@ -68,8 +69,6 @@ class Gemma3(Llava):
                     f"resolution is {resolution}; accepted: multiples of {cell} pixels, the side "
                     "of what becomes a token"
                 )
-        listed = dict.fromkeys(resolutions or (own,))
-        first = [own] if own in listed else []
         begin, end = (
             _written(tokenizer, config, name) for name in ("boi_token_index", "eoi_token_index")
         )
@@ -78,7 +77,7 @@ class Gemma3(Llava):
             image_token_id=config.image_token_id,
             image_token=begin,
             image_text=f"\n\n{begin}{token}{end}\n\n",
-            resolutions=tuple(dict.fromkeys([*first, *listed])),
+            resolutions=own_first(resolutions, own),
             signals=tuple(signals),
             sizes={
                 "patch_size": vision.patch_size,
@@ -151,36 +150,26 @@ def _sized(model: Any, pixels: Any) -> Iterator[None]:
         projector.patches_per_image = own
 
 
-class _Tower(torch.nn.Module):
+class _Tower(TowerPart):
     """Tower and projector; positions come from outside."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        model.config.vision_config._attn_implementation_internal = TOWER_ATTENTION
-        model.model.vision_tower.config._attn_implementation_internal = TOWER_ATTENTION
+        super().__init__(model, model.model.vision_tower, TOWER_ATTENTION)
 
     def forward(self, pixel_values: torch.Tensor, position_table: torch.Tensor) -> Any:
         tower = self.model.model.vision_tower
-        embeddings = tower.embeddings
-        embeddings.interpolate_pos_encoding = lambda *_: position_table
-        try:
-            with attending(TOWER, TowerState(0)), _sized(self.model, pixel_values.shape[2]):
-                hidden = embeddings(pixel_values, interpolate_pos_encoding=True)
-                for block in tower.encoder.layers:
-                    hidden = block(hidden, attention_mask=None)
-                hidden = tower.post_layernorm(hidden)
-                return (self.model.model.multi_modal_projector(hidden),)
-        finally:
-            del embeddings.interpolate_pos_encoding
+        positions = positions_from(position_table, tower.embeddings)
+        sized = _sized(self.model, pixel_values.shape[2])
+        with attending(TOWER, TowerState(0)), sized, positions:
+            hidden = tower.embeddings(pixel_values, interpolate_pos_encoding=True)
+            for block in tower.encoder.layers:
+                hidden = block(hidden, attention_mask=None)
+            hidden = tower.post_layernorm(hidden)
+            return (self.model.model.multi_modal_projector(hidden),)
 
 
-class _Projector(torch.nn.Module):
+class _Projector(Part):
     """Averaged states to embeddings."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         projector = self.model.model.multi_modal_projector

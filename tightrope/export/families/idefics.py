@@ -20,6 +20,7 @@ from tightrope.export.families.tiles import (
     ids_between,
     tile_pixels,
 )
+from tightrope.export.families.tower import Part, TowerPart
 from tightrope.export.tracing.attention import TOWER, TOWER_ATTENTION, TowerState, attending
 from tightrope.inputs.prepare.clip import PIXEL_VALUES
 from tightrope.inputs.prepare.idefics import END, LAST, LINE, LONGEST_SIDE, WHOLE, place
@@ -139,14 +140,11 @@ def _separators(tokenizer: Any, token: str, across: int) -> dict[str, tuple[int,
     return {name: ids_between(tokenizer, token, text, token) for name, text in texts.items()}
 
 
-class _Tower(torch.nn.Module):
+class _Tower(TowerPart):
     """Tower and connector; positions come from outside."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        model.config.vision_config._attn_implementation_internal = TOWER_ATTENTION
-        model.model.vision_model.config._attn_implementation_internal = TOWER_ATTENTION
+        super().__init__(model, model.model.vision_model, TOWER_ATTENTION)
 
     def forward(self, pixel_values: torch.Tensor, position_table: torch.Tensor) -> Any:
         tower = self.model.model.vision_model
@@ -158,11 +156,7 @@ class _Tower(torch.nn.Module):
         return (self.model.model.connector(tower.post_layernorm(hidden)),)
 
 
-class _Projector(torch.nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
+class _Projector(Part):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         embeds: torch.Tensor = self.model.model.connector.modality_projection(states)
         return embeds

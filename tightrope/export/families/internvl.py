@@ -20,6 +20,7 @@ from tightrope.export.families.tiles import (
     checked_resolutions,
     tile_pixels,
 )
+from tightrope.export.families.tower import TowerPart, positions_from
 from tightrope.export.tracing.attention import TOWER, TOWER_ATTENTION, TowerState, attending
 from tightrope.inputs.prepare.clip import PIXEL_VALUES
 from tightrope.inputs.prepare.internvl import END, START
@@ -144,32 +145,25 @@ def _named(tokenizer: Any, name: str) -> tuple[int, ...]:
     return (number,)
 
 
-class _Tower(torch.nn.Module):
+class _Tower(TowerPart):
     """Tower, shuffle and projector; positions come from outside."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, model.model.vision_tower, TOWER_ATTENTION)
         config = model.config
         layer, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
         # hidden_states[i] is the output of block i - 1; the last one alone is normalised.
         self.normalised = layer == -1
         self.feature = layer if layer >= 0 else depth + 1 + layer
         self.side = config.vision_config.image_size[0] // config.vision_config.patch_size[0]
-        config.vision_config._attn_implementation_internal = TOWER_ATTENTION
-        model.model.vision_tower.config._attn_implementation_internal = TOWER_ATTENTION
 
     def forward(self, pixel_values: torch.Tensor, position_table: torch.Tensor) -> Any:
         inner = self.model.model
-        tower, embeddings = inner.vision_tower, inner.vision_tower.embeddings
-        embeddings.interpolate_pos_encoding = lambda *_: position_table
-        try:
-            with attending(TOWER, TowerState(0)):
-                hidden = embeddings(pixel_values)
-                for layer in tower.encoder.layer[: self.feature]:
-                    hidden = layer(hidden)
-        finally:
-            del embeddings.interpolate_pos_encoding
+        tower = inner.vision_tower
+        with positions_from(position_table, tower.embeddings), attending(TOWER, TowerState(0)):
+            hidden = tower.embeddings(pixel_values)
+            for layer in tower.encoder.layer[: self.feature]:
+                hidden = layer(hidden)
         if self.normalised:
             hidden = tower.layernorm(hidden)
         square = hidden[:, 1:].unflatten(1, (self.side, self.side))

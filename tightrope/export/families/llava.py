@@ -12,6 +12,7 @@ from tightrope.arrays import Array, Floats
 from tightrope.errors import InputError, UnsupportedModel
 from tightrope.export.accounting import WithoutEffect
 from tightrope.export.families.pixels import square_pixels
+from tightrope.export.families.tower import Part, TowerPart, own_first, positions_from
 from tightrope.export.tracing.attention import TOWER, TOWER_ATTENTION, TowerState, attending
 from tightrope.inputs.prepare.clip import PIXEL_VALUES
 from tightrope.inputs.vision import VisionInfo
@@ -82,13 +83,11 @@ class Llava:
                 f"the tower's own side is {own} pixels, no multiple of its patch of "
                 f"{vision.patch_size}; name a --resolution that is one"
             )
-        listed = dict.fromkeys(resolutions or (own,))
-        first = [own] if own in listed else []
         return VisionInfo(
             kind=KINDS[vision.model_type],
             image_token_id=config.image_token_id,
             image_token=token,
-            resolutions=tuple(dict.fromkeys([*first, *listed])),
+            resolutions=own_first(resolutions, own),
             signals=tuple(signals),
             sizes={
                 "patch_size": vision.patch_size,
@@ -134,36 +133,28 @@ class Llava:
         return square_pixels(folder, stored, config.vision_config.image_size)
 
 
-class ProjectedTower(torch.nn.Module):
+class ProjectedTower(TowerPart):
     """Tower and projector; positions come from outside, attention of one layer is read out."""
 
     def __init__(self, model: Any, signals: Sequence[str]) -> None:
-        super().__init__()
-        self.model, self.signals = model, signals
-        config = model.config
+        super().__init__(model, model.model.vision_tower, TOWER_ATTENTION)
+        self.signals, config = signals, model.config
         depth = config.vision_config.num_hidden_layers
         layer = config.vision_feature_layer
         # hidden_states[i] is the output of block i - 1.
         self.feature = layer if layer >= 0 else depth + 1 + layer
         self.leading = leading(config)
-        config.vision_config._attn_implementation_internal = TOWER_ATTENTION
-        model.model.vision_tower.config._attn_implementation_internal = TOWER_ATTENTION
 
     def forward(self, pixel_values: torch.Tensor, position_table: torch.Tensor) -> Any:
         tower = self.model.model.vision_tower
-        embeddings = tower.embeddings
-        embeddings.interpolate_pos_encoding = lambda *_: position_table
         state = TowerState(self.feature - 1)
-        try:
-            with attending(TOWER, state):
-                hidden = embeddings(pixel_values, interpolate_pos_encoding=True)
-                if self.leading:
-                    hidden = tower.pre_layrnorm(hidden)
-                # Blocks behind the feature layer feed nothing.
-                for block in tower.encoder.layers[: self.feature]:
-                    hidden = block(hidden, attention_mask=None)
-        finally:
-            del embeddings.interpolate_pos_encoding
+        with positions_from(position_table, tower.embeddings), attending(TOWER, state):
+            hidden = tower.embeddings(pixel_values, interpolate_pos_encoding=True)
+            if self.leading:
+                hidden = tower.pre_layrnorm(hidden)
+            # Blocks behind the feature layer feed nothing.
+            for block in tower.encoder.layers[: self.feature]:
+                hidden = block(hidden, attention_mask=None)
         outputs: dict[str, Callable[[], torch.Tensor]] = {
             CLS_ATTENTION: lambda: state.cls_attention()[:, 1:],
             TOWER_KEYS: lambda: state.keys()[:, 1:],
@@ -173,12 +164,8 @@ class ProjectedTower(torch.nn.Module):
         return (visual, *(outputs[signal]() for signal in self.signals))
 
 
-class Projector(torch.nn.Module):
+class Projector(Part):
     """Tower states to embeddings, where Hugging Face calls it `multi_modal_projector`."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         embeds: torch.Tensor = self.model.model.multi_modal_projector(states)

@@ -21,6 +21,7 @@ from tightrope.arrays import Array, Floats
 from tightrope.errors import BundleError, InputError, UnsupportedModel
 from tightrope.export.accounting import Account, WithoutEffect
 from tightrope.export.families.pixels import CLASSES, HARMLESS, WAY_OUT, plain
+from tightrope.export.families.tower import Part, TowerPart
 from tightrope.export.foreign import reading, silence
 from tightrope.export.tracing.attention import PACKED_ATTENTION
 from tightrope.inputs.prepare.grids import windows
@@ -213,18 +214,15 @@ def _levels(vision: Any) -> Sequence[int]:
     return found
 
 
-class _Tower(torch.nn.Module):
+class _Tower(TowerPart):
     """Blocks and merger; what depends on the grid comes from outside."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, model.model.visual, PACKED_ATTENTION)
         vision = model.config.vision_config
         self.levels = list(_levels(vision))
         self.whole = set(getattr(vision, "fullatt_block_indexes", range(vision.depth)))
         self.longest = (_window(vision) * vision.spatial_merge_size) ** 2
-        vision._attn_implementation_internal = PACKED_ATTENTION
-        model.model.visual.config._attn_implementation_internal = PACKED_ATTENTION
 
     def forward(
         self,
@@ -262,11 +260,7 @@ class _Tower(torch.nn.Module):
         return (embeds, torch.stack(levels, 1)[None]) if levels else embeds
 
 
-class _Projector(torch.nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
+class _Projector(Part):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         merger = self.model.model.visual.merger
         images, cells, _ = states.shape

@@ -12,6 +12,7 @@ import transformers
 from tightrope.errors import BundleError, InputError, UnsupportedModel
 from tightrope.export.accounting import Account, Harmless, WithoutEffect
 from tightrope.export.families.pixels import CLASSES, HARMLESS, WAY_OUT, plain, unreadable
+from tightrope.export.families.tower import own_first
 from tightrope.export.foreign import reading, silence
 from tightrope.inputs.prepare.pixels import CONFIG_KEYS, SquarePixels
 from tightrope.inputs.prepare.tiles import MOST_TILES_A_SIDE, TILING
@@ -99,9 +100,7 @@ def checked_resolutions(
             listed = ", ".join(map(str, accepted))
             said = f"{accepted[0]} to {own}" if isinstance(accepted, range) else listed
             raise InputError(f"resolution is {side}; accepted: {said}, tiles having {tile} pixels")
-    sides = dict.fromkeys(asked or (own,))
-    first = [own] if own in sides else []
-    return tuple(dict.fromkeys([*first, *sides]))
+    return own_first(asked, own)
 
 
 def ids_between(tokenizer: Any, before: str, text: str, after: str) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ The other half, in numpy, lies in `inputs/prepare/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,3 +66,36 @@ class TowerModel(Protocol):
         stored: the image processor as a file in `folder` has it. Raises UnsupportedModel naming
         what is not understood.
         """
+
+
+class Part(torch.nn.Module):
+    """A part of Hugging Face's model, as it is traced."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+
+class TowerPart(Part):
+    """The tower and what follows it, whose layers attend by a function of ours."""
+
+    def __init__(self, model: Any, tower: Any, attention: str) -> None:
+        super().__init__(model)
+        for config in (model.config.vision_config, tower.config):
+            config._attn_implementation_internal = attention
+
+
+def own_first(asked: Sequence[int] | None, own: int) -> tuple[int, ...]:
+    """Those resolutions, or the checkpoint's own alone; its own stands first where it is one."""
+    listed = asked or (own,)
+    return tuple(dict.fromkeys([own, *listed] if own in listed else listed))
+
+
+@contextlib.contextmanager
+def positions_from(table: torch.Tensor, embeddings: Any) -> Iterator[None]:
+    """Inside, Hugging Face's `embeddings` of patches add this table [1,P,Dv] to them."""
+    embeddings.interpolate_pos_encoding = lambda *_: table
+    try:
+        yield
+    finally:
+        del embeddings.interpolate_pos_encoding
