@@ -48,6 +48,7 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"precision": "fp32", **TEXT}),
     "llava": ("llava", {"precision": "fp32", **PICTURES}),
     "llava-fp16": ("llava", {"precision": "fp16", **PICTURES}),
+    "llava-int8-slots": ("llava", {"precision": "fp16", "kv_cache": "int8", **PICTURES}),
     "qwen2_5_vl": ("qwen2_5_vl", {"precision": "fp32", **GRIDS["qwen2_5_vl"]}),
     "qwen3_vl": ("qwen3_vl", {"precision": "fp32", **GRIDS["qwen3_vl"]}),
     "reference": ("reference", {"precision": "fp32", "schedules": ("fastv",)}),

@@ -201,6 +201,8 @@ WRONG_ENTRIES: dict[str, Edit] = {
     "head_columns is 0, there are 10 tokens": lambda m: m.update(head_columns=0),
     "head_columns is 11": lambda m: m.update(head_columns=11),
     "element type is 'int3'": lambda m: m.update(embeddings="int3"),
+    "kv_cache is 'fp8'": lambda m: m.update(kv_cache="fp8"),
+    "kv_cache is int8, which no graph of it reads": lambda m: m.update(kv_cache="int8"),
     "minimum_onnxruntime": lambda m: m.update(minimum_onnxruntime="new"),
     "files is": lambda m: m.update(files=[]),
     "weights.data is": lambda m: m["files"].update({"graphs/weights.data": 200}),

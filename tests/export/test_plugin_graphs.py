@@ -15,6 +15,8 @@ import onnx
 
 from tightrope.bundle import Bundle, Manifest
 from tightrope.cli.inspect import _facts
+from tightrope.errors import InputError, UnsupportedModel
+from tightrope.export.config import ExportConfig
 from tightrope.export.graphs import write
 from tightrope.interface.names import GraphName
 from tightrope.interface.onnx import OWN_DOMAIN, OWN_OPSET
@@ -118,10 +120,11 @@ def test_a_node_says_namespace_version_and_every_attribute(bundle: Find) -> None
                 assert all(node.input), "no input without a name"
 
 
-def test_four_bit_codes_are_bytes_and_missing_inputs_are_told(bundle: Find) -> None:
+def test_four_bit_codes_are_bytes_and_no_optional_input_is_told(bundle: Find) -> None:
     content = own_files(Bundle.open(bundle("llama-int4")))["plugins.decoder"]
     nodes = [node for node in read_own_nodes(content, "x") if node.op == "Int4MatMul"]
-    assert nodes and all(node.attributes["given"] == 0b000111 for node in nodes)
+    assert nodes and not [node for node in nodes if "given" in node.attributes]
+    assert {len(node.inputs) for node in nodes} == {3}
     stored = {tensor.name: tensor for tensor in onnx.load_from_string(content).graph.initializer}
     for node in nodes:
         codes, scale = stored[node.inputs[1]], stored[node.inputs[2]]
@@ -129,7 +132,55 @@ def test_four_bit_codes_are_bytes_and_missing_inputs_are_told(bundle: Find) -> N
         assert 2 * codes.dims[1] == scale.dims[1]
 
 
-@pytest.mark.parametrize("name", HALVES)
+def test_slots_in_int8_are_read_by_plugins_with_their_scales(bundle: Find) -> None:
+    opened = Bundle.open(bundle("llava-int8-slots"))
+    manifest, dims = opened.manifest, opened.manifest.dims
+    assert manifest.kv_cache == "int8" and manifest.parity is not None
+    assert manifest.parity.int8_slots is not None and 0 < manifest.parity.int8_slots < 0.05
+    for graph, content in own_files(opened).items():
+        if GraphName.parse(graph).role != "decoder":
+            continue
+        model = onnx.load_from_string(content)
+        found = {value.name: value.type.tensor_type for value in model.graph.input}
+        rows = {row.name: row for row in manifest.rows(GraphName.parse(graph))}
+        assert found["slot_value.1"].elem_type == onnx.TensorProto.INT8
+        assert rows["slot_value.1"].dtype == "int8"
+        for layer in range(dims.num_hidden_layers):
+            scale = found[f"slot_key_scale.{layer}"]
+            axes = [axis.dim_param or axis.dim_value for axis in scale.shape.dim]
+            assert axes == list(rows[f"slot_key_scale.{layer}"].axes)
+            assert scale.elem_type == onnx.TensorProto.FLOAT
+        nodes = [x for x in read_own_nodes(content, graph) if x.op == "SlotAttention"]
+        assert all(node.attributes["given"] == (1 << 13) - 1 for node in nodes)
+        names = [f"slot_{kind}_scale.{{}}" for kind in ("key", "value")]
+        for layer, node in enumerate(nodes):
+            assert node.inputs[11:] == tuple(name.format(layer) for name in names)
+        kernels = manifest.plugins[graph].kernels
+        assert f"slot_attention_step_int8_d{dims.head_dim}" in kernels
+        assert f"slot_attention_step_d{dims.head_dim}" not in kernels
+    # A schedule ranks by the keys that layer's slots hold, and reads them as floats.
+    assert "DequantizeLinear" in manifest.plugins["plugins.decoder-fastv"].operators
+    assert "DequantizeLinear" not in manifest.plugins["plugins.decoder"].operators
+    standard = onnx.load(opened.graph(GraphName("standard", "decode")), load_external_data=False)
+    assert not [value for value in standard.graph.input if "scale" in value.name]
+    told = dict(_facts(manifest))
+    assert told["slots"] == f"{manifest.slots} in int8, prefill in chunks of 512"
+
+
+def test_slots_in_int8_are_refused_where_no_kernel_reads_them(
+    exported: Callable[..., Any], checkpoint: Find, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="int8 and precision fp32; accepted with it: fp16, int4"):
+        ExportConfig(precision="fp32", kv_cache="int8")
+    with pytest.raises(InputError, match="kv_cache is 'fp8'; accepted: float, int8"):
+        ExportConfig(kv_cache="fp8")
+    target = tmp_path / "x.bundle"
+    with pytest.raises(UnsupportedModel, match=r"head_dim is 14, .* accepted: float"):
+        exported(checkpoint("qwen3"), target, precision="fp16", kv_cache="int8")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", [*HALVES, "llava-int8-slots"])
 def test_it_passes_the_bundles_own_test(
     name: str, bundle: Find, on_plugins: Callable[[Path], Any]
 ) -> None:

@@ -15,6 +15,8 @@ from tightrope.errors import BackendError, DeviceUnavailable, InputError
 from tightrope.jetson import facts as facts_file
 from tightrope.jetson.facts import BoardFacts, facts_here, facts_of
 from tightrope.jetson.memory import COPIES, MemoryPlan, plan_memory, refuse_too_large
+from tightrope.jetson.roofline import decoder_sizes
+from tightrope.runtime.memory import resident_memory
 
 Find = Callable[[str], Path]
 NANO = facts_of("orin-nano-8gb")
@@ -49,6 +51,22 @@ def test_weights_and_slots_are_counted(manifest: Manifest) -> None:
     assert of(plan, "slots at capacity") == 2 * 2 * lanes * manifest.slots
     assert of(plan, "the largest graph's weights") == COPIES * decoder
     assert all(line.source for line in (*plan.running, *plan.building))
+
+
+def test_slots_in_int8_take_a_byte_a_number_and_a_scale_each(manifest: Manifest) -> None:
+    coded, dims = replace(manifest, kv_cache="int8"), manifest.dims
+    lanes = dims.num_hidden_layers * dims.num_key_value_heads
+    each = 2 * lanes * (dims.head_dim + 4)
+    assert of(plan_memory(coded, NANO), "slots at capacity") == each * manifest.slots
+    assert decoder_sizes(coded).slot_bytes == each
+    assert decoder_sizes(manifest).slot_bytes == 2 * lanes * 2 * dims.head_dim
+    told, plain = resident_memory(coded), resident_memory(manifest)
+    differ = {name: told[name] for name in told if told[name] != plain[name]}
+    assert differ == {"slots at capacity, standard graphs": each * manifest.slots}
+    short = with_memory(1)
+    hint = "--kv-cache int8"
+    assert any(hint in each for each in plan_memory(manifest, short).measures)
+    assert not any(hint in each for each in plan_memory(coded, short).measures)
 
 
 def test_one_engine_less_is_planned_where_two_do_not_fit(manifest: Manifest) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tightrope import plugins
+from tightrope.interface.tensors import Rows
 from tightrope.plugins.description import Limit, Step, bound, given_rows, pointer_names
 from tightrope.plugins.expressions import evaluate
 from tightrope.plugins.ops import ops
@@ -33,10 +34,12 @@ class Noted:
         self.launched.append((kernel, values, stream))
 
 
-def queued(shapes: Sequence[Sequence[int]]) -> list[tuple[str, Values, int]]:
+def queued(
+    shapes: Sequence[Sequence[int]], rows: Rows = OPS["SlotAttention"].schema.required
+) -> list[tuple[str, Values, int]]:
     op, noted = OPS["SlotAttention"], Noted()
-    pointers = list(range(1000, 1011)), list(range(2000, 2004)), 1 << 20
-    queue(op, op.schema.inputs, ATTRIBUTES, shapes, pointers, (noted, 77))
+    pointers = list(range(1000, 1000 + len(rows))), list(range(2000, 2004)), 1 << 20
+    queue(op, rows, ATTRIBUTES, shapes, pointers, (noted, 77))
     return noted.launched
 
 
@@ -93,6 +96,29 @@ def test_a_step_and_a_prompt_launch_kernels_of_their_own() -> None:
     assert {stream for _, _, stream in step} == {77}
 
 
+def test_slots_in_int8_launch_variants_that_read_scales() -> None:
+    schema = OPS["SlotAttention"].schema
+    rows = given_rows(schema, (1 << len(schema.inputs)) - 1)
+    assert rows is not None and len(rows) == 13
+    assert [row.name for row in rows if row.dtype == "int8"] == ["slot_key", "slot_value"]
+    scales = [(2, 2, 300, 1)] * 2
+    step = queued([*SHAPES, *scales], rows)
+    assert [kernel for kernel, _, _ in step] == [
+        "slot_attention_step_int8_d64",
+        "slot_attention_combine_d64",
+    ]
+    assert step[0][1]["slot_key_scale"] == 1011 and step[0][1]["U"] == 300
+    longer = [(2, 6, 9, 64), *[(2, 2, 9, 64)] * 2, *SHAPES[3:7], (2, 9), *SHAPES[8:10], (2, 9)]
+    assert [kernel for kernel, _, _ in queued([*longer, *scales], rows)] == [
+        "slot_attention_prefill_int8_d64",
+        "slot_attention_mass_int8_d64",
+        "slot_attention_place",
+    ]
+    # A scale without the other is no call of the op.
+    assert given_rows(schema, (1 << 12) - 1) is None
+    assert given_rows(schema, (1 << 11) - 1) == given_rows(schema, None) == schema.required
+
+
 def test_what_a_kernel_asks_for_is_found_by_name() -> None:
     (_, values, _), *_ = queued(SHAPES)
     assert values["query"] == 1000 and values["query_reach"] == 1010
@@ -108,12 +134,12 @@ def test_what_a_kernel_asks_for_is_found_by_name() -> None:
 
 def test_buffers_lie_apart_and_fit_the_workspace() -> None:
     op = OPS["SlotAttention"]
-    sizes = op.all_sizes(op.schema.inputs, SHAPES, ATTRIBUTES)
+    sizes = op.all_sizes(op.schema.required, SHAPES, ATTRIBUTES)
     places = list(op.workspace(sizes).values())
     ends = [offset + size for offset, size in places]
     assert all(end <= start for end, (start, _) in zip(ends, places[1:], strict=False))
     assert all(offset % 256 == 0 for offset, _ in places)
-    whole = workspace_bytes(op, op.schema.inputs, ATTRIBUTES, SHAPES)
+    whole = workspace_bytes(op, op.schema.required, ATTRIBUTES, SHAPES)
     assert whole == ends[-1]
 
 
@@ -132,7 +158,7 @@ def test_inputs_that_are_left_out_are_the_optional_ones() -> None:
     schema = OPS["Int4MatMul"].schema
     rows = given_rows(schema, 0b010111)
     assert rows is not None and [row.name for row in rows] == ["x", "weight", "scale", "shift"]
-    assert given_rows(schema, 0b11) is None and given_rows(schema, None) == schema.inputs
+    assert given_rows(schema, 0b11) is None and given_rows(schema, None) == schema.inputs[:3]
     assert pointer_names(schema, rows) == (("x", "weight", "scale", "shift"), ("y",))
 
 

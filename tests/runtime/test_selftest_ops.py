@@ -17,7 +17,7 @@ from tightrope.runtime.selftest import ops as selftest
 from tightrope.runtime.selftest.check import Finding
 
 FACES = {
-    "SlotAttention": ("body general", "body step", "body append", "kernels"),
+    "SlotAttention": ("body general", "body step", "body append", "kernels", "kernels for int8"),
     "SelectTokens": ("body", "kernels"),
     "Int4MatMul": ("body", "kernels"),
     "VarlenAttention": ("body", "kernels"),
@@ -61,8 +61,8 @@ class Wrong:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def lacking(self, description: Description, head_dim: int) -> str:
-        assert head_dim == 32
+    def lacking(self, description: Description, cases: Sequence[Case]) -> str:
+        assert cases
         return "" if description.schema.name == "SelectTokens" else "no kernel x for sm_90"
 
     def compute(self, description: Description, case: Case) -> Sequence[Any]:

@@ -41,7 +41,7 @@ from tightrope.bundle import Bundle  # noqa: E402
 from tightrope.errors import TightropeError  # noqa: E402
 from tightrope.interface.calls import Call  # noqa: E402
 from tightrope.interface.names import GraphName, Role  # noqa: E402
-from tightrope.interface.tensors import Dims  # noqa: E402
+from tightrope.interface.tensors import KV_CACHES, Dims  # noqa: E402
 from tightrope.runtime.backends.tensorrt import backend as backend_file  # noqa: E402
 from tightrope.runtime.backends.tensorrt.arena import SlotMemory  # noqa: E402
 from tightrope.runtime.backends.tensorrt.backend import TensorRTBackend  # noqa: E402
@@ -170,8 +170,10 @@ def logits_that_leave_the_device() -> Any:
 def with_plugins() -> Any:
     """Answers of engines whose graphs have own ops, and how often a step was captured."""
     made, device = backend(Plans(plugins=True))
-    told = asked.few(Model(bundle, made), IMAGE, int(FEW))
-    return [told, device.captured > 0]
+    model = Model(bundle, made)
+    told = asked.few(model, IMAGE, int(FEW))
+    held = made.make_storage(1, np.full(bundle.manifest.dims.num_hidden_layers, 64)).nbytes
+    return [told, device.captured > 0, held]
 
 
 def a_plugin_queues_its_kernels() -> Any:
@@ -318,9 +320,14 @@ def storages_do_alike() -> Any:
         hidden_size=16,
         vocab_size=32,
     )
-    device = Device()
-    memory = SlotMemory(device, dims, np.dtype(np.float16), 1 << 24)
-    return [live(Slots, memory, device, seed) for seed in range(12)]
+    device, half = Device(), np.dtype(np.float16)
+    return {
+        kv_cache: [
+            live(Slots, SlotMemory(device, dims, half, 1 << 24, kv_cache), device, seed)
+            for seed in range(12)
+        ]
+        for kv_cache in KV_CACHES
+    }
 
 
 CASES: tuple[Callable[[], Any], ...] = (

@@ -33,6 +33,7 @@ BODY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 TYPES: dict[str, tuple[str, Any]] = {
     "tensor(float)": ("FLOAT", np.float32),
     "tensor(float16)": ("HALF", np.float16),
+    "tensor(int8)": ("INT8", np.int8),
     "tensor(int32)": ("INT32", np.int32),
     "tensor(int64)": ("INT64", np.int64),
 }
@@ -104,11 +105,11 @@ class _OwnSession:
 
 def _values(values: Any) -> list[Any]:
     """Inputs or outputs of a graph, as ONNX Runtime tells them."""
-    kinds = {1: "tensor(float)", 10: "tensor(float16)", 6: "tensor(int32)", 7: "tensor(int64)"}
+    kinds = {1: "float", 3: "int8", 6: "int32", 7: "int64", 10: "float16"}
     return [
         SimpleNamespace(
             name=value.name,
-            type=kinds[value.type.tensor_type.elem_type],
+            type=f"tensor({kinds[value.type.tensor_type.elem_type]})",
             shape=[axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
         )
         for value in values

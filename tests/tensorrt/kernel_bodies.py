@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tightrope.plugins.commit import LayerRow
-from tightrope.plugins.commit.reference import commit
+from tightrope.plugins.commit import Int8Row, LayerRow
+from tightrope.plugins.commit.reference import commit, commit_int8
 from tightrope.plugins.kernels import cubin
 from tightrope.plugins.kernels.launch import load_launch
 from tightrope.plugins.likeliest import COUNT
@@ -60,6 +60,27 @@ def commit_body(memory: Memory, arguments: Any, grid: list[int], block: list[int
             commit(to, memory.read(new, (1, lanes, row.length, words), np.int32), target)
 
 
+def commit_int8_body(memory: Memory, arguments: Any, grid: list[int], block: list[int]) -> None:
+    """The same to slots in int8."""
+    table = ctypes.c_uint64.from_address(arguments[0]).value
+    lanes, width = (ctypes.c_int32.from_address(arguments[place]).value for place in (1, 2))
+    rows = [Int8Row(*row) for row in memory.read(table, (grid[2], 9), np.int64).tolist()]
+    assert grid[:2] == [max(row.length for row in rows), lanes] and block == [32, 1, 1]
+    for row in rows:
+        if not row.length:
+            continue
+        target = memory.read(row.target, (1, lanes, row.length), np.int32)
+        for slots, scales, new in (
+            (row.slot_key, row.slot_key_scale, row.key),
+            (row.slot_value, row.slot_value_scale, row.value),
+        ):
+            to = memory.written(slots, (1, lanes, row.capacity, width), np.int8)
+            by = memory.written(scales, (1, lanes, row.capacity, 1), np.float32)
+            commit_int8(
+                (to, by), memory.read(new, (1, lanes, row.length, width), np.float16), target
+            )
+
+
 def likeliest_body(memory: Memory, arguments: Any, grid: list[int], block: list[int]) -> None:
     """The reduction of `plugins/likeliest`, row by row."""
     places = [ctypes.c_uint64.from_address(arguments[place]).value for place in range(3)]
@@ -71,7 +92,7 @@ def likeliest_body(memory: Memory, arguments: Any, grid: list[int], block: list[
     memory.written(places[2], shape, np.int32)[...] = tokens
 
 
-KERNELS = {"commit": commit_body, "likeliest": likeliest_body}
+KERNELS = {"commit": commit_body, "commit_int8": commit_int8_body, "likeliest": likeliest_body}
 
 
 def register(fake: Any) -> None:

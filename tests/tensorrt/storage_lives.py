@@ -20,10 +20,13 @@ class Life:
     """Two sets of slots that are to stay equal."""
 
     def __init__(self, slots: Any, memory: SlotMemory, device: Device, seed: int) -> None:
-        dims = memory.dims
+        dims, in_int8 = memory.dims, memory.rounds is not None
+        kind, kv_cache = (np.float32, "int8") if in_int8 else (np.float16, "float")
         self.memory, self.device, self.rng = memory, device, np.random.default_rng(seed)
         self.theirs = slots(dims, 1, lambda rows, size: DeviceStorage(memory, rows, size))
-        self.ours = slots(dims, 1, lambda rows, size: NumpyStorage(dims, rows, size, np.float16))
+        self.ours = slots(
+            dims, 1, lambda rows, size: NumpyStorage(dims, rows, size, kind, kv_cache)
+        )
         self.held: list[Any] = []
         self.ordinal = 0
 

@@ -101,6 +101,20 @@ def test_a_missing_kernel_is_named_and_the_standard_graphs_are_built(
     assert "and 3 more for sm_110 is here" in why
 
 
+def test_slots_in_int8_are_built_with_plugins_or_not_at_all(opened: Bundle, tmp_path: Path) -> None:
+    coded = Bundle(opened.path, replace(opened.manifest, kv_cache="int8"))
+    float_way = "export the checkpoint with --kv-cache float"
+    for asked, said in (
+        ("none", f"plugins are not wanted; build without --plugins none, or {float_way}"),
+        ("auto", rf"no kernel .* is here; .* tightrope kernels build, or {float_way}"),
+        ("all", rf"no kernel .* is here; .* tightrope kernels build, or {float_way}"),
+    ):
+        with pytest.raises(BackendError, match=said):
+            chosen(coded, tmp_path, asked)
+    compiled(coded, tmp_path)
+    assert chosen(coded, tmp_path, "auto")[0] == "all"
+
+
 def test_a_bundle_without_graphs_for_plugins_says_why(bundle: Find, tmp_path: Path) -> None:
     whole = Bundle.open(bundle("llama"))
     with pytest.raises(UnsupportedModel, match=r"do not take this model \(.*computes in float32"):

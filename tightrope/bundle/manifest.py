@@ -16,12 +16,16 @@ from tightrope.interface.names import GraphName
 from tightrope.interface.onnx import ITEM_BYTES, OWN_OPSET
 from tightrope.interface.ranges import Ranges, decoder_ranges, select_ranges
 from tightrope.interface.tensors import (
+    FLOAT_SLOTS,
+    INT8_SLOTS,
+    KV_CACHES,
     Dims,
     Rows,
     decoder_inputs,
     decoder_outputs,
     select_inputs,
     select_outputs,
+    slot_bytes,
 )
 from tightrope.typed import typed
 
@@ -87,6 +91,8 @@ class Parity:
     """int4: relative difference of logits computed with int8 and with float32 activations."""
     int8_tower: float | None = None
     """Relative difference of logits between a tower in int8 and in float32."""
+    int8_slots: float | None = None
+    """Relative difference of logits between slots in int8 and in float32."""
     stored_weights: float | None = None
     """Relative difference of logits between the weights as written and the checkpoint's own."""
     read_weights: float | None = None
@@ -151,6 +157,8 @@ class Manifest:
     prefill_chunk: int
     minimum_onnxruntime: str
     source: Source
+    kv_cache: str = FLOAT_SLOTS
+    """What slots hold keys and values in, one of KV_CACHES."""
     vision: VisionInfo | None = None
     selectors: dict[str, SelectorInfo] = field(default_factory=dict)
     windows: tuple[int, ...] = ()
@@ -173,6 +181,11 @@ class Manifest:
     weights: dict[str, WeightGroup] = field(default_factory=dict)
     """By part of the model: attention, mlp, head, embeddings, norms, tower, projector."""
     files: dict[str, FileEntry] = field(default_factory=dict)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Of a slot's key and value in one layer and KV head, as a GPU holds them."""
+        return 2 * slot_bytes(self.dims.head_dim, self.kv_cache, ITEM_BYTES[self.activations])
 
     @property
     def slots_by_layer(self) -> tuple[int, ...]:
@@ -211,7 +224,8 @@ class Manifest:
         dims = self.dims
         if name.role in ("decoder", "prefill", "decode"):
             stages = len(self.schedules[name.method]) if name.method else 0
-            inputs = decoder_inputs(dims, stages, budgeted=name.role != "prefill")
+            kv_cache = self.kv_cache if name.variant == "plugins" else FLOAT_SLOTS
+            inputs = decoder_inputs(dims, stages, name.role != "prefill", kv_cache)
             return (*inputs, *decoder_outputs(dims, stages))
         tower = self.tower
         assert tower is not None, "a model without a tower has decoders alone"
@@ -247,6 +261,10 @@ def _check_values(manifest: Manifest) -> None:
         sides = () if manifest.vision is None else manifest.vision.resolutions
         if tower is None or max(map(tower.most_tokens, sides)) > manifest.prefill_chunk:
             raise ValueError(f"images do not fit prefill_chunk {manifest.prefill_chunk}")
+    if manifest.kv_cache not in KV_CACHES:
+        raise ValueError(f"kv_cache is {manifest.kv_cache!r}")
+    if manifest.kv_cache == INT8_SLOTS and not manifest.plugins:
+        raise ValueError(f"kv_cache is {manifest.kv_cache}, which no graph of it reads")
     for kind in (manifest.embeddings, manifest.activations):
         if kind not in ("float16", "float32"):
             raise ValueError(f"an element type is {kind!r}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tightrope.bundle import Parity, TowerInt8, WeightGroup
+from tightrope.bundle import Manifest, Parity, TowerInt8, WeightGroup
 from tightrope.cli.options import Json, option
 from tightrope.cli.output import (
     bytes_text,
@@ -21,6 +21,7 @@ from tightrope.configs import default_of
 from tightrope.errors import InputError
 from tightrope.export.config import ExportConfig, ExportSummary
 from tightrope.folders import reaching
+from tightrope.interface.tensors import FLOAT_SLOTS
 
 if TYPE_CHECKING:
     from tightrope.export.calibration import Sample
@@ -38,6 +39,9 @@ def export(
     ),
     slots: Annotated[int, option(ExportConfig, "slots", metavar="N")] = default_of(
         ExportConfig, "slots"
+    ),
+    kv_cache: Annotated[str, option(ExportConfig, "kv_cache", metavar="NAME")] = default_of(
+        ExportConfig, "kv_cache"
     ),
     prefill_chunk: Annotated[int | None, option(ExportConfig, "prefill_chunk", metavar="N")] = None,
     selector: Annotated[
@@ -92,6 +96,7 @@ def export(
     config = ExportConfig(
         precision=precision,
         slots=slots,
+        kv_cache=kv_cache,
         prefill_chunk=prefill_chunk,
         selectors=None if selector is None else tuple(selector),
         schedules=tuple(schedule or ()),
@@ -147,7 +152,7 @@ def summary_rows(summary: ExportSummary) -> list[tuple[str, str]]:
         ("family", summary.family),
         ("precision", summary.precision),
         ("files", f"{summary.files}, {summary.total_bytes / 1e6:.1f} MB"),
-        ("slots", f"{summary.slots}, prefill in chunks of {summary.prefill_chunk}"),
+        ("slots", slots_text(summary)),
         ("selectors", ", ".join(summary.selectors) or "none: a text model"),
         ("schedules", ", ".join(summary.schedules) or "none"),
         *weight_rows(summary.weights),
@@ -156,6 +161,12 @@ def summary_rows(summary: ExportSummary) -> list[tuple[str, str]]:
         *(("note", note) for note in summary.notes),
         ("took", f"{summary.seconds:.1f} s"),
     ]
+
+
+def slots_text(about: ExportSummary | Manifest) -> str:
+    """How many slots there are, and what they hold."""
+    kind = "" if about.kv_cache == FLOAT_SLOTS else f" in {about.kv_cache}"
+    return f"{about.slots}{kind}, prefill in chunks of {about.prefill_chunk}"
 
 
 def weight_rows(groups: Mapping[str, WeightGroup]) -> list[tuple[str, str]]:
@@ -188,6 +199,7 @@ def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     for name, value in (
         ("int8 activations against float32 (relative)", parity.int8_activations),
         ("tower in int8 against float32 (relative)", parity.int8_tower),
+        ("slots in int8 against float32 (relative)", parity.int8_slots),
         ("weights as written against the checkpoint (relative)", parity.stored_weights),
         ("that model against the GGUF file's own tensors (relative)", parity.read_weights),
     ):

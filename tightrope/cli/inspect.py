@@ -10,7 +10,7 @@ import typer
 
 from tightrope.bundle import Bundle, Manifest
 from tightrope.cli.build import print_plan
-from tightrope.cli.export import parity_rows, tower_rows, weight_rows
+from tightrope.cli.export import parity_rows, slots_text, tower_rows, weight_rows
 from tightrope.cli.options import BundlePath, Json
 from tightrope.cli.output import bytes_text, print_json, print_pairs
 from tightrope.errors import InputError
@@ -135,7 +135,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [
         ("family", manifest.family),
         ("precision", manifest.precision),
-        ("slots", f"{manifest.slots}, prefill in chunks of {manifest.prefill_chunk}"),
+        ("slots", slots_text(manifest)),
         *_limits(manifest),
         ("resolutions", _resolutions(manifest)),
         ("selectors", _listed(manifest.selectors)),

@@ -9,6 +9,7 @@ from tightrope.bundle import Parity, TowerInt8, WeightGroup
 from tightrope.checks import check_number, check_one_of, check_type, check_whole
 from tightrope.configs import setting
 from tightrope.errors import InputError
+from tightrope.interface.tensors import FLOAT_SLOTS, INT8_SLOTS, KV_CACHES
 from tightrope.schemas import versioned
 
 
@@ -42,6 +43,10 @@ class ExportConfig:
     precision: str = setting("fp16", "How weights are stored: fp32, fp16, or int4.")
     """int4 is of the decoder's matrices; the rest is then fp16."""
     slots: int = setting(2048, "Cache slots per layer and KV head at most.")
+    kv_cache: str = setting(
+        FLOAT_SLOTS, "What slots hold keys and values in: float, or int8 with a scale each."
+    )
+    """int8 needs what kernels take: a precision that computes in float16, and their sizes."""
     prefill_chunk: int | None = setting(None, "Tokens of one prefill call at most.")
     """None: 512, more where an image needs it."""
     selectors: tuple[str, ...] | None = setting(
@@ -73,6 +78,13 @@ class ExportConfig:
         check_one_of("precision", self.precision, PRECISIONS)
         check_one_of("tower_precision", self.tower_precision, TOWER_PRECISIONS)
         check_whole("slots", self.slots, least=32)
+        check_one_of("kv_cache", self.kv_cache, KV_CACHES)
+        halves = [name for name, each in PRECISIONS.items() if each.activations == "float16"]
+        if self.kv_cache == INT8_SLOTS and self.precision not in halves:
+            raise InputError(
+                f"kv_cache is {self.kv_cache} and precision {self.precision}; accepted with it: "
+                f"{', '.join(halves)}, because kernels read such slots in float16"
+            )
         if self.prefill_chunk is not None:
             check_whole("prefill_chunk", self.prefill_chunk, least=16)
         check_one_of("block_size", self.block_size, (32, 64, 128))
@@ -101,6 +113,7 @@ class ExportSummary:
     family: str
     precision: str
     slots: int
+    kv_cache: str
     prefill_chunk: int
     selectors: tuple[str, ...]
     schedules: tuple[str, ...]

@@ -65,6 +65,7 @@ def export(
         family=manifest.family,
         precision=manifest.precision,
         slots=manifest.slots,
+        kv_cache=manifest.kv_cache,
         prefill_chunk=manifest.prefill_chunk,
         selectors=tuple(manifest.selectors),
         schedules=tuple(manifest.schedules),

@@ -44,6 +44,7 @@ def describe(
         activations=precision.activations,
         embeddings=precision.storage,
         slots=config.slots,
+        kv_cache=config.kv_cache,
         prefill_chunk=recipe.prefill_chunk,
         minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
         source=Source(

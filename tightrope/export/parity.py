@@ -47,7 +47,7 @@ from tightrope.inputs.embeddings import Embeddings
 from tightrope.inputs.layout import ImageTokens, assemble
 from tightrope.inputs.positions import find_rule
 from tightrope.interface.names import GraphName
-from tightrope.interface.tensors import DEEPSTACK, VISUAL_EMBEDS
+from tightrope.interface.tensors import DEEPSTACK, INT8_SLOTS, VISUAL_EMBEDS
 
 PROMPT_TOKENS = 40
 _STANDARD_STEPS = 2
@@ -199,7 +199,10 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
     if prompt.rounded is not None:
         seen = replace(prompt, stream=prompt.rounded)
         tower = ours(exact(), prompt=seen, forced=measured.tokens)
-    others = [other.logits for other in (fast, narrow, tower) if other is not None]
+    slots = None
+    if recipe.config.kv_cache == INT8_SLOTS:
+        slots = ours(exact(), forced=measured.tokens, kv_cache=INT8_SLOTS)
+    others = [other.logits for other in (fast, narrow, tower, slots) if other is not None]
     moved = sum(_moved(measured.logits, rows) for rows in others)
     return Parity(
         logits=difference,
@@ -208,6 +211,7 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
         tokens=len(expected),
         int8_activations=None if fast is None else relative(measured.logits, fast.logits),
         int8_tower=None if tower is None else relative(measured.logits, tower.logits),
+        int8_slots=None if slots is None else relative(measured.logits, slots.logits),
         tolerance=max(_LEAST_TOLERANCE, 2 * moved),
         overflow=graphs.overflow(),
     )

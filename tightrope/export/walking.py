@@ -16,7 +16,8 @@ from tightrope.inputs.layout import Stream, reach
 from tightrope.inputs.positions import Rule, following
 from tightrope.interface.calls import Call, Selection, Update, feeds, no_levels, update_of
 from tightrope.interface.names import GraphName
-from tightrope.interface.tensors import QUERY_POSITION, Dims
+from tightrope.interface.tensors import FLOAT_SLOTS, INT8_SLOTS, QUERY_POSITION, Dims
+from tightrope.plugins.commit.reference import from_int8, to_int8
 from tightrope.plugins.slot_attention.policies import unbudgeted
 
 STEPS = 8
@@ -155,7 +156,8 @@ class Walk:
 class _Cache:
     """A full cache for one row: what the runtime does with slots, without its economies."""
 
-    def __init__(self, dims: Dims, capacity: int) -> None:
+    def __init__(self, dims: Dims, capacity: int, kv_cache: str = FLOAT_SLOTS) -> None:
+        self._kv_cache = kv_cache
         self._layers = range(dims.num_hidden_layers)
         lanes = (len(self._layers), 1, dims.num_key_value_heads, capacity)
         self._keys, self._values = np.zeros((2, *lanes, dims.head_dim), np.float32)
@@ -177,7 +179,9 @@ class _Cache:
         target: Ordinals = update.target
         layer, row, head = np.ogrid[tuple(slice(length) for length in target.shape[:3])]
         where = layer[..., None], row[..., None], head[..., None], target
-        self._keys[where], self._values[where] = update.key, update.value
+        assert isinstance(update.key, np.ndarray) and isinstance(update.value, np.ndarray)
+        for held, rows in ((self._keys, update.key), (self._values, update.value)):
+            held[where] = from_int8(*to_int8(rows)) if self._kv_cache == INT8_SLOTS else rows
         self.score, self.position = update.next_score, update.next_position
         self.conv_state = update.next_conv_state
         self.used = self.score.shape[3]
@@ -189,10 +193,11 @@ def walk(
     dims: Dims,
     rule: Rule,
     forced: Sequence[int] | None = None,
+    kv_cache: str = FLOAT_SLOTS,
 ) -> Walk:
-    """Prefill, then greedy (or `forced`) steps with a full cache."""
+    """Prefill, then greedy (or `forced`) steps with a full cache that is kept in `kv_cache`."""
     call, delta = opening(prompt, dims, rule)
-    cache = _Cache(dims, _capacity(prompt))
+    cache = _Cache(dims, _capacity(prompt), kv_cache)
     rows, tokens = [], list[int]()
     for step in range(STEPS + 1 if forced is None else len(forced)):
         logits, update = update_of(graphs.run(feeds(call, cache)))

@@ -22,6 +22,8 @@ QUERY_REACH = "query_reach"
 ROPE_POSITION = "rope_position"
 SLOT_KEY = "slot_key"
 SLOT_VALUE = "slot_value"
+SLOT_KEY_SCALE = "slot_key_scale"
+SLOT_VALUE_SCALE = "slot_value_scale"
 SLOT_SCORE = "slot_score"
 SLOT_POSITION = "slot_position"
 KV_BUDGET = "kv_budget"
@@ -47,6 +49,9 @@ INDEX = "index"
 EMBEDS = "embeds"
 
 POLICY_NUMBERS = 8
+FLOAT_SLOTS, INT8_SLOTS = KV_CACHES = ("float", "int8")
+"""What slots hold keys and values in: the graph's own float, or int8 with a scale for each one."""
+_SCALE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +89,26 @@ class Dims:
 Rows = tuple[TensorSpec, ...]
 
 
+def slot_bytes(head_dim: int, kv_cache: str, float_bytes: int) -> int:
+    """Of one key, or value, in a slot; float_bytes: of one of the graph's own floats."""
+    return head_dim + _SCALE_BYTES if kv_cache == INT8_SLOTS else head_dim * float_bytes
+
+
 def numbered(name: str, place: int) -> str:
     """Name of one layer's or one stage's tensor."""
     return f"{name}.{place}"
 
 
-def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
+def decoder_inputs(
+    dims: Dims, stages: int = 0, budgeted: bool = True, kv_cache: str = FLOAT_SLOTS
+) -> Rows:
     """Inputs of a decoder graph; each in-LLM stage adds how many tokens it keeps.
 
     budgeted: whether slots may be given up inside the call. A graph that only appends, such as
     standard.prefill, does not read the budget.
+    kv_cache: one of KV_CACHES.
     """
-    heads, width, layers = dims.num_key_value_heads, dims.head_dim, dims.num_hidden_layers
+    heads, layers = dims.num_key_value_heads, dims.num_hidden_layers
     rows = [
         TensorSpec(INPUTS_EMBEDS, "activation", ("N", "S", dims.hidden_size)),
         TensorSpec(QUERY_POSITION, "int32", ("N", "S")),
@@ -106,8 +119,7 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
     if dims.deepstack:
         axes = ("N", "S", dims.deepstack, dims.hidden_size)
         rows.append(TensorSpec(DEEPSTACK, "activation", axes))
-    for name in (SLOT_KEY, SLOT_VALUE):
-        rows += _by_layer(name, "activation", layers, ("N", heads, "U", width))
+    rows += slot_rows(dims, kv_cache)
     rows += [
         TensorSpec(SLOT_SCORE, "float32", (layers, "N", heads, "C")),
         TensorSpec(SLOT_POSITION, "int32", (layers, "N", heads, "C")),
@@ -119,6 +131,18 @@ def decoder_inputs(dims: Dims, stages: int = 0, budgeted: bool = True) -> Rows:
     if stages:
         rows.append(TensorSpec(VISUAL_INDEX, "int64", ("N", "V")))
         rows += [TensorSpec(numbered(KEEP_RAMP, i), "int64", (f"K{i}",)) for i in range(stages)]
+    return tuple(rows)
+
+
+def slot_rows(dims: Dims, kv_cache: str) -> Rows:
+    """Inputs of a decoder graph that are keys and values of slots, layer by layer."""
+    axes, in_int8 = ("N", dims.num_key_value_heads, "U"), kv_cache == INT8_SLOTS
+    rows, layers = list[TensorSpec](), dims.num_hidden_layers
+    for name in (SLOT_KEY, SLOT_VALUE):
+        kind = "int8" if in_int8 else "activation"
+        rows += _by_layer(name, kind, layers, (*axes, dims.head_dim))
+    for name in (SLOT_KEY_SCALE, SLOT_VALUE_SCALE) if in_int8 else ():
+        rows += _by_layer(name, "float32", layers, (*axes, 1))
     return tuple(rows)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from tightrope.bundle import Manifest
 from tightrope.errors import BackendError
 from tightrope.interface.onnx import ITEM_BYTES
+from tightrope.interface.tensors import INT8_SLOTS
 from tightrope.jetson.facts import BoardFacts
 from tightrope.jetson.roofline import weights_of
 
@@ -99,12 +100,12 @@ def refuse_too_large(plan: MemoryPlan) -> None:
 def _plan(manifest: Manifest, facts: BoardFacts, alone: bool) -> MemoryPlan:
     _, decoder = weights_of(manifest, of_tower=False)
     _, tower = weights_of(manifest, of_tower=True)
-    dims, item = manifest.dims, ITEM_BYTES[manifest.activations]
+    dims = manifest.dims
     engines = [("prefill and single tokens" if alone else "prefill", decoder)]
     engines += [(f"prefill-{name}", decoder) for name in manifest.schedules]
     engines += [] if alone else [("decode", decoder)]
     engines += [("vision", tower)] if manifest.vision is not None else []
-    slots = 2 * sum(manifest.slots_by_layer) * dims.num_key_value_heads * dims.head_dim * item
+    slots = sum(manifest.slots_by_layer) * dims.num_key_value_heads * manifest.slot_bytes
     scratch = MemoryLine(
         what="scratch of one prefill call", bytes=_scratch(manifest), source=_ESTIMATED
     )
@@ -162,6 +163,8 @@ def _measures(plan: MemoryPlan, manifest: Manifest) -> tuple[str, ...]:
         "stop the desktop, which gives back up to "
         f"{DESKTOP_BYTES / 1e6:.0f} MB: sudo systemctl isolate multi-user.target"
     )
+    if manifest.kv_cache != INT8_SLOTS and manifest.plugins:
+        found.append("export with --kv-cache int8, which takes about half of float16's slots")
     found.append(f"export with fewer --slots than {manifest.slots} or a smaller --prefill-chunk")
     if manifest.schedules:
         found.append("export without --schedule, each of which is an engine of its own")

@@ -72,12 +72,12 @@ def predict_from_device(
 def decoder_sizes(manifest: Manifest) -> DecoderSizes:
     """Of a bundle; where it does not say what its parts take, a tower's weights are counted too."""
     dims = manifest.dims
-    values = 2 * dims.num_hidden_layers * dims.num_key_value_heads * dims.head_dim
+    heads = dims.num_hidden_layers * dims.num_key_value_heads
     weights, stored = weights_of(manifest, of_tower=False)
     return DecoderSizes(
         weights=weights,
         weight_bytes=float(stored),
-        slot_bytes=values * ITEM_BYTES[manifest.activations],
+        slot_bytes=heads * manifest.slot_bytes,
     )
 
 

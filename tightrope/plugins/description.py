@@ -6,8 +6,8 @@ attributes more, which say where its plugin is found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from tightrope.arrays import Array
@@ -25,7 +25,7 @@ Reference = Callable[..., tuple[Array, ...]]
 NAMESPACE, VERSION = "plugin_namespace", "plugin_version"
 """Attributes of a node that TensorRT looks its plugin up by; without them 10.3 finds none."""
 GIVEN = "given"
-"""Attribute of a node that leaves inputs out: a bit for each of the schema's inputs that it has.
+"""Attribute of a node that has optional inputs: a bit for each of the schema's inputs that it has.
 
 One number: the bindings of TensorRT 10.3 and 10.13 give the first number of a field for all of it.
 """
@@ -79,9 +79,17 @@ class Step:
     """Names that the kernel alone has -> what they are, an expression if it is no tensor."""
     only: tuple[str, int, int] | None = None
     """A size, and from where to where it has to lie for this step to run; None: always."""
+    given: str = ""
+    """An optional input that a call has to have for this step to run; empty: any call may."""
+    lacking: str = ""
+    """One that it must not have."""
+
+    def serves(self, names: Container[str]) -> bool:
+        """Whether it serves calls that have the inputs of these names."""
+        return (not self.given or self.given in names) and self.lacking not in names
 
     def runs(self, sizes: Mapping[str, int]) -> bool:
-        """Whether it is part of a call of these sizes."""
+        """Whether it is part of a call of these sizes that it serves."""
         if self.only is None:
             return True
         size, least, most = self.only
@@ -126,9 +134,13 @@ class Description:
             if complaint := limit.refuses(sizes):
                 yield complaint
 
-    def kernels(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
-        """Names of all kernels that a node with these fixed sizes and attributes may launch."""
-        return tuple(step.kernel.format_map(sizes) for step in self.steps)
+    def kernels(self, rows: Rows, sizes: Mapping[str, int]) -> tuple[str, ...]:
+        """Names of all kernels that a node may launch.
+
+        rows: the inputs that it has. sizes: those that are fixed, and its attributes.
+        """
+        names = {row.name for row in rows}
+        return tuple(x.kernel.format_map(sizes) for x in self.steps if x.serves(names))
 
     def all_sizes(
         self, rows: Rows, shapes: Sequence[Sequence[int]], attributes: Mapping[str, Any]
@@ -161,12 +173,29 @@ _ALIGNED = 256
 def given_rows(schema: OpSchema, given: int | None) -> Rows | None:
     """The inputs that a node has by its `GIVEN`; None for bits that no node of the op can have."""
     if given is None:
-        return schema.inputs
+        return schema.required
     if not 0 <= given < 1 << len(schema.inputs):
         return None
     rows = tuple(row for place, row in enumerate(schema.inputs) if given >> place & 1)
-    needed = {row.name for row in schema.inputs} - set(schema.optional)
-    return rows if needed <= {row.name for row in rows} else None
+    names = {row.name for row in rows}
+    if not {row.name for row in schema.required} <= names:
+        return None
+    scales = set(schema.scaled.values())
+    return _as_given(schema, rows) if not scales & names or scales <= names else None
+
+
+def rows_of(schema: OpSchema, inputs: Sequence[object | None]) -> Rows:
+    """The inputs that a call has, None standing for those that it leaves out."""
+    rows = zip(schema.inputs, inputs, strict=True)
+    return _as_given(schema, tuple(row for row, each in rows if each is not None))
+
+
+def _as_given(schema: OpSchema, rows: Rows) -> Rows:
+    """`rows`, those in int8 whose scales are among them."""
+    names = {row.name for row in rows}
+    return tuple(
+        replace(row, dtype="int8") if schema.scaled.get(row.name) in names else row for row in rows
+    )
 
 
 def bound(rows: Rows, shapes: Sequence[Sequence[T]]) -> tuple[dict[str, T], list[T]]:
@@ -206,4 +235,4 @@ def pointer_names(schema: OpSchema, rows: Rows) -> tuple[tuple[str, ...], tuple[
 
 def item_bytes(row: TensorSpec, activation: str) -> int:
     """Bytes of one element of an input or output as a plugin has it."""
-    return {**ITEM_BYTES, "int8": 1}[element_of(row, activation)]
+    return ITEM_BYTES[element_of(row, activation)]

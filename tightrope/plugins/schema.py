@@ -6,7 +6,8 @@ attributes are only ever appended; any other change raises `interface.onnx.OWN_O
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tightrope.interface.tensors import Rows
 
@@ -21,3 +22,10 @@ class OpSchema:
     attributes: dict[str, float | int]
     optional: tuple[str, ...] = ()
     """Inputs that may be left out."""
+    scaled: Mapping[str, str] = field(default_factory=dict)
+    """Inputs that are int8 where another one, their scale, is given."""
+
+    @property
+    def required(self) -> Rows:
+        """The inputs that every node has."""
+        return tuple(row for row in self.inputs if row.name not in self.optional)

@@ -14,21 +14,21 @@ _HOST, _STANDARD = "host graphs", "standard graphs"
 def resident_memory(manifest: Manifest) -> dict[str, int]:
     """Estimated bytes in memory by what takes them.
 
-    Host graphs compute in float32, so 16-bit weights are held twice as large there; int4 weights
-    are packed twice, for prompts and for single tokens. Embeddings are memory-mapped: the part in
-    use, at most the file.
+    Host graphs compute in float32, so 16-bit weights are held twice as large there, and what slots
+    in int8 keep four times; int4 weights are packed twice, for prompts and for single tokens.
+    Embeddings are memory-mapped: the part in use, at most the file.
     """
     dims = manifest.dims
     weights = sum(
         entry.bytes for name, entry in manifest.files.items() if name.endswith("weights.data")
     )
-    slot_values = 2 * sum(manifest.slots_by_layer) * dims.num_key_value_heads * dims.head_dim
+    held = sum(manifest.slots_by_layer) * dims.num_key_value_heads
     host_weights = weights if manifest.precision == "fp32" else 2 * weights
     return {
         f"weights, {_HOST}": host_weights,
         f"weights, {_STANDARD}": weights,
-        f"slots at capacity, {_HOST}": slot_values * ITEM_BYTES["float32"],
-        f"slots at capacity, {_STANDARD}": slot_values * ITEM_BYTES[manifest.activations],
+        f"slots at capacity, {_HOST}": 2 * held * dims.head_dim * ITEM_BYTES["float32"],
+        f"slots at capacity, {_STANDARD}": held * manifest.slot_bytes,
         "embeddings, at most": dims.vocab_size * dims.hidden_size * ITEM_BYTES[manifest.embeddings],
         "kept of earlier requests, at most": PREFIX_BYTES + (IMAGE_BYTES if manifest.vision else 0),
     }

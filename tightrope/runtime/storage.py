@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from tightrope.arrays import Array, Counts, Flags, Floats, Indices, Ordinals
 from tightrope.interface.calls import Update
-from tightrope.interface.tensors import Dims
+from tightrope.interface.tensors import FLOAT_SLOTS, INT8_SLOTS, Dims
+from tightrope.plugins.commit.reference import from_int8, to_int8
 
 SMALLEST_CAPACITY = 64
 
@@ -93,9 +94,15 @@ class NumpyStorage:
     """
 
     def __init__(
-        self, dims: Dims, rows: int, capacity: Counts, dtype: npt.DTypeLike = np.float32
+        self,
+        dims: Dims,
+        rows: int,
+        capacity: Counts,
+        dtype: npt.DTypeLike = np.float32,
+        kv_cache: str = FLOAT_SLOTS,
     ) -> None:
-        self._dims, self._rows, self._dtype = dims, rows, dtype
+        """kv_cache: where it is int8, what is written is what int8 keeps, still in `dtype`."""
+        self._dims, self._rows, self._dtype, self._kv_cache = dims, rows, dtype, kv_cache
         self.capacity = capacity
         layers, heads = dims.num_hidden_layers, dims.num_key_value_heads
         lanes = rows * heads
@@ -148,6 +155,8 @@ class NumpyStorage:
 
     def _scatter(self, base: Counts, target: Array, key: Array, value: Array) -> None:
         """key and value [..,S,D] to the flat rows base[..] + target[..,S]; -1 goes nowhere."""
+        if self._kv_cache == INT8_SLOTS:
+            key, value = (from_int8(*to_int8(each)) for each in (key, value))
         rows = base[..., None] + target
         if (target < 0).any():
             kept = target >= 0
@@ -166,7 +175,7 @@ class NumpyStorage:
         compact_ranking(views.score, views.position, moves)
 
     def copied(self, rows: int, capacity: Counts, side: int) -> NumpyStorage:
-        copy = NumpyStorage(self._dims, rows, capacity, self._dtype)
+        copy = NumpyStorage(self._dims, rows, capacity, self._dtype, self._kv_cache)
         old, new = self._sides[side], copy._sides[0]
         for before, after in ((old.keys, new.keys), (old.values, new.values)):
             for source, to in zip(before, after, strict=True):

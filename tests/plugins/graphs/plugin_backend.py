@@ -11,7 +11,19 @@ import numpy as np
 from tightrope.bundle import Bundle
 from tightrope.interface.calls import feeds, keep_ramp, update_of
 from tightrope.interface.names import GraphName, Role
-from tightrope.interface.tensors import EMBEDS, INDEX, KEEP_RAMP, TEXT_EMBEDS, VISUAL_EMBEDS
+from tightrope.interface.tensors import (
+    EMBEDS,
+    INDEX,
+    INT8_SLOTS,
+    KEEP_RAMP,
+    SLOT_KEY,
+    SLOT_KEY_SCALE,
+    SLOT_VALUE,
+    SLOT_VALUE_SCALE,
+    TEXT_EMBEDS,
+    VISUAL_EMBEDS,
+)
+from tightrope.plugins.commit.reference import to_int8
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.backends.onnxruntime_cuda import StandardGraphs
 from tightrope.runtime.cancel import Cancel
@@ -29,7 +41,8 @@ class PluginGraphs(StandardGraphs):
     def make_storage(  # type: ignore[override]  # what the executor reads are arrays
         self, rows: int, capacity: Any
     ) -> NumpyStorage:
-        return NumpyStorage(self.bundle.manifest.dims, rows, capacity)
+        manifest = self.bundle.manifest
+        return NumpyStorage(manifest.dims, rows, capacity, kv_cache=manifest.kv_cache)
 
     def _executor(self, role: Role, method: str = "") -> Any:
         name = GraphName("plugins", role, method)
@@ -39,6 +52,8 @@ class PluginGraphs(StandardGraphs):
 
     def _called(self, executor: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         half = np.float16
+        if self.bundle.manifest.kv_cache == INT8_SLOTS:
+            values = _in_int8(values)
         small = {
             name: value.astype(half)
             if value.dtype == np.float32 and name in executor.halves
@@ -75,3 +90,14 @@ class PluginGraphs(StandardGraphs):
             return super().vision(inputs, cancel)
         values = self._called(self._executor(name.role), inputs)
         return VisualTokens(values.pop(VISUAL_EMBEDS), values)
+
+
+def _in_int8(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The slots among `values` as the graph reads them: they hold what int8 keeps already."""
+    scales = {SLOT_KEY: SLOT_KEY_SCALE, SLOT_VALUE: SLOT_VALUE_SCALE}
+    held = dict(values)
+    for name, value in values.items():
+        kind, dot, layer = name.partition(".")
+        if kind in scales:
+            held[name], held[f"{scales[kind]}{dot}{layer}"] = to_int8(value)
+    return held

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from tightrope.plugins.cases import Case
-from tightrope.plugins.description import Description, element_of
+from tightrope.plugins.description import Description, element_of, rows_of
 from tightrope.plugins.expressions import evaluate
 from tightrope.plugins.int4_matmul.reference import pack
 from tightrope.plugins.kernels.source import find
@@ -80,16 +80,12 @@ class Interpreter:
 
 def computed(description: Description, case: Case) -> list[Any]:
     """Outputs of one call in float16, as a plugin computes it."""
-    memory, rows, arrays = Memory(), [], []
-    for row, array in zip(description.schema.inputs, case.inputs, strict=True):
-        if array is not None:
-            given = (
-                pack(array).view(np.int8).reshape(len(array), -1) if row.dtype == "int4" else array
-            )
-            rows.append(row)
-            arrays.append(np.ascontiguousarray(given, element_of(row, HALF)))
+    memory, arrays, rows = Memory(), [], rows_of(description.schema, case.inputs)
+    for row, array in zip(rows, (x for x in case.inputs if x is not None), strict=True):
+        given = pack(array).view(np.int8).reshape(len(array), -1) if row.dtype == "int4" else array
+        arrays.append(np.ascontiguousarray(given, element_of(row, HALF)))
     shapes = [array.shape for array in arrays]
-    about = (description, tuple(rows), case.attributes, shapes)
+    about = (description, rows, case.attributes, shapes)
     kinds = [element_of(row, HALF) for row in description.schema.outputs]
     outputs = [np.zeros(*each) for each in zip(output_shapes(*about), kinds, strict=True)]
     for each in outputs:

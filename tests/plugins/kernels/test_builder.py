@@ -21,7 +21,7 @@ from tightrope.plugins.kernels.launch import (  # noqa: E402
 from tightrope.plugins.kernels.source import find, sources  # noqa: E402
 from tightrope.plugins.ops import ops  # noqa: E402
 
-SHIPPED = ("commit", "likeliest")
+SHIPPED = ("commit", "commit_int8", "likeliest")
 
 
 @pytest.mark.parametrize("sm", BOARDS)
@@ -86,7 +86,7 @@ def test_kernels_take_what_their_op_says_they_take() -> None:
     heads = ops()["SlotAttention"]
     (limit,) = (limit for limit in heads.limits if limit.size == "D")
     for width in (limit.least, limit.most):
-        for kernel in heads.kernels({"D": width}):
+        for kernel in heads.kernels(heads.schema.inputs, {"D": width}):
             assert set(find(kernel)[0].sizes.values()) <= {
                 range(limit.least, limit.most + 1, limit.multiple)
             }

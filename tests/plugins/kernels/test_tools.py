@@ -14,13 +14,10 @@ from tightrope.plugins.kernels.launch import BOARDS, PTX_VERSIONS  # noqa: E402
 from tightrope.plugins.kernels.source import sources  # noqa: E402
 from tightrope.plugins.kernels.tools import SMS, resources  # noqa: E402
 
-WIDEST = 128
-"""The widest head of most models; registers grow with it."""
-
 
 def names() -> list[str]:
-    """Each kernel once, for the largest of the sizes that are tried."""
-    sizes = [{k: max(x for x in v if x <= WIDEST) for k, v in s.sizes.items()} for s in sources()]
+    """Each kernel once, for the largest of its sizes: registers grow with them."""
+    sizes = [{size: max(values) for size, values in x.sizes.items()} for x in sources()]
     return [source.name.format_map(each) for source, each in zip(sources(), sizes, strict=True)]
 
 

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightrope.interface.onnx import CONTRIB_DOMAIN, FLOAT, IR_VERSION, OPSET, element_type
+from tightrope.interface.tensors import Rows
 from tightrope.plugins.builder import OpBuilder
+from tightrope.plugins.commit.reference import to_int8
+from tightrope.plugins.description import rows_of
 from tightrope.plugins.slot_attention import SCHEMA, body, body_blocks, lean
 from tightrope.plugins.slot_attention.policies import POLICIES
 from tightrope.plugins.slot_attention.reference import leave, slot_attention
@@ -27,21 +30,27 @@ ATTRIBUTES: tuple[dict[str, Any], ...] = (
 )
 AnyForm = body.Form | Literal["lean"]
 MOST_QUERIES = body_blocks.MOST_QUERIES
-_sessions: dict[tuple[AnyForm, int, str, int], ort.InferenceSession] = {}
+_sessions: dict[tuple[AnyForm, int, str, int, Rows], ort.InferenceSession] = {}
 
 
 def session(
-    form: AnyForm, attributes: int, score: str, queries: int = MOST_QUERIES
+    form: AnyForm,
+    attributes: int,
+    score: str,
+    queries: int = MOST_QUERIES,
+    rows: Rows = SCHEMA.required,
 ) -> ort.InferenceSession:
-    """queries: of a block, where the form attends in blocks."""
-    key = form, attributes, score, queries
+    """queries: of a block, where the form attends in blocks. rows: the inputs that are given."""
+    key = form, attributes, score, queries, rows
     if key not in _sessions:
         with mock.patch.object(body_blocks, "MOST_QUERIES", queries):
-            _sessions[key] = _build(form, ATTRIBUTES[attributes], score)
+            _sessions[key] = _build(form, ATTRIBUTES[attributes], score, rows)
     return _sessions[key]
 
 
-def _build(form: AnyForm, attributes: dict[str, Any], score: str) -> ort.InferenceSession:
+def _build(
+    form: AnyForm, attributes: dict[str, Any], score: str, rows: Rows
+) -> ort.InferenceSession:
     fixed = {"Hq": HEADS, "Hkv": KV_HEADS, "D": HEAD_DIM}
     values = [
         ir.Value(
@@ -49,7 +58,7 @@ def _build(form: AnyForm, attributes: dict[str, Any], score: str) -> ort.Inferen
             type=ir.TensorType(ir.DataType(element_type(row.dtype, FLOAT))),
             shape=ir.Shape([fixed.get(str(axis), axis) for axis in row.axes]),
         )
-        for row in SCHEMA.inputs
+        for row in rows
     ]
     op = OpBuilder()
     shape = body.Fixed(HEADS, KV_HEADS, HEAD_DIM, FLOAT, HEAD_DIM**-0.5, **attributes)
@@ -123,7 +132,9 @@ def run(
     queries: int = MOST_QUERIES,
 ) -> list[Any]:
     feeds = {f"in_{name}": value for name, value in inputs.items()}
-    outputs: list[Any] = session(form, attributes, score, queries).run(None, feeds)
+    given = [inputs.get(row.name) for row in SCHEMA.inputs]
+    rows = rows_of(SCHEMA, given)
+    outputs: list[Any] = session(form, attributes, score, queries, rows).run(None, feeds)
     return outputs
 
 
@@ -246,6 +257,55 @@ def packed(inputs: dict[str, Any]) -> dict[str, Any]:
     for name in ("slot_key", "slot_value"):
         moved[name] = np.take_along_axis(inputs[name], order[..., None], 2)
     return inputs | moved
+
+
+@pytest.mark.parametrize("form", ["general", "step", "append", "either"])
+@settings(max_examples=60, deadline=None)
+@given(calls, st.integers(1, 12), KINDS, SCORE_NAMES, st.integers(-9, 4))
+def test_bodies_on_slots_in_int8_equal_the_reference_on_what_they_stand_for(
+    form: AnyForm, call: dict[str, Any], s: int, attributes: int, score: str, size: int
+) -> None:
+    """size: of the slots, as a power of two."""
+    s = 1 if form == "step" else s
+    capacity = call["occupied"] + s + 1
+    floats = packed(case(**call, s=s, capacity=capacity, budget=max(6, capacity)))
+    inputs = floats | in_int8(floats, 2.0**size)
+    assert inputs["slot_key"].dtype == np.int8
+    same_in_size(run(form, inputs, attributes, score), expect(inputs, attributes, score), size)
+
+
+def in_int8(inputs: dict[str, Any], size: float = 1.0) -> dict[str, Any]:
+    """Slots of a call, `size` times as large, as int8 holds them."""
+    held = {}
+    for name in ("slot_key", "slot_value"):
+        held[name], held[f"{name}_scale"] = to_int8(inputs[name] * np.float32(size))
+    return held
+
+
+def same_in_size(got: list[Any], want: tuple[Any, ...], size: int) -> None:
+    """`same`, of slots that are 2**size times as large: logits are as much less exact."""
+    larger = 2.0 ** max(0, 2 * size)
+    np.testing.assert_allclose(got[0], want[0], atol=2e-6 * larger)
+    np.testing.assert_array_equal(got[1], want[1])
+    np.testing.assert_allclose(got[2], want[2], atol=5e-6 * larger, rtol=1e-5)
+    np.testing.assert_array_equal(got[3], want[3])
+
+
+@settings(max_examples=60, deadline=None)
+@given(calls, st.integers(1, 8), KINDS)
+def test_int8_moves_what_attention_gives_by_no_more_than_its_steps_allow(
+    call: dict[str, Any], s: int, attributes: int
+) -> None:
+    """Of a logit: half a step for each number of a key, so e**(2 * that) of a weight."""
+    capacity = call["occupied"] + s
+    floats = packed(case(**call, s=s, capacity=capacity, budget=max(6, capacity)))
+    held = in_int8(floats)
+    out, moved = (expect(each, attributes)[0] for each in (floats, floats | held))
+    logit = np.abs(floats["query"]).sum(-1).max() * held["slot_key_scale"].max(initial=0) / 2
+    share = np.exp(2 * logit * HEAD_DIM**-0.5) - 1
+    values = np.concatenate([floats["slot_value"], floats["value"]], 2)
+    allowed = held["slot_value_scale"].max(initial=0) / 2 + 2 * share * np.abs(values).max()
+    assert np.abs(moved - out).max() <= allowed + 1e-6
 
 
 @pytest.mark.parametrize("used", [0, 3, 7])

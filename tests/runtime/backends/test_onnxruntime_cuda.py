@@ -6,6 +6,7 @@ A GPU is not needed: what is done on one differs from this in the device's name 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from tightrope.interface.calls import Update
 from tightrope.interface.tensors import Dims
 from tightrope.plugins.commit import FLOATS, body, graph_file
 from tightrope.point import OperatingPoint
+from tightrope.runtime.backends import onnxruntime_cuda
 from tightrope.runtime.backends.bound_storage import BoundArray, BoundStorage, Place
 from tightrope.runtime.backends.onnxruntime_cuda import PROVIDERS, StandardGraphs
 from tightrope.runtime.model import Model
@@ -72,6 +74,14 @@ def test_where_slots_do_not_suffice_for_a_call_it_says_so(bundle: Find) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
+def test_slots_in_int8_are_refused_with_the_backends_that_hold_them(bundle: Find) -> None:
+    opened = Bundle.open(bundle("llava-fp16"))
+    coded = Bundle(opened.path, replace(opened.manifest, kv_cache="int8"))
+    said = r"int8.* choose --backend tensorrt, or onnxruntime, .* --kv-cache float"
+    with pytest.raises(BackendError, match=said):
+        onnxruntime_cuda.create(coded, 1)
+
+
 def test_a_silent_fall_back_to_the_cpu_is_an_error(bundle: Find) -> None:
     """This ONNX Runtime has no CUDA, and takes the CPU with a warning."""
     assert PROVIDERS["cuda"] not in onnxruntime.get_available_providers()

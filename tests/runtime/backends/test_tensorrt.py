@@ -25,7 +25,7 @@ from tightrope.runtime.model import Model
 
 HERE = Path(__file__).parents[2] / "tensorrt"
 IMAGE = str(HERE.parent / "data" / "scenes" / "images" / "00001.png")
-FEW = {"llava": 40, "llava-fp16": 40, "llama-fp16": 40, "reference": 64}
+FEW = {"llava": 40, "llava-fp16": 40, "llava-int8-slots": 40, "llama-fp16": 40, "reference": 64}
 """Slots that are less than a prompt and its answer need."""
 Tell = Callable[..., dict[str, Any]]
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_done_is_refused_with_the_way_out(
 
 
 def test_slots_on_the_device_live_as_those_on_the_host(small: dict[str, Any]) -> None:
-    assert small["storages_do_alike"] == [""] * 12
+    assert small["storages_do_alike"] == {kind: [""] * 12 for kind in ("float", "int8")}
 
 
 def test_of_a_large_vocabulary_only_what_needs_all_logits_gets_them(small: dict[str, Any]) -> None:
@@ -198,18 +198,31 @@ def test_without_its_packages_it_says_how_to_get_them(monkeypatch: pytest.Monkey
         versions.load_tensorrt()
 
 
+@pytest.mark.parametrize(("name", "alike"), [("llava-fp16", 20), ("llava-int8-slots", 6)])
 def test_engines_with_plugins_answer_as_their_graphs_do_on_the_host(
-    tell: Tell, bundle: Callable[[str], Path], module_of: Callable[[Path], ModuleType]
+    name: str,
+    alike: int,
+    tell: Tell,
+    bundle: Callable[[str], Path],
+    module_of: Callable[[Path], ModuleType],
 ) -> None:
-    """One engine of two profiles for prompts and tokens; slots are given up inside a call."""
-    told = tell("llava-fp16", "with_plugins")["with_plugins"]
+    """One engine of two profiles for prompts and tokens; slots are given up inside a call.
+
+    alike: tokens of each answer. Of pixels the towers make what differs in its last bit, which
+    int8 makes a step of.
+    """
+    told, captured, held = tell(name, "with_plugins")["with_plugins"]
     graphs = HERE.parent / "plugins" / "graphs"
     executor, backend = (
         module_of(graphs / f"{name}.py") for name in ("executor", "plugin_backend")
     )
-    host = backend.PluginGraphs(Bundle.open(bundle("llava-fp16")), executor)
-    wanted = module_of(HERE / "asked.py").few(Model(host.bundle, host), IMAGE, FEW["llava-fp16"])
-    assert told == [json.loads(json.dumps(wanted)), True]
+    host = backend.PluginGraphs(Bundle.open(bundle(name)), executor)
+    wanted = module_of(HERE / "asked.py").few(Model(host.bundle, host), IMAGE, FEW[name])
+    dims, slot_bytes = host.bundle.manifest.dims, host.bundle.manifest.slot_bytes
+    assert captured
+    assert held == 64 * dims.num_hidden_layers * dims.num_key_value_heads * slot_bytes
+    for what, (tokens, occupied) in wanted.items():
+        assert (tokens[:alike], occupied) == (told[what][0][:alike], told[what][1]), what
 
 
 def test_a_plugin_queues_its_kernels_on_the_stream_that_it_is_given(small: dict[str, Any]) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from tightrope.bundle import PluginGraph
+from tightrope.errors import UnsupportedModel
 from tightrope.export.check.operators import check_operators, of_onnx, operators_of, own_of
 from tightrope.export.graphs.derive import derive, in_int8, simplified
 from tightrope.export.graphs.files import GraphFile, graph_files, plugin_files
+from tightrope.export.graphs.passes.int8_slots import hold_in_int8
 from tightrope.export.graphs.passes.linear import to_codes
 from tightrope.export.graphs.passes.own import (
     codes_as_bytes,
@@ -23,6 +25,7 @@ from tightrope.export.graphs.traces import Traces
 from tightrope.export.recipe import Recipe
 from tightrope.export.weights import WeightFile
 from tightrope.interface.names import Role
+from tightrope.interface.tensors import FLOAT_SLOTS, INT8_SLOTS
 from tightrope.plugins.own_nodes import read_own_nodes
 from tightrope.progress import Progress
 
@@ -78,7 +81,7 @@ def write_graphs(
             written.operators[name] = operators_of(graph)
         weights.bind(graph)
         ir.save(graph, folder / f"{name}.onnx")
-    _write_plugins(short, folder, weights, written)
+    _write_plugins(recipe, short, folder, weights, written)
     if recipe.tower.int8:
         # Behind all others: what it reads lies at the end of the weight file.
         graph = in_int8(short[_TOWER, True])
@@ -88,19 +91,31 @@ def write_graphs(
     return written
 
 
-def _write_plugins(short: Short, folder: Path, weights: WeightFile, written: Written) -> None:
+def _write_plugins(
+    recipe: Recipe, short: Short, folder: Path, weights: WeightFile, written: Written
+) -> None:
     """The graphs in which own ops stay, on the weights of the standard ones; all or none of them.
 
     A graph without own ops is the standard one. What kernels do not take is no error: the standard
-    graphs serve the model.
+    graphs serve the model. Raises UnsupportedModel where they do not, with slots in int8.
     """
     having = {
         trace: model for (trace, host), model in short.items() if not host and any(own_nodes(model))
     }
     refused = {reason: None for model in having.values() for reason in refused_by_kernels(model)}
+    in_int8 = recipe.config.kv_cache == INT8_SLOTS
+    if refused and in_int8:
+        raise UnsupportedModel(
+            f"kv_cache is {INT8_SLOTS}, which kernels alone read, and they do not take this model: "
+            f"{'; '.join(refused)}; accepted: {FLOAT_SLOTS}"
+        )
     if refused:
         written.no_plugins = tuple(refused)
         return
+    for trace, model in having.items() if in_int8 else ():
+        if trace[0] == "decoder":
+            having[trace] = model = model.clone()
+            hold_in_int8(model, recipe.dims)
     for file in plugin_files(having):
         written.plugins[str(file.name)] = _write_plugin(file, having, folder, weights)
 

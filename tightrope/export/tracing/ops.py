@@ -64,7 +64,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     attend_varlen = _node(varlen_attention.SCHEMA)
 
     def translate_attention(*operands: Any) -> Any:
-        count = len(slot_attention.SCHEMA.inputs)
+        count = len(slot_attention.SCHEMA.required)
         scale, softcap, window = operands[count:]
         return attend(*operands[:count], scale=scale, softcap=softcap, window=window)
 
@@ -72,7 +72,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         return select(*operands)
 
     def translate_packed(*operands: Any) -> Any:
-        count = len(varlen_attention.SCHEMA.inputs)
+        count = len(varlen_attention.SCHEMA.required)
         scale, longest = operands[count:]
         return attend_varlen(*operands[:count], scale=scale, longest=longest)
 
@@ -84,7 +84,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 
 def _define(name: str, schema: OpSchema, attributes: str) -> None:
-    operands = [f"Tensor {row.name}" for row in schema.inputs]
+    operands = [f"Tensor {row.name}" for row in schema.required]
     arguments = ", ".join([*operands, *([attributes] if attributes else [])])
     results = ", ".join("Tensor" for _ in schema.outputs)
     torch.library.define(f"tightrope::{name}", f"({arguments}) -> ({results})")
@@ -98,7 +98,7 @@ def _node(schema: OpSchema) -> Callable[..., Any]:
         schema.name,
         OWN_DOMAIN,
         OWN_OPSET,
-        inputs=[formal(row.name, _ONNX[row.dtype]) for row in schema.inputs],
+        inputs=[formal(row.name, _ONNX[row.dtype]) for row in schema.required],
         outputs=[formal(f"{row.name}_out", _ONNX[row.dtype]) for row in schema.outputs],
         type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
         attributes=[

@@ -1,5 +1,7 @@
 """Writing new keys and values to the slots that a graph chose: one launch for all layers.
 
+To slots in int8 they are rounded on the way.
+
 No op of a graph, since a graph only reads slots: the runtime launches it behind one. Where it
 launches no kernels, a small graph does the same for one layer.
 """
@@ -11,7 +13,7 @@ from typing import NamedTuple
 
 
 class LayerRow(NamedTuple):
-    """A layer's row of the table int64 [L,7] that the kernel reads: addresses, then lengths."""
+    """A layer's row of the table int64 [L,7] that `commit` reads: addresses, then lengths."""
 
     slot_key: int
     """[N,Hkv,capacity,D]"""
@@ -21,6 +23,24 @@ class LayerRow(NamedTuple):
     value: int
     target: int
     """int32 [N,Hkv,length], -1 for a token that is not kept"""
+    capacity: int
+    length: int
+
+
+class Int8Row(NamedTuple):
+    """The same of the table int64 [L,9] that `commit_int8` reads."""
+
+    slot_key: int
+    """int8 [N,Hkv,capacity,D]"""
+    slot_value: int
+    slot_key_scale: int
+    """float32 [N,Hkv,capacity,1]"""
+    slot_value_scale: int
+    key: int
+    """float16 [N,Hkv,length,D]"""
+    value: int
+    target: int
+    """As of a `LayerRow`."""
     capacity: int
     length: int
 
@@ -35,4 +55,14 @@ def graph_file(dtype: str) -> Path:
     return Path(__file__).parent / f"{dtype}.onnx"
 
 
-__all__ = ["FLOATS", "NEW", "NEXT", "PLACE", "SLOTS", "SOURCE", "LayerRow", "graph_file"]
+__all__ = [
+    "FLOATS",
+    "NEW",
+    "NEXT",
+    "PLACE",
+    "SLOTS",
+    "SOURCE",
+    "Int8Row",
+    "LayerRow",
+    "graph_file",
+]

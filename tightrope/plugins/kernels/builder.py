@@ -39,7 +39,7 @@ class Compiled:
     ptx: str
 
 
-def compiled(source: KernelSource, fixed: Mapping[str, int | float], sm: int) -> Compiled:
+def compiled(source: KernelSource, fixed: Mapping[str, int | float | None], sm: int) -> Compiled:
     """Compile for an SM with all that is fixed in a kernel, as `find` tells it.
 
     Raises BackendError for a kernel that cannot be launched as described.

@@ -24,8 +24,8 @@ class KernelSource:
     """Compiled by Triton; its name is that in the cubin."""
     signature: Mapping[str, str]
     """Argument -> type as Triton writes it, "*i64" or "i32", in the function's order."""
-    constants: Mapping[str, int | float]
-    """Arguments that are fixed when it is compiled."""
+    constants: Mapping[str, int | float | None]
+    """Arguments that are fixed when it is compiled; None: a pointer that it does without."""
     grid: tuple[str, str, str]
     """Programs along each axis, expressions in whole numbers of sizes that a launch names."""
     warps: int
@@ -34,7 +34,7 @@ class KernelSource:
     aligned: Sequence[str] = ()
     """Addresses and lengths that are multiples of 16, so that words are loaded, not elements."""
 
-    def fixed(self, name: str) -> dict[str, int | float] | None:
+    def fixed(self, name: str) -> dict[str, int | float | None] | None:
         """All that is fixed in its kernel of that name; None if it has none of such a name.
 
         Raises InputError for a size that the kernel does not take.
@@ -56,7 +56,7 @@ def sources() -> list[KernelSource]:
     return [import_module(f"tightrope.plugins.{x.parent.name}.{x.stem}").SOURCE for x in files]
 
 
-def find(name: str) -> tuple[KernelSource, dict[str, int | float]]:
+def find(name: str) -> tuple[KernelSource, dict[str, int | float | None]]:
     """The source of a kernel by name, and all that is fixed in it.
 
     Raises InputError with the names there are, or with the sizes that a kernel takes.

@@ -1,4 +1,4 @@
-"""What several kernels share: softmax in parts, a soft cap, and the n-th smallest of many keys."""
+"""What several kernels share: who is seen, softmax in parts, a soft cap, the n-th smallest key."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ def capped(logit, softcap):  # type: ignore[no-untyped-def]
     if softcap > 0:
         logit = (1 - 2 / (tl.exp(2 * logit / softcap) + 1)) * softcap
     return logit
+
+
+@triton.jit
+def visible(ordinal, position, reach, window):  # type: ignore[no-untyped-def]
+    """Whether queries at `position` that reach to `reach` see what has `ordinal`, -1: nothing.
+
+    window: the newest tokens that are seen, 0: all.
+    """
+    seen = (ordinal >= 0) & (ordinal <= reach)
+    return seen & ((window == 0) | (position - ordinal < window))
 
 
 @triton.jit

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from tightrope.plugins.slot_attention.body_attend import attend
 from tightrope.plugins.slot_attention.body_call import MASKED, Common, Fixed, Form, capped, shared
 from tightrope.plugins.slot_attention.body_place import scored, settle
+from tightrope.plugins.slot_attention.body_slots import from_int8
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "attend",
     "body",
     "capped",
+    "from_int8",
     "scored",
     "settle",
     "shared",
@@ -45,9 +47,17 @@ __all__ = [
 def body(
     op: OpBuilder, operands: list[ir.Value], fixed: Fixed, form: Form, score: str = DEFAULT_SCORE
 ) -> tuple[ir.Value, ...]:
-    """The whole op in one form: inputs and outputs as in the schema."""
+    """The whole op in one form: inputs and outputs as in the schema.
+
+    Scales are there where slots are int8, else left out.
+    """
     query, key, value, slot_key, slot_value, slot_score, slot_position = operands[:7]
-    query_position, kv_budget, policy, query_reach = operands[7:]
+    query_position, kv_budget, policy, query_reach, *scales = operands[7:]
+    if scales:
+        slot_key, slot_value = (
+            from_int8(op, codes, scale, fixed.activation)
+            for codes, scale in zip((slot_key, slot_value), scales, strict=True)
+        )
     common = shared(op, (query_position, query_reach), policy, fixed.kv_heads)
     rows = [query, key, value, slot_key, slot_value, slot_position]
     out, mass = attend(op, rows, common.counted, fixed, common, form)

@@ -10,7 +10,9 @@ import numpy as np
 
 from tightrope.arrays import Array
 from tightrope.plugins.cases import LARGEST, SMALLEST, Case, halves
+from tightrope.plugins.commit.reference import to_int8
 from tightrope.plugins.slot_attention.policies import POLICIES
+from tightrope.plugins.slot_attention.schema import SCHEMA
 
 _HEADS, _KV_HEADS = 4, 2
 _SINKS, _RECENT = 2, 3
@@ -38,12 +40,32 @@ def cases(head_dim: int) -> Iterator[Case]:
     yield _case("images that see themselves whole", _reaching(call(16, 6, 12)))
     yield _case("float16's largest values", _extreme(call(17, 4, 12)))
     yield _case("float16's smallest numbers", _tiny(call(18, 4, 12)))
+    for policy in ("h2o", "knorm"):
+        yield _case(f"int8, {policy}", in_int8(call(19, 7, 20, policy)))
+        yield _case(f"int8, one token, {policy}", in_int8(call(20, 1, 14, policy, budget=14)))
+    yield _case("int8, no slots", in_int8(_cut(call(21, 9, 0, capacity=12), 0)))
+    yield _case("int8, slots that are all empty", in_int8(call(22, 1, 0, capacity=65)))
+    yield _case("int8, rows of padding", in_int8(_padded(call(23, 5, 12, rows=3))))
+    yield _case("int8, handed over in part", in_int8(_cut(call(24, 4, 9, capacity=24), 9)))
+    yield _case("int8, a window", in_int8(call(25, 1, 20)), {"window": 5})
+    yield _case("int8, a soft cap", in_int8(call(26, 6, 20)), {"softcap": 3.0})
+    yield _case("int8 of float16's largest values", in_int8(_extreme(call(27, 4, 12))))
+    yield _case("int8 of float16's smallest numbers", in_int8(_tiny(call(28, 4, 12))))
 
 
 def _case(name: str, call: dict[str, Array], attributes: dict[str, Any] | None = None) -> Case:
     scale = call["query"].shape[-1] ** -0.5
     given = {"scale": scale, "softcap": 0.0, "window": 0, "pool_kernel": 5, **(attributes or {})}
-    return Case(name=name, inputs=tuple(call.values()), attributes=given)
+    inputs: tuple[Array | None, ...] = tuple(call.values())
+    inputs += (None,) * (len(SCHEMA.inputs) - len(inputs))
+    return Case(name=name, inputs=inputs, attributes=given)
+
+
+def in_int8(call: dict[str, Array]) -> dict[str, Array]:
+    """The same call on slots that hold what int8 keeps of theirs."""
+    coded = {name: to_int8(call[name]) for name in ("old keys", "old values")}
+    codes = {name: each[0] for name, each in coded.items()}
+    return call | codes | {f"scales of {name}": each[1] for name, each in coded.items()}
 
 
 def _call(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from tightrope.interface.tensors import SLOT_KEY, SLOT_KEY_SCALE
 from tightrope.plugins.kernels.source import KernelSource
-from tightrope.plugins.kernels.tiles import capped
+from tightrope.plugins.kernels.tiles import capped, visible
 from tightrope.plugins.slot_attention.kernel_step import HEAD_DIMS
 
 COLUMNS = 64
@@ -38,11 +39,15 @@ def slot_attention_mass(  # type: ignore[no-untyped-def]
     S,
     U,
     C,
+    slot_key_scale,
     D: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """mass: float32 [N,Hkv,C+S], of the first U slots and of new tokens. norms: [N,Hkv,S]."""
+    """mass: float32 [N,Hkv,C+S], of the first U slots and of new tokens. norms: [N,Hkv,S].
+
+    slot_key_scale: None where slots hold floats.
+    """
     WIDTH: tl.constexpr = triton.next_power_of_2(D)
     head, row = tl.program_id(1), tl.program_id(2)
     group, lane = Hq // Hkv, (row * Hkv + head).to(tl.int64)
@@ -58,11 +63,16 @@ def slot_attention_mass(  # type: ignore[no-untyped-def]
         k = tl.load(key + lane * S * D + place, mask=inside[:, None] & width, other=0.0)
         wide = k.to(tl.float32)
         tl.store(norms + lane * S + here, tl.sqrt(tl.sum(wide * wide, 1)), mask=inside)
+        if slot_key_scale is not None:
+            factor = tl.full([COLUMNS], 1.0, tl.float32)
     else:
         inside = here < U
         ordinal = tl.load(slot_position + lane * C + here, mask=inside, other=-1)
         taken = (ordinal >= 0)[:, None] & width
-        k = tl.load(slot_key + lane * U * D + place, mask=taken, other=0.0)
+        k = tl.load(slot_key + lane * U * D + place, mask=taken, other=0).to(key.dtype.element_ty)
+        if slot_key_scale is not None:
+            held = inside & (ordinal >= 0)
+            factor = tl.load(slot_key_scale + lane * U + here, mask=held, other=0.0)
     count = 0
     for start in range(0, S, BLOCK):
         token = start + tl.arange(0, BLOCK)
@@ -79,15 +89,18 @@ def slot_attention_mass(  # type: ignore[no-untyped-def]
         nth = before + tl.cumsum((position >= 0).to(tl.int32), 0)
         counted = (position >= 0) & ((last == 0) | (nth > count - last))
         before += tl.sum((position >= 0).to(tl.int32), 0)
-        seen = (ordinal >= 0)[:, None] & (ordinal[:, None] <= reach[None, :]) & counted[None, :]
-        seen = seen & ((window == 0) | (position[None, :] - ordinal[:, None] < window))
+        seen = visible(ordinal[:, None], position[None, :], reach[None, :], window)
+        seen = seen & counted[None, :]
         if tl.max(counted.to(tl.int32), 0) > 0:
             for member in range(0, group):
                 own = (lane * group + member) * S
                 at = query + own * D + (token[:, None] * D + column[None, :])
                 q = tl.load(at, mask=counted[:, None] & width, other=0.0)
                 total = tl.load(sums + own + token, mask=counted, other=float("inf"))
-                logit = capped(tl.dot(k, tl.trans(q)) * scale, softcap)
+                product = tl.dot(k, tl.trans(q))
+                if slot_key_scale is not None:
+                    product *= factor[:, None]
+                logit = capped(product * scale, softcap)
                 weight = tl.exp(tl.where(seen, logit, -float("inf")) - total[None, :])
                 received += tl.sum(tl.where(seen, weight, 0.0), 1)
     to = lane * (C + S) + here + tl.where(fresh, C, 0)
@@ -118,7 +131,8 @@ SOURCE = KernelSource(
         "C": "i32",
     },
     sizes={"D": HEAD_DIMS},
-    constants={"COLUMNS": COLUMNS, "BLOCK": 32},
+    constants={"COLUMNS": COLUMNS, "BLOCK": 32, SLOT_KEY_SCALE: None},
     grid=(f"(U + {COLUMNS - 1})//{COLUMNS} + (S + {COLUMNS - 1})//{COLUMNS}", "Hkv", "N"),
     warps=8,
+    aligned=(SLOT_KEY,),
 )

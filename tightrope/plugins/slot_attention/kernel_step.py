@@ -9,9 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from tightrope.interface.tensors import SLOT_KEY, SLOT_VALUE
 from tightrope.plugins.kernels.source import KernelSource
-from tightrope.plugins.kernels.tiles import attended, capped
+from tightrope.plugins.kernels.tiles import attended, capped, visible
 from tightrope.plugins.slot_attention.plugin import SPLIT
+from tightrope.plugins.slot_attention.variants import NO_SCALES
 
 ROWS = 16
 """Query heads a KV head at most: the least that a tensor core multiplies."""
@@ -37,6 +39,8 @@ def slot_attention_step(  # type: ignore[no-untyped-def]
     U,
     C,
     splits,
+    slot_key_scale,
+    slot_value_scale,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -45,6 +49,7 @@ def slot_attention_step(  # type: ignore[no-untyped-def]
     """shares: float32 [N,Hq,splits,D], not yet divided; peaks: [N,Hq,splits,2], peak and sum.
 
     logits: float32 [N,Hq,U], -inf out of sight. The rest is the op's, with S = 1.
+    Scales are None where slots hold floats.
     """
     WIDTH: tl.constexpr = triton.next_power_of_2(D)
     split, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -61,16 +66,21 @@ def slot_attention_step(  # type: ignore[no-untyped-def]
     for start in range(0, SPLIT, BLOCK):
         slot = split * SPLIT + start + tl.arange(0, BLOCK)
         ordinal = tl.load(slot_position + lane * C + slot, mask=slot < U, other=-1)
-        seen = (ordinal >= 0) & (ordinal <= reach)
-        seen = seen & ((window == 0) | (position - ordinal < window))
+        seen = visible(ordinal, position, reach, window)
         at = (lane * U + slot)[:, None] * D + column[None, :]
         reads = seen[:, None] & width
-        key = tl.load(slot_key + at, mask=reads, other=0.0)
-        logit = capped(tl.dot(q, tl.trans(key)) * scale, softcap)
+        key = tl.load(slot_key + at, mask=reads, other=0)
+        product = tl.dot(q, tl.trans(key.to(q.dtype)))
+        if slot_key_scale is not None:
+            product *= tl.load(slot_key_scale + lane * U + slot, mask=seen, other=0.0)[None, :]
+        logit = capped(product * scale, softcap)
         logit = tl.where(seen[None, :], logit, -float("inf"))
         tl.store(logits + heads * U + slot[None, :], logit, mask=belongs & (slot < U)[None, :])
-        value = tl.load(slot_value + at, mask=reads, other=0.0)
-        peak, total, out = attended(logit, value, peak, total, out)
+        value = tl.load(slot_value + at, mask=reads, other=0)
+        if slot_value_scale is not None:
+            by = tl.load(slot_value_scale + lane * U + slot, mask=seen, other=0.0)
+            value = value * by[:, None]
+        peak, total, out = attended(logit, value.to(q.dtype), peak, total, out)
     share = (first + member) * splits + split
     tl.store(shares + share[:, None] * D + column[None, :], out, mask=belongs & width)
     tl.store(peaks + share * 2, peak, mask=member < group)
@@ -100,7 +110,8 @@ SOURCE = KernelSource(
         "splits": "i32",
     },
     sizes={"D": HEAD_DIMS},
-    constants={"ROWS": ROWS, "SPLIT": SPLIT, "BLOCK": 32},
+    constants={"ROWS": ROWS, "SPLIT": SPLIT, "BLOCK": 32, **NO_SCALES},
     grid=("splits", "Hkv", "N"),
     warps=4,
+    aligned=(SLOT_KEY, SLOT_VALUE),
 )

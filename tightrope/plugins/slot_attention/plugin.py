@@ -3,7 +3,7 @@
 One token: slots are attended to in splits, whose shares are combined; the combining kernel also
 knows the mass that each slot received, and so updates scores and gives a slot up. Several tokens:
 attending leaves each query's logarithm of its sum, from which mass is summed, and then who leaves
-and where new tokens go is decided.
+and where new tokens go is decided. Kernels that read slots have a variant for those in int8.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from tightrope.arrays import Array
 from tightrope.interface.onnx import FLOAT
+from tightrope.interface.tensors import SLOT_KEY_SCALE
 from tightrope.plugins.cases import Case
 from tightrope.plugins.description import Buffer, Description, Form, Limit, Step
 from tightrope.plugins.slot_attention import body
@@ -21,7 +22,7 @@ from tightrope.plugins.slot_attention.schema import SCHEMA
 
 SPLIT = 256
 """Slots that one program attends to."""
-_MOST = 1 << 30
+_ONE, _MORE = ("S", 1, 1), ("S", 2, 1 << 30)
 
 
 def _reference(*inputs: Array, **attributes: Any) -> tuple[Array, ...]:
@@ -35,7 +36,7 @@ def _form(form: body.Form) -> Any:
         assert query is not None and key is not None
         heads, head_dim = query.shape[1], query.shape[3]
         fixed = body.Fixed(heads, key.shape[1], head_dim, FLOAT, **case.attributes)
-        return body.body(op, list(values), fixed, form)
+        return body.body(op, [value for value in values if value is not None], fixed, form)
 
     return emit
 
@@ -81,10 +82,13 @@ PLUGIN = Description(
         Buffer(name="places", nbytes="4*N*Hkv*S"),
     ),
     steps=(
-        Step(kernel="slot_attention_step_d{D}", only=("S", 1, 1)),
-        Step(kernel="slot_attention_combine_d{D}", only=("S", 1, 1)),
-        Step(kernel="slot_attention_prefill_d{D}", only=("S", 2, _MOST)),
-        Step(kernel="slot_attention_mass_d{D}", only=("S", 2, _MOST)),
-        Step(kernel="slot_attention_place", only=("S", 2, _MOST)),
+        Step(kernel="slot_attention_step_d{D}", only=_ONE, lacking=SLOT_KEY_SCALE),
+        Step(kernel="slot_attention_step_int8_d{D}", only=_ONE, given=SLOT_KEY_SCALE),
+        Step(kernel="slot_attention_combine_d{D}", only=_ONE),
+        Step(kernel="slot_attention_prefill_d{D}", only=_MORE, lacking=SLOT_KEY_SCALE),
+        Step(kernel="slot_attention_prefill_int8_d{D}", only=_MORE, given=SLOT_KEY_SCALE),
+        Step(kernel="slot_attention_mass_d{D}", only=_MORE, lacking=SLOT_KEY_SCALE),
+        Step(kernel="slot_attention_mass_int8_d{D}", only=_MORE, given=SLOT_KEY_SCALE),
+        Step(kernel="slot_attention_place", only=_MORE),
     ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tightrope.arrays import Flags, Floats, Indices, Ordinals
+from tightrope.plugins.commit.reference import from_int8
 from tightrope.plugins.slot_attention.scores import DEFAULT_SCORE, SCORES, Evidence, PolicyNumbers
 
 PROTECTED = np.float32(1e30)
@@ -26,6 +27,8 @@ def slot_attention(
     kv_budget: Indices,
     policy: Floats,
     query_reach: Ordinals | None = None,
+    slot_key_scale: Floats | None = None,
+    slot_value_scale: Floats | None = None,
     *,
     scale: float,
     softcap: float = 0.0,
@@ -36,7 +39,11 @@ def slot_attention(
     """out, target, slot_score and slot_position of one call; shapes as in the schema.
 
     query_reach: None where no token attends to later ones.
+    Scales are None where slots hold floats.
     """
+    if slot_key_scale is not None and slot_value_scale is not None:
+        slot_key = from_int8(slot_key, slot_key_scale)
+        slot_value = from_int8(slot_value, slot_value_scale)
     numbers, used = PolicyNumbers(*policy), slot_key.shape[2]
     rows = np.repeat(query_position[:, None], key.shape[1], 1)  # [N,Hkv,S]
     out, weight = attend(

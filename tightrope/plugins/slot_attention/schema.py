@@ -9,6 +9,9 @@ that a call on a fresh cache does not pay for its capacity.
 
 `query_reach` is the newest ordinal that each token attends to: `query_position` itself, or, where
 an image sees itself whole, the ordinal of its last token. That one must be in the same call.
+
+Slots may be int8 with a scale for each token and KV head, `slot_key_scale` and `slot_value_scale`:
+what a slot holds are its numbers times its scale. Both scales are given or neither.
 """
 
 from tightrope.interface import tensors
@@ -29,6 +32,8 @@ SCHEMA = OpSchema(
         TensorSpec(tensors.KV_BUDGET, "int64", ("Hkv",)),
         TensorSpec(tensors.POLICY, "float32", (POLICY_NUMBERS,)),
         TensorSpec(tensors.QUERY_REACH, "int32", ("N", "S")),
+        TensorSpec(tensors.SLOT_KEY_SCALE, "float32", ("N", "Hkv", "U", 1)),
+        TensorSpec(tensors.SLOT_VALUE_SCALE, "float32", ("N", "Hkv", "U", 1)),
     ),
     outputs=(
         TensorSpec("out", "activation", ("N", "Hq", "S", "D")),
@@ -38,4 +43,9 @@ SCHEMA = OpSchema(
     ),
     # softcap 0 and window 0 mean none.
     attributes={"scale": 1.0, "softcap": 0.0, "window": 0, "pool_kernel": 5},
+    optional=(tensors.SLOT_KEY_SCALE, tensors.SLOT_VALUE_SCALE),
+    scaled={
+        tensors.SLOT_KEY: tensors.SLOT_KEY_SCALE,
+        tensors.SLOT_VALUE: tensors.SLOT_VALUE_SCALE,
+    },
 )

@@ -75,7 +75,7 @@ def queue(
     for row in description.schema.inputs:
         addresses.setdefault(row.name, 0)
     for step in description.steps:
-        if step.runs(sizes):
+        if step.serves(names_in) and step.runs(sizes):
             kernel = step.kernel.format_map(sizes)
             launcher.launch(kernel, Values(step, addresses, sizes, attributes), stream)
 

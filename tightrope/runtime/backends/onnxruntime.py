@@ -98,7 +98,7 @@ class OnnxRuntimeBackend:
         return options
 
     def make_storage(self, rows: int, capacity: Counts) -> NumpyStorage:
-        return NumpyStorage(self._dims, rows, capacity)
+        return NumpyStorage(self._dims, rows, capacity, kv_cache=self._bundle.manifest.kv_cache)
 
     def vision(self, inputs: Mapping[str, Array], cancel: Cancel) -> VisualTokens:
         values = _run_until(cancel, self._session("vision"), inputs)

@@ -38,6 +38,7 @@ from tightrope.plugins.commit import graph_file
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.backends.bound_storage import BoundArray, BoundStorage, Place
 from tightrope.runtime.backends.float16 import refuse_overflow
+from tightrope.runtime.backends.int8_slots import refuse_int8
 from tightrope.runtime.backends.onnxruntime import check_version, onnxruntime_errors
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.slots import Slots
@@ -203,6 +204,12 @@ def _wide(array: Array) -> Array:
 
 
 def create(bundle: Bundle, threads: int | None) -> StandardGraphs:
-    """The backend of the table's row; raises UnsupportedModel where float16 is too narrow."""
+    """The backend of the table's row; raises UnsupportedModel where float16 is too narrow,
+    BackendError where slots are int8."""
     refuse_overflow(bundle.manifest)
+    refuse_int8(
+        bundle.manifest,
+        "onnxruntime-cuda runs no others",
+        "choose --backend tensorrt, or onnxruntime, which holds the same numbers as floats; or ",
+    )
     return StandardGraphs(bundle, threads)

@@ -12,7 +12,7 @@ from typing import Any
 from tightrope.arrays import Array
 from tightrope.interface.onnx import FLOAT, IR_VERSION, OPSET, element_type
 from tightrope.plugins.cases import Case
-from tightrope.plugins.description import LEADING, Description, Form
+from tightrope.plugins.description import LEADING, Description, Form, rows_of
 from tightrope.plugins.int4_matmul.reference import pack
 
 _FIXED = ("H", "Hq", "Hkv", "D")
@@ -38,14 +38,12 @@ class Body:
 
     def __call__(self, case: Case) -> Sequence[Array]:
         """Outputs of one call; raises what ONNX Runtime raises."""
-        rows = self._description.schema.inputs
-        given = zip(rows, case.inputs, strict=True)
-        feeds = {
-            row.name: array for row, array in given if array is not None and row.dtype != "int4"
-        }
+        rows = rows_of(self._description.schema, case.inputs)
+        given = zip(rows, (x for x in case.inputs if x is not None), strict=True)
+        feeds = {row.name: array for row, array in given if row.dtype != "int4"}
         # Codes of four bits are weights of a graph.
-        own = case.name if len(feeds) < sum(array is not None for array in case.inputs) else ""
-        key = repr((own, sorted(case.attributes.items())))
+        own = case.name if len(feeds) < len(rows) else ""
+        key = repr((own, *(row.name for row in rows), sorted(case.attributes.items())))
         if key not in self._sessions:
             self._sessions[key] = self._session(case)
         session = self._sessions[key]
@@ -60,10 +58,8 @@ class Body:
         from tightrope.plugins.builder import OpBuilder
 
         schema, op = self._description.schema, OpBuilder("body")
-        values = [
-            None if array is None else _value(row, array)
-            for row, array in zip(schema.inputs, case.inputs, strict=True)
-        ]
+        rows = iter(rows_of(schema, case.inputs))
+        values = [None if array is None else _value(next(rows), array) for array in case.inputs]
         outputs = self._form.emit(op, values, case)
         for value, row in zip(outputs, schema.outputs, strict=True):
             value.name = f"{row.name}.out"

@@ -11,7 +11,7 @@ from tightrope.arrays import Array
 from tightrope.bundle import Bundle
 from tightrope.interface.tensors import TensorSpec
 from tightrope.plugins.cases import Case
-from tightrope.plugins.description import Description, element_of
+from tightrope.plugins.description import Description, element_of, rows_of
 from tightrope.plugins.int4_matmul.reference import pack
 from tightrope.plugins.kernels.homes import homes_of, missing
 from tightrope.plugins.tensorrt.calls import output_shapes, queue, workspace_bytes
@@ -39,15 +39,14 @@ class DeviceKernels:
         self._device, self._homes = device, homes
         self._kernels = Kernels(device, homes)
 
-    def lacking(self, description: Description, head_dim: int) -> str:
-        """Why an op's kernels cannot run here; empty if they can."""
+    def lacking(self, description: Description, cases: Sequence[Case]) -> str:
+        """Why an op's kernels cannot run these cases here; empty if they can."""
         names: dict[str, None] = {}
-        for case in description.cases(head_dim):
+        for case in cases:
             rows, arrays = _given(description, case)
             shapes = [array.shape for array in arrays]
-            names |= dict.fromkeys(
-                description.kernels(description.all_sizes(rows, shapes, case.attributes))
-            )
+            sizes = description.all_sizes(rows, shapes, case.attributes)
+            names |= dict.fromkeys(description.kernels(rows, sizes))
         lacking = missing(self._homes, names, self._kernels.sm)
         return f"no kernel {', '.join(lacking)} for sm_{self._kernels.sm}" if lacking else ""
 
@@ -82,15 +81,12 @@ class DeviceKernels:
 
 def _given(description: Description, case: Case) -> tuple[tuple[TensorSpec, ...], list[Array]]:
     """The inputs that a case has, as a plugin is handed them."""
-    rows, arrays = [], []
-    for row, array in zip(description.schema.inputs, case.inputs, strict=True):
-        if array is None:
-            continue
+    rows, arrays = rows_of(description.schema, case.inputs), []
+    for row, array in zip(rows, (x for x in case.inputs if x is not None), strict=True):
         if row.dtype == "int4":
             array = pack(array).view(np.int8).reshape(len(array), -1)
-        rows.append(row)
         arrays.append(np.ascontiguousarray(array, _element(row)))
-    return tuple(rows), arrays
+    return rows, arrays
 
 
 def _element(row: TensorSpec) -> str:

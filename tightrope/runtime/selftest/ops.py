@@ -15,7 +15,7 @@ import numpy as np
 from tightrope.arrays import Array
 from tightrope.errors import TightropeError
 from tightrope.plugins.cases import Case
-from tightrope.plugins.description import Description
+from tightrope.plugins.description import Description, rows_of
 from tightrope.plugins.ops import ops
 from tightrope.runtime.selftest import bodies
 from tightrope.runtime.selftest.check import Finding, failing
@@ -31,8 +31,8 @@ Compute = Callable[[Case], Sequence[Array]]
 class OpKernels(Protocol):
     """Kernels of own ops on a GPU."""
 
-    def lacking(self, description: Description, head_dim: int) -> str:
-        """Why the op's kernels cannot run there; empty if they can."""
+    def lacking(self, description: Description, cases: Sequence[Case]) -> str:
+        """Why the op's kernels cannot run these cases there; empty if they can."""
 
     def compute(self, description: Description, case: Case) -> Sequence[Array]:
         """Outputs of one call in float16; raises BackendError."""
@@ -51,17 +51,27 @@ def op_findings(kernels: OpKernels | None, head_dim: int) -> Iterator[Finding]:
                 continue
             cases = [case for case in description.cases(_HEAD_DIM) if form.takes(case)]
             yield _held(title, description, bodies.Body(description, form), cases, _BODY)
-        yield _of_kernels(f"{name}, kernels", description, kernels, head_dim)
+        for title, some in _by_kernels(description, head_dim).items():
+            yield _of_kernels(f"{name}, {title}", description, kernels, some)
+
+
+def _by_kernels(description: Description, head_dim: int) -> dict[str, list[Case]]:
+    """An op's cases by the kernels that a bundle has for them: those for int8 are apart."""
+    scales = set(description.schema.scaled.values())
+    found: dict[str, list[Case]] = {}
+    for case in description.cases(head_dim):
+        in_int8 = any(row.name in scales for row in rows_of(description.schema, case.inputs))
+        found.setdefault("kernels for int8" if in_int8 else "kernels", []).append(case)
+    return found
 
 
 def _of_kernels(
-    title: str, description: Description, kernels: OpKernels | None, head_dim: int
+    title: str, description: Description, kernels: OpKernels | None, cases: Sequence[Case]
 ) -> Finding:
     if kernels is None:
         return _not_run(title, "no GPU computes here")
-    if lacking := kernels.lacking(description, head_dim):
+    if lacking := kernels.lacking(description, cases):
         return _not_run(title, lacking)
-    cases = list(description.cases(head_dim))
     return _held(
         title, description, lambda case: kernels.compute(description, case), cases, _KERNEL
     )

@@ -47,7 +47,8 @@ def kernels_of(model: ir.Model) -> tuple[str, ...]:
     """Names of the kernels that the own nodes of a traced graph launch, each once."""
     names: dict[str, None] = {}
     for node, description in own_nodes(model):
-        names |= dict.fromkeys(description.kernels(_fixed_sizes(node, description)))
+        rows = _rows(node, description)
+        names |= dict.fromkeys(description.kernels(rows, _fixed_sizes(node, description)))
     return tuple(names)
 
 
@@ -58,12 +59,13 @@ def keep_own(model: ir.Model) -> None:
             _order_outside(model, node)
         schema = description.schema
         places = [place for place, value in enumerate(node.inputs) if value is not None]
+        required = [place for place, row in enumerate(schema.inputs) if row in schema.required]
         attributes: dict[str, Attribute] = {
             **{name: _value(node, name, default) for name, default in schema.attributes.items()},
             NAMESPACE: OWN_DOMAIN,
             VERSION: str(OWN_OPSET),
         }
-        if len(places) < len(schema.inputs):
+        if places != required:
             attributes[GIVEN] = sum(1 << place for place in places)
         # Parsers stumble over an input without a name.
         kept = ir.Node(

@@ -25,7 +25,9 @@ from tightrope.interface.tensors import (
     KEEP_RAMP,
     LOGITS,
     SLOT_KEY,
+    SLOT_KEY_SCALE,
     SLOT_VALUE,
+    SLOT_VALUE_SCALE,
     TEXT_EMBEDS,
     VISUAL_EMBEDS,
     numbered,
@@ -107,7 +109,13 @@ class TensorRTBackend:
             self._step = self._prefill.for_tokens()
         else:
             self._step = self._prefill if plans.alone else self._engine("decode")
-        self._memory = SlotMemory(device, manifest.dims, np.dtype(manifest.activations), slot_bytes)
+        self._memory = SlotMemory(
+            device,
+            manifest.dims,
+            np.dtype(manifest.activations),
+            slot_bytes,
+            manifest.kv_cache,
+        )
         large = manifest.dims.vocab_size >= LARGE_VOCABULARY
         self._reduction = Reduction(device) if large else None
 
@@ -205,11 +213,11 @@ def _arena(slots: Slots) -> Arena:
 
 
 def _empty(slots: Slots) -> dict[str, bool]:
-    """By the names of keys and values, whether a layer holds none: then none are read."""
+    """By the names of what slots may hold, whether a layer holds none: then nothing is read."""
     nothing = (slots.occupied == 0).all((1, 2))
     return {
         numbered(name, layer): bool(empty)
-        for name in (SLOT_KEY, SLOT_VALUE)
+        for name in (SLOT_KEY, SLOT_VALUE, SLOT_KEY_SCALE, SLOT_VALUE_SCALE)
         for layer, empty in enumerate(nothing)
     }
 

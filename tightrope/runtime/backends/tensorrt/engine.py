@@ -17,7 +17,13 @@ from tightrope.runtime.backends.tensorrt import versions
 from tightrope.runtime.backends.tensorrt.driver import Memory
 from tightrope.runtime.backends.tensorrt.log import last_words, make_logger
 
-_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64"}
+_TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+}
 """Names of TensorRT's element types that our graphs have at their ends."""
 _BUILD_AGAIN = "build it again: tightrope build BUNDLE"
 PROMPTS, TOKENS = 0, 1

@@ -20,6 +20,7 @@ from tightrope.jetson.facts import BoardFacts
 from tightrope.plugins.kernels.homes import missing
 from tightrope.plugins.parsers import Parser, parser_of
 from tightrope.plugins.parsers.bundled import refused, standard_graphs
+from tightrope.runtime.backends.int8_slots import refuse_int8
 from tightrope.runtime.backends.tensorrt.cache import Described, EngineCache, EngineKey
 
 NONE, ALL = "none", "all"
@@ -148,13 +149,16 @@ def with_plugins(
     """What to build for `asked` auto, none or all, and why, in words.
 
     homes: where kernels are. For all raises, where plugins cannot be, UnsupportedModel that names
-    the limits if it is the model that kernels do not take, else BackendError.
+    the limits if it is the model that kernels do not take, else BackendError. Slots in int8 are
+    refused so whatever was asked.
     """
     if asked == NONE:
+        refuse_int8(bundle.manifest, "plugins are not wanted", "build without --plugins none, or ")
         return NONE, "standard operators alone, as asked for"
     reason = _no_plugins(bundle.manifest, facts, homes)
     if not reason:
         return ALL, "our own ops as plugins"
+    refuse_int8(bundle.manifest, reason, "make its kernels with tightrope kernels build, or ")
     if asked == ALL:
         kind = UnsupportedModel if bundle.manifest.no_plugins else BackendError
         raise kind(

@@ -1,4 +1,4 @@
-"""The commit kernel on a device: rows that lie one behind the other go where a target says."""
+"""The commit kernels on a device: rows that lie one behind the other go where a target says."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ _WORD = 4
 
 
 class Scatter:
-    """Loaded for keys and values of one width."""
+    """A kernel that is loaded, for rows of one width."""
 
-    def __init__(self, device: Device, row_bytes: int) -> None:
-        """row_bytes: of one token's key in one head."""
-        if row_bytes % _WORD:
-            raise BackendError(
-                f"keys of {row_bytes} bytes are not moved on the GPU, only multiples of {_WORD}; "
-                "export with another precision"
-            )
+    def __init__(self, device: Device, kernel: str, size: dict[str, int]) -> None:
+        """kernel: its name. size: of a row, by the name that the kernel has for it."""
         major, minor = device.compute_capability
-        self._launch, image = load_launch("commit", 10 * major + minor)
-        self._device, self._words = device, row_bytes // _WORD
+        self._launch, image = load_launch(kernel, 10 * major + minor)
+        self._device, self._size = device, size
         launch = self._launch
         with device:
             self._kernel = device.kernel(
@@ -31,11 +26,26 @@ class Scatter:
     def __call__(self, table: int, layers: int, lanes: int, length: int) -> None:
         """Queue it.
 
-        table: address of int64 [layers,7], rows of `plugins.commit.LayerRow`. lanes: rows times
-        heads. length: the longest of the table's.
+        table: address of int64 [layers,..], rows of `plugins.commit`. lanes: rows times heads.
+        length: the longest of the table's.
         """
         if length:
             sizes = {"length": length, "lanes": lanes, "layers": layers}
-            values = {"table": table, "lanes": lanes, "words": self._words}
+            values = {"table": table, "lanes": lanes, **self._size}
             blocks, arguments = self._launch.blocks(sizes), self._launch.packed(values)
             self._device.launch(self._kernel, blocks, arguments)
+
+
+def moving(device: Device, row_bytes: int) -> Scatter:
+    """Rows as they are; raises BackendError where they are no whole words."""
+    if row_bytes % _WORD:
+        raise BackendError(
+            f"keys of {row_bytes} bytes are not moved on the GPU, only multiples of {_WORD}; "
+            "export with another precision"
+        )
+    return Scatter(device, "commit", {"words": row_bytes // _WORD})
+
+
+def rounding(device: Device, width: int) -> Scatter:
+    """Rows of `width` float16 to slots in int8."""
+    return Scatter(device, "commit_int8", {"width": width})

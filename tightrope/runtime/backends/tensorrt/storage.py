@@ -15,9 +15,10 @@ import numpy as np
 
 from tightrope.arrays import Array, Counts, Floats, Ordinals
 from tightrope.interface.calls import Update
-from tightrope.interface.tensors import SLOT_KEY, SLOT_VALUE, numbered
-from tightrope.plugins.commit import LayerRow
-from tightrope.runtime.backends.tensorrt.arena import POSITIONS, SCORES, SlotMemory
+from tightrope.interface.tensors import numbered
+from tightrope.plugins.commit import Int8Row, LayerRow
+from tightrope.plugins.commit.reference import from_int8
+from tightrope.runtime.backends.tensorrt.arena import POSITIONS, SCORES, Part, SlotMemory
 from tightrope.runtime.backends.tensorrt.driver import Device
 from tightrope.runtime.backends.tensorrt.engine import Shape
 from tightrope.runtime.storage import Move, SlotViews, compact_ranking
@@ -76,39 +77,42 @@ class DeviceStorage:
             weakref.finalize(self, memory.give, self.arena).atexit = False
             self._blank()
         self._lanes = rows * self._dims.num_key_value_heads
-        self._row_bytes = self._dims.head_dim * memory.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        return 2 * int(self.capacity.sum()) * self._lanes * self._row_bytes
+        each = sum(part.row_bytes for part in self._memory.parts)
+        return 2 * int(self.capacity.sum()) * self._lanes * each
 
     def _blank(self) -> None:
         """Empty every slot: zeros, and positions of -1."""
         for name, shape in self.arena.shapes.items():
-            is_key = name.startswith((SLOT_KEY, SLOT_VALUE))
-            size = self._memory.dtype.itemsize if is_key else np.dtype(np.float32).itemsize
+            size = int(np.prod(shape)) * self.arena.dtypes[name].itemsize
             byte = 0xFF if name in POSITIONS else 0
-            self._device.fill(self.arena.address(name), byte, int(np.prod(shape)) * size)
+            self._device.fill(self.arena.address(name), byte, size)
 
     def views(self, side: int, used: Counts | None = None) -> SlotViews:
         used = self.capacity if used is None else used
         keys, values = (
-            [self._keys(name, layer)[:, :, :count] for layer, count in enumerate(used)]
-            for name in (SLOT_KEY, SLOT_VALUE)
+            [self._held(names, layer)[:, :, :count] for layer, count in enumerate(used)]
+            for names in (
+                [part.key for part in self._memory.parts],
+                [part.value for part in self._memory.parts],
+            )
         )
         return SlotViews(keys, values, *self.ranking(side))
 
-    def _keys(self, name: str, layer: int) -> Array:
-        name = numbered(name, layer)
-        return self._downloaded(name, self._memory.dtype)
+    def _held(self, names: Sequence[str], layer: int) -> Array:
+        """A layer's keys, or values: as they lie there, or what int8 stands for."""
+        rows, *scale = (self._downloaded(numbered(name, layer)) for name in names)
+        return from_int8(rows, *scale) if scale else rows
 
-    def _downloaded(self, name: str, dtype: np.dtype[Any]) -> Array:
-        shape, address = self.arena.shapes[name], self.arena.address(name)
-        return DeviceArray(self._device, address, shape, dtype).numpy()
+    def _downloaded(self, name: str) -> Array:
+        arena = self.arena
+        place, shape, dtype = arena.address(name), arena.shapes[name], arena.dtypes[name]
+        return DeviceArray(self._device, place, shape, dtype).numpy()
 
     def ranking(self, side: int) -> tuple[Floats, Ordinals]:
-        score = self._downloaded(SCORES[side], np.dtype(np.float32))
-        return score, self._downloaded(POSITIONS[side], np.dtype(np.int32))
+        return self._downloaded(SCORES[side]), self._downloaded(POSITIONS[side])
 
     def restore(self, side: int, score: Floats, position: Ordinals) -> None:
         with self._device:
@@ -130,16 +134,26 @@ class DeviceStorage:
             if arena.table_of is not rows:
                 places = zip(rows.keys, rows.values, rows.targets, strict=True)
                 table = [
-                    self._row(layer, *place, rows.lengths[layer])
+                    self._row(layer, place, rows.lengths[layer])
                     for layer, place in enumerate(places)
                 ]
                 self._device.upload(arena.table, np.array(table, np.int64))
                 arena.table_of = rows
-            self._memory.scatter(arena.table, len(rows.keys), self._lanes, max(rows.lengths))
+            scatter = self._memory.rounds or self._memory.moves[self._memory.parts[0]]
+            scatter(arena.table, len(rows.keys), self._lanes, max(rows.lengths))
 
-    def _row(self, layer: int, key: int, value: int, target: int, length: int) -> LayerRow:
-        slots, more = (self.arena.address(numbered(name, layer)) for name in (SLOT_KEY, SLOT_VALUE))
-        return LayerRow(slots, more, key, value, target, int(self.capacity[layer]), length)
+    def _row(self, layer: int, places: tuple[int, int, int], length: int) -> tuple[int, ...]:
+        """Of the table that commit reads; places: of new keys, values and targets."""
+        capacity = int(self.capacity[layer])
+        addresses = [
+            self.arena.address(numbered(name, layer))
+            for part in self._memory.parts
+            for name in (part.key, part.value)
+        ]
+        fields = (*addresses, *places, capacity, length)
+        if self._memory.rounds is None:
+            return LayerRow._make(fields)
+        return Int8Row._make(fields)
 
     def compact(self, side: int, moves: Sequence[Move]) -> None:
         with self._device:
@@ -150,12 +164,18 @@ class DeviceStorage:
         self.restore(side, score, position)
 
     def _close_up(self, move: Move) -> None:
-        """Copy a layer's slots aside, and from there each to where it goes."""
-        capacity, device, apart = int(self.capacity[move.layer]), self._device, self._memory.apart
+        """Copy a layer's slots aside, part by part, and from there each to where it goes."""
+        capacity = int(self.capacity[move.layer])
         goes = np.full((self.arena.rows, self._dims.num_key_value_heads, capacity), -1, np.int32)
         places = np.where(move.stays, np.arange(move.order.shape[2], dtype=np.int32), -1)
         np.put_along_axis(goes, move.order, places, 2)
-        size = self._lanes * capacity * self._row_bytes
+        for part in self._memory.parts:
+            self._move(part, move.layer, goes)
+
+    def _move(self, part: Part, layer: int, goes: Ordinals) -> None:
+        """goes: int32 [N,Hkv,capacity], the slot that each one goes to."""
+        capacity, device, apart = int(self.capacity[layer]), self._device, self._memory.apart
+        size = self._lanes * capacity * part.row_bytes
         rows = ((size,), np.dtype(np.uint8))
         table = ((len(LayerRow._fields),), np.dtype(np.int64))
         aside: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
@@ -166,20 +186,22 @@ class DeviceStorage:
         }
         apart.lay_out(aside)
         keys, values, target, address = (apart.addresses[name] for name in aside)
-        row = self._row(move.layer, keys, values, target, capacity)
-        for source, copy in ((row.slot_key, keys), (row.slot_value, values)):
+        mine = [self.arena.address(numbered(name, layer)) for name in (part.key, part.value)]
+        for source, copy in zip(mine, (keys, values), strict=True):
             device.copy(copy, source, size)
             device.fill(source, 0, size)
+        row = LayerRow._make((*mine, keys, values, target, capacity, capacity))
         device.upload(target, goes)
         device.upload(address, np.array(row, np.int64))
-        self._memory.scatter(address, 1, self._lanes, capacity)
+        self._memory.moves[part](address, 1, self._lanes, capacity)
 
     def copied(self, rows: int, capacity: Counts, side: int) -> DeviceStorage:
         copy = DeviceStorage(self._memory, rows, capacity)
         with self._device:
-            for name in (SLOT_KEY, SLOT_VALUE):
+            for part in self._memory.parts:
                 for layer in range(self._dims.num_hidden_layers):
-                    self._copy_layer(copy, numbered(name, layer), layer)
+                    for name in (part.key, part.value):
+                        self._copy_layer(copy, numbered(name, layer), layer, part.row_bytes)
         (score, position), most = self.ranking(side), int(capacity.max())
         times = rows // self.arena.rows
         copy.restore(
@@ -187,8 +209,8 @@ class DeviceStorage:
         )
         return copy
 
-    def _copy_layer(self, to: DeviceStorage, name: str, layer: int) -> None:
-        mine, theirs = (int(each.capacity[layer]) * self._row_bytes for each in (self, to))
+    def _copy_layer(self, to: DeviceStorage, name: str, layer: int, row_bytes: int) -> None:
+        mine, theirs = (int(each.capacity[layer]) * row_bytes for each in (self, to))
         target, source = to.arena.address(name), self.arena.address(name)
         times = to.arena.rows // self.arena.rows
         for number in range(times):
