@@ -67,11 +67,15 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
     return graph
 
 
-def in_int8(model: ir.Model) -> ir.Model:
-    """The host's tower with products in int8, from its simplified trace, which stays as it is."""
+def in_int8(model: ir.Model) -> ir.Model | None:
+    """The host's tower with products in int8, from its simplified trace, which stays as it is.
+
+    None where it has no product for that.
+    """
     graph = model.clone()
     with quiet():
-        to_int8(graph)
+        if not to_int8(graph):
+            return None
     return derive(graph, GraphFile(GraphName("host", "vision"), ("vision", "")))
 
 

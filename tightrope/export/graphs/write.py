@@ -81,10 +81,11 @@ def write_graphs(
     _write_plugins(short, folder, weights, written)
     if recipe.tower.int8:
         # Behind all others: what it reads lies at the end of the weight file.
-        graph = in_int8(short[_TOWER, True])
-        weights.bind(graph)
-        written.trial = folder / "vision-int8.onnx"
-        ir.save(graph, written.trial)
+        trial = in_int8(short[_TOWER, True])
+        if trial is not None:
+            weights.bind(trial)
+            written.trial = folder / "vision-int8.onnx"
+            ir.save(trial, written.trial)
     return written
 
 
