@@ -38,6 +38,7 @@ def test_a_summary_is_json_with_a_schema_number() -> None:
         "equal_tokens": 9,
         "tokens": 9,
         "int8_activations": None,
+        "int8_prefill": None,
         "int8_tower": None,
         "stored_weights": None,
         "read_weights": None,

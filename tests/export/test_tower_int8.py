@@ -113,8 +113,10 @@ def test_a_layer_over_rows_alone_is_turned_too(bias: bool) -> None:
 
 
 @needs_int8
-def test_a_tower_over_packed_patches_is_turned(checkpoint: Find, tmp_path: Path) -> None:
-    summary = exported(
+def test_a_tower_over_packed_patches_is_turned(
+    checkpoint: Find, export: Export, tmp_path: Path
+) -> None:
+    summary = export(
         checkpoint("qwen3_vl"), tmp_path / "a.bundle", tower_precision="int8", resolutions=(64,)
     )
     assert summary.tower_int8 is not None and summary.tower_int8.embeds > 0
@@ -124,11 +126,11 @@ def test_a_tower_over_packed_patches_is_turned(checkpoint: Find, tmp_path: Path)
 
 
 def test_a_tower_without_a_product_to_turn_is_not_called_int8(
-    checkpoint: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Find, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tightrope.export.graphs.derive.to_int8", lambda graph: 0)
     monkeypatch.setattr(FLAGS, lambda: frozenset({"avx512_vnni"}))
-    summary = exported(checkpoint("llava"), tmp_path / "a.bundle", tower_precision="auto")
+    summary = export(checkpoint("llava"), tmp_path / "a.bundle", tower_precision="auto")
     assert summary.tower_int8 is None
     assert any("in int8 it has no product to turn" in note for note in summary.notes)
 

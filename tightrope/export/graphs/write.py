@@ -65,7 +65,7 @@ def write_graphs(
     for number, file in enumerate(files):
         name = str(file.name)
         progress(f"writing {name}", number / len(files))
-        host = file.name.variant == "host"
+        host = file.name.variant in ("host", "int8")
         if (file.trace, host) not in short:
             wide = host or recipe.precision.activations == "float32"
             model = simplified(traces[file.trace], wide=wide, host=host)
