@@ -39,6 +39,7 @@ def test_a_summary_is_json_with_a_schema_number() -> None:
         "equal_tokens": 9,
         "tokens": 9,
         "int8_activations": None,
+        "int8_prefill": None,
         "int8_tower": None,
         "int8_slots": None,
         "stored_weights": None,

@@ -79,6 +79,63 @@ def test_products_and_their_biases_are_one_node_close_to_float32() -> None:
 
 
 @needs_int8
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_over_rows_alone_is_turned_too(bias: bool) -> None:
+    """torch writes a layer over [rows,K] as one Gemm: all of those that read patches packed."""
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(64, 6)).astype(np.float32)
+    shapes = {"w": [6, 64], "b": [6], "x": ["S", 64]}
+    weight, added, x = (
+        ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+        for name, shape in shapes.items()
+    )
+    op = OpBuilder("toy")
+    y = op.Gemm(x, weight, *([added] if bias else []), transB=1)
+    y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
+    stored = [weight, added] if bias else [weight]
+    graph = ir.Graph([x], [y], nodes=op.nodes, initializers=stored, name="toy")
+    graph.opset_imports[""] = OPSET
+    model = ir.Model(graph, ir_version=IR_VERSION)
+    assert eight_bit.to_int8(model) == 1
+    scale = (np.abs(plain).max(0) / 127).astype(np.float32)
+    values = {"w.int8": np.rint(plain / scale).astype(np.int8), "w.int8_scale": scale}
+    if bias:
+        values["b"] = np.arange(6, dtype=np.float32)
+    for name, value in values.items():
+        model.graph.initializers[name].const_value = ir.Tensor(value)
+    model.graph.initializers.pop("w")
+    text = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(text, providers=["CPUExecutionProvider"])
+    given = rng.normal(size=(5, 64)).astype(np.float32)
+    (got,) = session.run(None, {"x": given})
+    wanted = given @ plain + values.get("b", 0)
+    assert np.abs(got - wanted).max() / np.abs(wanted).max() < 0.03
+
+
+@needs_int8
+def test_a_tower_over_packed_patches_is_turned(
+    checkpoint: Find, export: Export, tmp_path: Path
+) -> None:
+    summary = export(
+        checkpoint("qwen3_vl"), tmp_path / "a.bundle", tower_precision="int8", resolutions=(64,)
+    )
+    assert summary.tower_int8 is not None and summary.tower_int8.embeds > 0
+    assert kinds(tmp_path / "a.bundle").count("DynamicQuantizeMatMul") > 4
+    # The patches' own product reads a convolution's weight through a view, and is left.
+    assert kinds(tmp_path / "a.bundle").count("Gemm") <= 1
+
+
+def test_a_tower_without_a_product_to_turn_is_not_called_int8(
+    checkpoint: Find, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tightrope.export.graphs.derive.to_int8", lambda graph: 0)
+    monkeypatch.setattr(FLAGS, lambda: frozenset({"avx512_vnni"}))
+    summary = export(checkpoint("llava"), tmp_path / "a.bundle", tower_precision="auto")
+    assert summary.tower_int8 is None
+    assert any("in int8 it has no product to turn" in note for note in summary.notes)
+
+
+@needs_int8
 def test_the_reference_models_tower_is_taken_in_int8_and_sees_the_same(
     checkpoint: Find, export: Export, tmp_path: Path
 ) -> None:

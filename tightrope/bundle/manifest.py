@@ -89,6 +89,8 @@ class Parity:
     """Greedy tokens that were compared."""
     int8_activations: float | None = None
     """int4: relative difference of logits computed with int8 and with float32 activations."""
+    int8_prefill: float | None = None
+    """Relative difference of logits where prompts multiply in int8, single tokens in int4."""
     int8_tower: float | None = None
     """Relative difference of logits between a tower in int8 and in float32."""
     int8_slots: float | None = None

@@ -59,6 +59,9 @@ def export(
     tower_precision: Annotated[
         str, option(ExportConfig, "tower_precision", metavar="NAME")
     ] = default_of(ExportConfig, "tower_precision"),
+    prefill_precision: Annotated[
+        str, option(ExportConfig, "prefill_precision", metavar="NAME")
+    ] = default_of(ExportConfig, "prefill_precision"),
     block_size: Annotated[int, option(ExportConfig, "block_size", metavar="N")] = default_of(
         ExportConfig, "block_size"
     ),
@@ -102,6 +105,7 @@ def export(
         schedules=tuple(schedule or ()),
         resolutions=None if resolution is None else tuple(resolution),
         tower_precision=tower_precision,
+        prefill_precision=prefill_precision,
         block_size=block_size,
         asymmetric=asymmetric,
         head_bits=head_bits,
@@ -198,6 +202,7 @@ def parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     ]
     for name, value in (
         ("int8 activations against float32 (relative)", parity.int8_activations),
+        ("prompts in int8 against float32 (relative)", parity.int8_prefill),
         ("tower in int8 against float32 (relative)", parity.int8_tower),
         ("slots in int8 against float32 (relative)", parity.int8_slots),
         ("weights as written against the checkpoint (relative)", parity.stored_weights),

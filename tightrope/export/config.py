@@ -34,6 +34,7 @@ PRECISIONS = {
     "int4": Precision("float16", quantized=True),
 }
 TOWER_PRECISIONS = ("auto", "fp32", "int8")
+PREFILL_PRECISIONS = ("int4", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,10 @@ class ExportConfig:
         "fp32", "How a tower multiplies on a CPU: fp32, int8, or auto: int8 where its gate lets it."
     )
     """int8 is refused where processor or gate speak against it; auto then takes fp32."""
+    prefill_precision: str = setting(
+        "int4", "How an int4 export's prompts multiply on a CPU: int4, or int8 where it has AMX."
+    )
+    """int8 adds matrices of a byte a weight; they are refused where logits differ too much."""
     block_size: int = setting(32, "Weights that share one int4 scale: 32, 64 or 128.")
     """A matrix whose inputs are no whole blocks has smaller ones."""
     asymmetric: bool = setting(
@@ -77,6 +82,12 @@ class ExportConfig:
     def __post_init__(self) -> None:
         check_one_of("precision", self.precision, PRECISIONS)
         check_one_of("tower_precision", self.tower_precision, TOWER_PRECISIONS)
+        check_one_of("prefill_precision", self.prefill_precision, PREFILL_PRECISIONS)
+        if self.prefill_precision == "int8" and self.precision != "int4":
+            raise InputError(
+                f"prefill_precision is int8, but precision is {self.precision}: it is for matrices "
+                "in int4; accepted: precision int4"
+            )
         check_whole("slots", self.slots, least=32)
         check_one_of("kv_cache", self.kv_cache, KV_CACHES)
         halves = [name for name, each in PRECISIONS.items() if each.activations == "float16"]

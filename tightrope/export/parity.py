@@ -13,7 +13,7 @@ cannot vouch for them, so the logits must be those of the file's tensors, comput
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from tightrope.export.walking import (
     IN_FLOAT32,
     IN_INT8,
     Prompt,
+    Walk,
     one_for_both,
     session,
     walk,
@@ -54,6 +55,8 @@ _STANDARD_STEPS = 2
 """float16 is slow on a CPU, and the first steps show what it rounds away."""
 _LEAST_TOLERANCE = 1e-3
 _LIKELIEST = 8
+_MOST_INT8_PREFILL = 0.1
+"""Rounding to int4 itself moves logits by a third of their size."""
 _IMAGE_AT = 4
 _APART = 16
 _READ_ALIKE = 1e-3
@@ -193,6 +196,9 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
             f"{tolerance:.1e} is allowed: this architecture is not exported faithfully"
         )
     fast = ours(decoding(IN_INT8), forced=measured.tokens) if int4 else None
+    prompts = (
+        _int8_prefill(ours, measured, folder) if recipe.config.prefill_precision == "int8" else None
+    )
     graphs = watched(folder)
     narrow = ours(graphs, forced=measured.tokens[: _STANDARD_STEPS + 1])
     tower = None
@@ -202,7 +208,7 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
     slots = None
     if recipe.config.kv_cache == INT8_SLOTS:
         slots = ours(exact(), forced=measured.tokens, kv_cache=INT8_SLOTS)
-    others = [other.logits for other in (fast, narrow, tower, slots) if other is not None]
+    others = [other.logits for other in (fast, prompts, narrow, tower, slots) if other is not None]
     moved = sum(_moved(measured.logits, rows) for rows in others)
     return Parity(
         logits=difference,
@@ -210,11 +216,28 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
         equal_tokens=agreeing,
         tokens=len(expected),
         int8_activations=None if fast is None else relative(measured.logits, fast.logits),
+        int8_prefill=None if prompts is None else relative(measured.logits, prompts.logits),
         int8_tower=None if tower is None else relative(measured.logits, tower.logits),
         int8_slots=None if slots is None else relative(measured.logits, slots.logits),
         tolerance=max(_LEAST_TOLERANCE, 2 * moved),
         overflow=graphs.overflow(),
     )
+
+
+def _int8_prefill(ours: Callable[..., Walk], measured: Walk, folder: Path) -> Walk:
+    """The walk whose prompt multiplies in int8.
+
+    Raises UnsupportedModel where logits move too far.
+    """
+    graphs = one_for_both(folder / GraphName("int8", "decoder").file, IN_INT8)
+    walked = ours(graphs, forced=measured.tokens)
+    distance = relative(measured.logits, walked.logits)
+    if not distance <= _MOST_INT8_PREFILL:
+        raise UnsupportedModel(
+            f"this model does not bear prompts in int8: its logits differ by {distance:.1%} of "
+            f"their size, {_MOST_INT8_PREFILL:.0%} is allowed; leave out --prefill-precision"
+        )
+    return walked
 
 
 def _moved(measured: Floats, other: Floats) -> float:

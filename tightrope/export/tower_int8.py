@@ -39,21 +39,22 @@ def gate(
 ) -> tuple[TowerInt8 | None, list[str]]:
     """Figures of the tower in int8, None where it is not taken, and notes that say why.
 
-    trial: its graph, which is removed where it is not taken; None where it is not tried. Raises
-    UnsupportedModel where int8 was asked for and is not taken.
+    trial: its graph, which is removed where it is not taken; None where it is not tried, or has no
+    product that int8 is for. Raises UnsupportedModel where int8 was asked for and is not taken.
     """
-    if trial is None:
+    if not recipe.tower.int8:
         return None, list(recipe.tower.notes)
-    figures = measured(recipe, late, folder, trial)
-    problem = _problem(figures)
+    figures = None if trial is None else measured(recipe, late, folder, trial)
+    problem = "it has no product to turn" if figures is None else _problem(figures)
     if problem is None:
         return figures, []
     if recipe.config.tower_precision == "int8":
         raise UnsupportedModel(
             f"this tower does not bear int8: {problem}; leave it to --tower-precision auto, or fp32"
         )
-    trial.unlink()
-    weights.drop_int8()
+    if trial is not None:
+        trial.unlink()
+        weights.drop_int8()
     return None, [f"the tower multiplies in float32: in int8 {problem}"]
 
 

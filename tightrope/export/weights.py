@@ -26,6 +26,7 @@ from tightrope.export.graphs.passes.linear import (
     column_parts,
     part_of,
 )
+from tightrope.export.graphs.passes.prompt_int8 import OF_PROMPTS
 from tightrope.export.rounding import Rounding
 from tightrope.export.tracing.trace import parameter_name
 from tightrope.plugins.int4_matmul.reference import pack, unpack
@@ -187,6 +188,8 @@ class WeightFile:
         form, entry = self._forms.get(parameter), self._published.get(parameter)
         if form is not None:
             how = form.words()
+            if (parameter, OF_PROMPTS[0], 0) in self._stored:
+                how = f"{how}, int8 by output for prompts"
         else:
             tensors = [
                 tensor
@@ -229,8 +232,8 @@ class WeightFile:
         parameter, layout, _ = key
         if key not in self._stored and layout in OF_CODES:
             assert self._form(parameter) is not None, "graphs ask for codes that there are"
-        elif key not in self._stored and layout in OF_INT8:
-            self._write_int8(parameter)
+        elif key not in self._stored and layout in (*OF_INT8, *OF_PROMPTS):
+            self._write_int8(parameter, OF_INT8 if layout in OF_INT8 else OF_PROMPTS)
         elif key not in self._stored:
             value = self.in_storage(parameter)
             value = value.T if layout == "transposed" else value
@@ -239,12 +242,12 @@ class WeightFile:
                 self._write((parameter, layout, place), kind, part.shape, _rows(part))
         return self._stored[key]
 
-    def _write_int8(self, parameter: str) -> None:
-        """Codes [K,N] and a scale for each output, as ONNX Runtime multiplies towers."""
-        weight = self.rounded(parameter).T.contiguous().numpy()
+    def _write_int8(self, parameter: str, layouts: tuple[str, str]) -> None:
+        """Codes [K,N] and a scale for each output: of towers and prompts on ONNX Runtime."""
+        weight = self.in_graphs(parameter).T.contiguous().numpy()
         scale = np.abs(weight).max(0) / np.float32(_MOST_INT8)
         scale[scale == 0] = 1
-        codes, scales = OF_INT8
+        codes, scales = layouts
         self._write_array(parameter, codes, np.rint(weight / scale).astype(np.int8))
         self._write_array(parameter, scales, scale)
 

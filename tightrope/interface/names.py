@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Variant = Literal["host", "standard", "plugins"]
+Variant = Literal["host", "int8", "standard", "plugins"]
+"""For ONNX Runtime, the same with prompts in int8, for TensorRT, the same with own ops."""
 Role = Literal["vision", "select", "decoder", "prefill", "decode"]
 
 

@@ -21,6 +21,8 @@ from tightrope.jetson.tables import Table, read_families, read_releases
 ROOT = Path("/")
 INT8_EXTENSIONS = ("avx512_vnni", "avx_vnni", "asimddp")
 """Without them older instructions of x86 saturate, and sums of products are wrong."""
+INT8_TILES = "amx_int8"
+"""Matrix units that multiply int8 several times as fast as anything else."""
 PAGE_BYTES = 4096
 
 

@@ -1,6 +1,7 @@
 """From one trace to every graph of a bundle: which passes make which file.
 
-host.*: float32, with operators that only ONNX Runtime has. standard.*: the bundle's own float
+host.*: float32, with operators that only ONNX Runtime has. int8.*: the same, calls of more than one
+token multiply in int8. standard.*: the bundle's own float
 type, standard operators, prefill and decode apart. plugins.*: the same float type, own ops as they
 were traced.
 """
@@ -17,6 +18,7 @@ from tightrope.export.graphs.passes.lengths import share_lengths
 from tightrope.export.graphs.passes.lower import lower
 from tightrope.export.graphs.passes.own import keep_own
 from tightrope.export.graphs.passes.packed import fuse_whole
+from tightrope.export.graphs.passes.prompt_int8 import multiply_in_int8
 from tightrope.export.graphs.passes.rotary import fuse_rotary
 from tightrope.export.graphs.passes.simplify import simplify, tidy
 from tightrope.export.graphs.passes.single import drop_transposes, merge_reshapes
@@ -51,13 +53,14 @@ def simplified(trace: ir.Model, *, wide: bool, host: bool) -> ir.Model:
 def derive(model: ir.Model, file: GraphFile) -> ir.Model:
     """The graph of one file from a simplified trace, which stays as it is."""
     with quiet():
+        several = _prompt_in_int8(model) if file.name.variant == "int8" else model
         if file.form == "both":
-            graph = by_length(_lean(model), _lowered(model, "either"))
+            graph = by_length(_lean(model), _lowered(several, "either"))
         elif file.form == "own":
             graph = _kept(model)
         else:
-            graph = _lowered(model, file.form)
-        if file.name.variant != "host":
+            graph = _lowered(several, file.form)
+        if file.name.variant not in ("host", "int8"):
             _shorten(graph)
     for value in list(graph.graph.inputs):
         if value.name == _IDLE.get(file.form):  # TensorRT refuses an idle input
@@ -67,12 +70,22 @@ def derive(model: ir.Model, file: GraphFile) -> ir.Model:
     return graph
 
 
-def in_int8(model: ir.Model) -> ir.Model:
-    """The host's tower with products in int8, from its simplified trace, which stays as it is."""
+def in_int8(model: ir.Model) -> ir.Model | None:
+    """The host's tower with products in int8, from its simplified trace, which stays as it is.
+
+    None where it has no product for that.
+    """
     graph = model.clone()
     with quiet():
-        to_int8(graph)
+        if not to_int8(graph):
+            return None
     return derive(graph, GraphFile(GraphName("host", "vision"), ("vision", "")))
+
+
+def _prompt_in_int8(model: ir.Model) -> ir.Model:
+    model = model.clone()
+    multiply_in_int8(model)
+    return model
 
 
 def _lowered(model: ir.Model, form: Form) -> ir.Model:

@@ -39,6 +39,8 @@ def graph_files(recipe: Recipe) -> Iterator[GraphFile]:
         trace: tuple[Role, str] = ("decoder", schedule)
         form: GraphForm = "either" if schedule else "both"
         yield GraphFile(GraphName("host", "decoder", schedule), trace, form)
+        if recipe.config.prefill_precision == "int8":
+            yield GraphFile(GraphName("int8", "decoder", schedule), trace, form)
         yield GraphFile(GraphName("standard", "prefill", schedule), trace, "append")
     yield GraphFile(GraphName("standard", "decode"), ("decoder", ""), "step")
     variants: tuple[Variant, ...] = ("host", "standard")

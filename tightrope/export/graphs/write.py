@@ -68,7 +68,7 @@ def write_graphs(
     for number, file in enumerate(files):
         name = str(file.name)
         progress(f"writing {name}", number / len(files))
-        host = file.name.variant == "host"
+        host = file.name.variant in ("host", "int8")
         if (file.trace, host) not in short:
             wide = host or recipe.precision.activations == "float32"
             model = simplified(traces[file.trace], wide=wide, host=host)
@@ -84,10 +84,11 @@ def write_graphs(
     _write_plugins(recipe, short, folder, weights, written)
     if recipe.tower.int8:
         # Behind all others: what it reads lies at the end of the weight file.
-        graph = in_int8(short[_TOWER, True])
-        weights.bind(graph)
-        written.trial = folder / "vision-int8.onnx"
-        ir.save(graph, written.trial)
+        trial = in_int8(short[_TOWER, True])
+        if trial is not None:
+            weights.bind(trial)
+            written.trial = folder / "vision-int8.onnx"
+            ir.save(trial, written.trial)
     return written
 
 

@@ -27,7 +27,7 @@ from tightrope.interface.calls import (
     small_feeds,
     update_of,
 )
-from tightrope.interface.names import GraphName, Role
+from tightrope.interface.names import GraphName, Role, Variant
 from tightrope.interface.tensors import (
     EMBEDS,
     INDEX,
@@ -40,7 +40,13 @@ from tightrope.interface.tensors import (
     Rows,
     decoder_outputs,
 )
-from tightrope.jetson.probe import INT8_EXTENSIONS, int8_products, num_cores, read_cpu_flags
+from tightrope.jetson.probe import (
+    INT8_EXTENSIONS,
+    INT8_TILES,
+    int8_products,
+    num_cores,
+    read_cpu_flags,
+)
 from tightrope.runtime.backends.backend import VisualTokens
 from tightrope.runtime.backends.optimised import open_session
 from tightrope.runtime.cancel import Cancel, Cancelled
@@ -70,6 +76,9 @@ class OnnxRuntimeBackend:
         self._chosen_threads = threads
         self.threads = threads or num_cores()
         self.notes: list[str] = []
+        self._in_int8 = INT8_TILES in read_cpu_flags()
+        if GraphName("int8", "decoder").file in bundle.manifest.files and not self._in_int8:
+            self.notes.append(f"prompts multiply in int4: this processor has no {INT8_TILES}")
         self._dims = bundle.manifest.dims
         self._sessions: dict[GraphName, Any] = {}
         self._decoder = self._session("decoder")
@@ -77,13 +86,18 @@ class OnnxRuntimeBackend:
 
     def _session(self, role: Role, method: str = "") -> Any:
         """Session of a host graph, opened at its first use."""
-        graph = GraphName("host", role, method)
+        graph = GraphName(self._variant(role, method), role, method)
         if graph not in self._sessions:
             with self._bundle.damaged(graph.file):
                 session = open_session(self._bundle, graph, self._options, self.notes)
                 _check_rows(session, self._bundle.manifest.rows(graph))
             self._sessions[graph] = session
         return self._sessions[graph]
+
+    def _variant(self, role: Role, method: str) -> Variant:
+        """int8 where the bundle has the graph and the processor gains from it."""
+        has = GraphName("int8", role, method).file in self._bundle.manifest.files
+        return "int8" if has and self._in_int8 else "host"
 
     def _options(self) -> Any:
         options = onnxruntime.SessionOptions()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from tightrope.export.graphs.passes.linear import LAYOUT, PARAMETER, part_of, stored_as
@@ -12,38 +14,74 @@ OF_INT8 = ("int8", "int8_scale")
 """Layouts of a matrix in int8: codes [K,N], float32 scales [N]."""
 
 
-def to_int8(model: ir.Model) -> None:
-    """Every product with a linear layer's matrix, and the bias that is added to it.
+def to_int8(model: ir.Model) -> int:
+    """Every product with a linear layer's matrix, and the bias that is added to it; how many.
 
     Inputs are rounded to 8 bits over the whole of a call, weights one scale an output. What
     `split_wide` cut stays as it is.
     """
+    count = 0
     for node in list(model.graph):
-        weight = node.inputs[1] if node.op_type == "MatMul" else None
-        if weight is None or weight.metadata_props.get(LAYOUT) != "transposed":
+        if (layer := _of_rows(node) or _of_matrix(node)) is None:
             continue
-        if part_of(weight) is not None:
-            continue
-        assert weight.shape is not None
-        rows, columns = int(weight.shape[0]), int(weight.shape[1])
-        parameter = weight.metadata_props[PARAMETER]
+        count += 1
         codes, scale = (
-            stored_as(model, parameter, layout, dtype, shape)
+            stored_as(model, layer.parameter, layout, dtype, shape)
             for layout, dtype, shape in zip(
                 OF_INT8,
                 (ir.DataType.INT8, ir.DataType.FLOAT),
-                ([rows, columns], [columns]),
+                ([layer.inputs, layer.outputs], [layer.outputs]),
                 strict=True,
             )
         )
-        last, bias = _bias(node)
         product = ir.Node(
-            CONTRIB_DOMAIN, "DynamicQuantizeMatMul", [node.inputs[0], codes, scale, None, bias]
+            CONTRIB_DOMAIN,
+            "DynamicQuantizeMatMul",
+            [node.inputs[0], codes, scale, None, layer.bias],
         )
-        model.graph.insert_before(last, product)
-        replace_value(last.outputs[0], product.outputs[0])
-        model.graph.remove([node, last] if last is not node else node, safe=True)
+        model.graph.insert_before(layer.last, product)
+        replace_value(layer.last.outputs[0], product.outputs[0])
+        model.graph.remove([node, layer.last] if layer.last is not node else node, safe=True)
         model.graph.opset_imports[CONTRIB_DOMAIN] = 1
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A linear layer in a graph."""
+
+    parameter: str
+    inputs: int
+    outputs: int
+    last: ir.Node
+    bias: ir.Value | None
+
+
+def _of_rows(node: ir.Node) -> _Layer | None:
+    """A layer over [...,rows,K], which torch writes as a product and a sum."""
+    weight = node.inputs[1] if node.op_type == "MatMul" else None
+    if weight is None or weight.metadata_props.get(LAYOUT) != "transposed":
+        return None
+    if part_of(weight) is not None:
+        return None
+    assert weight.shape is not None
+    rows, columns = int(weight.shape[0]), int(weight.shape[1])
+    return _Layer(weight.metadata_props[PARAMETER], rows, columns, *_bias(node))
+
+
+def _of_matrix(node: ir.Node) -> _Layer | None:
+    """A layer over [rows,K], which torch writes as one Gemm with the matrix as it is."""
+    weight = node.inputs[1] if node.op_type == "Gemm" else None
+    plain = all(node.attributes.get_float(name, 1.0) == 1 for name in ("alpha", "beta"))
+    turned = [node.attributes.get_int(name, 0) for name in ("transA", "transB")]
+    if weight is None or not weight.is_initializer() or not plain or turned != [0, 1]:
+        return None
+    assert weight.shape is not None and weight.name is not None
+    columns, rows = int(weight.shape[0]), int(weight.shape[1])
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and (bias.shape is None or len(bias.shape) != 1):
+        return None
+    return _Layer(weight.name, rows, columns, node, bias)
 
 
 def _bias(product: ir.Node) -> tuple[ir.Node, ir.Value | None]:
