@@ -64,7 +64,7 @@ class Row:
         return tr.ExportConfig(
             precision="int4",
             block_size=self.block_size,
-            asymmetric=self.asymmetric,
+            symmetric=not self.asymmetric,
             head_bits=self.head_bits,
             bits=self.bits,
             **others,

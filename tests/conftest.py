@@ -44,7 +44,10 @@ GRIDS = {
 EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"precision": "fp32", **TEXT}),
     "llama-fp16": ("llama", {"precision": "fp16", **TEXT}),
-    "llama-int4": ("llama", {"precision": "int4", **TEXT}),
+    "llama-int4": (
+        "llama",
+        {"precision": "int4", "block_size": 32, "symmetric": True, **TEXT},
+    ),
     "qwen2": ("qwen2", {"precision": "fp32", **TEXT}),
     "llava": ("llava", {"precision": "fp32", **PICTURES}),
     "llava-fp16": ("llava", {"precision": "fp16", **PICTURES}),

@@ -315,7 +315,7 @@ def test_a_hub_that_never_answers_is_given_up(
         ({"block_size": 32.0}, "block_size is 32.0"),
         ({"head_bits": 6}, "head_bits is 6; accepted: 4, 8"),
         ({"bits": 3.5}, "bits is 3.5"),
-        ({"asymmetric": 1}, "asymmetric is 1; accepted: True or False"),
+        ({"symmetric": 1}, "symmetric is 1; accepted: True or False"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1.5}, "seed is 1.5"),
         ({"resolutions": (0,)}, "resolution is 0"),

@@ -133,7 +133,7 @@ def test_a_task_is_its_questions_with_their_answers(tmp_path: Path, picture: Pat
     assert calibration_of(tmp_path / "set.txt") == [Sample(text="some words")]
 
 
-CHOICES = {"asymmetric": True, "head_bits": 8, "bits": 6.0}
+CHOICES = {"symmetric": True, "head_bits": 8, "bits": 6.0}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -158,8 +158,6 @@ def test_a_calibration_set_has_no_effect_on_floats(checkpoint: Find) -> None:
 def test_an_export_with_all_of_it_says_what_it_did(checkpoint: Find, tmp_path: Path) -> None:
     config = ExportConfig(
         precision="int4",
-        block_size=64,
-        asymmetric=True,
         head_bits=8,
         bits=6.5,
         slots=64,

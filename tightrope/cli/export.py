@@ -65,9 +65,9 @@ def export(
     block_size: Annotated[int, option(ExportConfig, "block_size", metavar="N")] = default_of(
         ExportConfig, "block_size"
     ),
-    asymmetric: Annotated[
-        bool, option(ExportConfig, "asymmetric", "--asymmetric", metavar="")
-    ] = default_of(ExportConfig, "asymmetric"),
+    symmetric: Annotated[
+        bool, option(ExportConfig, "symmetric", "--symmetric", metavar="")
+    ] = default_of(ExportConfig, "symmetric"),
     head_bits: Annotated[int, option(ExportConfig, "head_bits", metavar="N")] = default_of(
         ExportConfig, "head_bits"
     ),
@@ -107,7 +107,7 @@ def export(
         tower_precision=tower_precision,
         prefill_precision=prefill_precision,
         block_size=block_size,
-        asymmetric=asymmetric,
+        symmetric=symmetric,
         head_bits=head_bits,
         bits=bits,
         template=template,

@@ -65,12 +65,10 @@ class ExportConfig:
         "int4", "How an int4 export's prompts multiply on a CPU: int4, or int8 where it has AMX."
     )
     """int8 adds matrices of a byte a weight; they are refused where logits differ too much."""
-    block_size: int = setting(32, "Weights that share one int4 scale: 32, 64 or 128.")
+    block_size: int = setting(64, "Weights that share one int4 scale: 32, 64 or 128.")
     """A matrix whose inputs are no whole blocks has smaller ones."""
-    asymmetric: bool = setting(
-        False, "int4 levels from the least weight of a block to the largest."
-    )
-    """Left out: around zero. Otherwise each block has a zero point."""
+    symmetric: bool = setting(False, "int4 levels around zero.")
+    """Left out: from the least weight of a block to the largest, with a zero point."""
     head_bits: int = setting(4, "Bits of the language model's head in an int4 export: 4 or 8.")
     bits: float | None = setting(
         None, "Bits a weight of an int4 export: matrices that cost most have 8 until then."
@@ -100,7 +98,7 @@ class ExportConfig:
             check_whole("prefill_chunk", self.prefill_chunk, least=16)
         check_one_of("block_size", self.block_size, (32, 64, 128))
         check_one_of("head_bits", self.head_bits, (4, 8))
-        check_type("asymmetric", self.asymmetric, bool, "True or False")
+        check_type("symmetric", self.symmetric, bool, "True or False")
         if self.bits is not None:
             check_number("bits", self.bits, least=4, most=9)
         check_whole("seed", self.seed, least=0)

@@ -43,7 +43,7 @@ def own_codes(
     what has no effect on this export.
     """
     config, said = recipe.config, list[str]()
-    rounding = Rounding(config.block_size, not config.asymmetric)
+    rounding = Rounding(config.block_size, config.symmetric)
     kept = any(entry.read is not None for entry in late.published.values())
     if asked_for := _choices(config, samples):
         if not recipe.precision.quantized:
@@ -103,7 +103,7 @@ def _choices(config: ExportConfig, samples: Sequence[Sample] | None) -> str:
         "a calibration set": samples is not None,
         "bits": config.bits is not None,
         "head_bits": config.head_bits != 4,
-        "asymmetric": config.asymmetric,
+        "symmetric": config.symmetric,
     }
     return " and ".join(name for name, wanted in chosen.items() if wanted)
 

@@ -13,7 +13,9 @@ import onnxruntime
 import pytest
 
 import tightrope as tr
+from tightrope.bundle import Bundle
 from tightrope.runtime.backends import optimised
+from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 Find = Callable[[str], Path]
 IDS = [5, 7, 8, 9, 10, 21, 25, 6]
@@ -57,6 +59,17 @@ def test_a_kept_session_answers_alike_and_is_opened_again(
     monkeypatch.setattr(optimised, "_session", watched)
     assert answered(bundle(name)) == first == (first[0], ())
     assert opened == ["model.onnx"]
+
+
+@pytest.mark.parametrize("name", ["llama-fp16", "llama-int4", "llava"])
+def test_a_backend_for_once_answers_alike_and_keeps_nothing(
+    name: str, bundle: Find, state: Path
+) -> None:
+    opened = Bundle.open(bundle(name))
+    once = tr.Model(opened, OnnxRuntimeBackend(opened, 1, once=True))
+    answer = once.generate(IDS, max_tokens=6, ignore_eos=True)
+    assert not state.exists()
+    assert (answer.token_ids, answer.notes) == answered(bundle(name))
 
 
 @pytest.mark.parametrize("damage", ["cut", "edited", "no stamp", "foreign stamp", "no model"])

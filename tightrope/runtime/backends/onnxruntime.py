@@ -69,10 +69,12 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, once: bool = False) -> None:
+        """once: for a few calls in little memory: no session is kept, and no floats are packed."""
         check_version(bundle.manifest.minimum_onnxruntime)
         _check_processor(bundle.manifest)
         self._bundle = bundle
+        self._once = once
         self._chosen_threads = threads
         self.threads = threads or num_cores()
         self.notes: list[str] = []
@@ -89,7 +91,11 @@ class OnnxRuntimeBackend:
         graph = GraphName(self._variant(role, method), role, method)
         if graph not in self._sessions:
             with self._bundle.damaged(graph.file):
-                session = open_session(self._bundle, graph, self._options, self.notes)
+                session = (
+                    self._opened_once(graph)
+                    if self._once
+                    else open_session(self._bundle, graph, self._options, self.notes)
+                )
                 _check_rows(session, self._bundle.manifest.rows(graph))
             self._sessions[graph] = session
         return self._sessions[graph]
@@ -110,6 +116,15 @@ class OnnxRuntimeBackend:
         if self._chosen_threads is not None:
             options.intra_op_num_threads = self._chosen_threads
         return options
+
+    def _opened_once(self, graph: GraphName) -> Any:
+        options = self._options()
+        options.enable_cpu_mem_arena = False
+        # Each branch of a decoder would pack a copy of floats; codes have no product but packed.
+        if graph.role != "decoder" or self._bundle.manifest.precision != "int4":
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        file = str(self._bundle.graph(graph))
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def make_storage(self, rows: int, capacity: Counts) -> NumpyStorage:
         return NumpyStorage(self._dims, rows, capacity, kv_cache=self._bundle.manifest.kv_cache)

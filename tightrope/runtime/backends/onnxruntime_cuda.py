@@ -92,6 +92,9 @@ class StandardGraphs:
         wanted, disabled = PROVIDERS[self.device], []
         if self.device == "cpu":  # halves stay mapped, and are widened when they are multiplied
             options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = False
+            # What widens them stands last: by ONNX Runtime's own order all would be widened first.
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
             disabled = ["ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer"]
         with onnxruntime_errors():
             session = onnxruntime.InferenceSession(

@@ -18,7 +18,6 @@ import numpy as np
 from tightrope.arrays import Array
 from tightrope.bundle import SELFTEST, Bundle
 from tightrope.errors import BundleError, TightropeError
-from tightrope.runtime.backends import create_backend
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.selftest.steps import recorded
 from tightrope.runtime.selftest.trials import Outcome, Trials, agreement, spread, trial_names
@@ -68,13 +67,15 @@ def main() -> None:
     given = parser.parse_args()
     try:
         # It is what export runs on, whatever else this machine has.
+        from tightrope.runtime.backends.onnxruntime import OnnxRuntimeBackend
         from tightrope.runtime.backends.onnxruntime_cuda import StandardGraphs
 
         bundle = Bundle.open(given.bundle)
-        loaded = Loaded(bundle, create_backend("onnxruntime", bundle), time.perf_counter)
+        backend = OnnxRuntimeBackend(bundle, once=True)
+        loaded = Loaded(bundle, backend, time.perf_counter)
         assert bundle.manifest.parity is not None and bundle.manifest.parity.tolerance is not None
         arrays, host = recorded(loaded, bundle.manifest.parity.tolerance), outcomes(loaded)
-        del loaded  # one set of weights in memory at a time
+        del loaded, backend  # one set of weights in memory at a time
         standard = Loaded(bundle, StandardGraphs(bundle, device="cpu"), time.perf_counter)
         arrays |= recorded_trials(host, standard)
     except TightropeError as error:
