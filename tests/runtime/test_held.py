@@ -25,7 +25,7 @@ from tightrope.runtime.images import load_image
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
-from tightrope.runtime.options import Frame
+from tightrope.runtime.options import Content, Frame
 
 Find = Callable[[str], Path]
 EVER = tr.Budget(deadline_ms=1e9)
@@ -55,7 +55,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The scales of what is decoded from now on."""
     scales: list[int] = []
 
-    def watched(content: images.Content, scale: int) -> PIL.Image.Image:
+    def watched(content: Content, scale: int) -> PIL.Image.Image:
         scales.append(scale)
         return images.decoded(content, scale)
 

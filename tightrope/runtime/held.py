@@ -14,14 +14,13 @@ from tightrope.errors import InputError
 from tightrope.inputs.layout import Size
 from tightrope.latency import SourceImage
 from tightrope.runtime.images import (
-    Content,
     check_list,
     decoded,
     image_digest,
     image_header,
     read_content,
 )
-from tightrope.runtime.options import Frame, ImageSource
+from tightrope.runtime.options import Content, Frame, ImageSource
 
 
 @dataclass(slots=True)

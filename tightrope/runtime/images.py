@@ -7,7 +7,6 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
@@ -22,25 +21,14 @@ from tightrope.checks import check_path, shown
 from tightrope.errors import InputError
 from tightrope.foreign import translated
 from tightrope.latency import SourceImage
-from tightrope.runtime.options import ImageSource
+from tightrope.runtime.options import Content, ImageSource
 
+_ENCODED = "the encoded image"
 _ACCEPTED = "a path, a data URL, encoded bytes, a PIL image or a uint8 array [H, W, 3]"
 MAX_MEGAPIXELS = 64
 """Largest image that is decoded: 192 MB as RGB, already much on a board of 8 GB."""
 MOST_ENCODED_BYTES = 1 << 29
 """Of a file: as many pixels as are decoded, uncompressed at 16 bits, take less."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """An image as it came."""
-
-    data: bytes | PIL.Image.Image
-    """An encoded file, or RGB pixels."""
-    name: str
-    """What errors call it."""
-    header: SourceImage
-
 
 Read = TypeVar("Read")
 Reader = Callable[[PIL.Image.Image, str, int], Read]
@@ -78,15 +66,27 @@ def read_content(source: ImageSource) -> Content:
 
     Raises InputError as `image_header` does, and for a file that is too large to be held.
     """
+    if isinstance(source, Content):
+        return source
+    if isinstance(source, bytes):
+        return encoded_content(source)
+    if isinstance(source, str) and _is_data_url(source):
+        return encoded_content(from_data_url(source), shown(source))
     name, header = _read(source, lambda image, name, size: (name, _header(image, name, size)))
     if not header.encoded_bytes:
         return Content(load_image(source), name, header)
-    if header.encoded_bytes > MOST_ENCODED_BYTES:
-        raise InputError(
-            f"image {name} has {header.encoded_bytes} bytes; at most {MOST_ENCODED_BYTES} are "
-            "read: save it as PNG or JPEG"
-        )
-    return Content(_encoded(source, name), name, header)
+    _check_holdable(name, header.encoded_bytes)
+    with translated(InputError, f"image {name} cannot be read", "change its permissions"):
+        return Content(Path(source).read_bytes(), name, header)  # type: ignore[arg-type]  # a path
+
+
+def encoded_content(data: bytes, name: str = _ENCODED) -> Content:
+    """An encoded image, of which its header is read; raises InputError as `read_content` does.
+
+    name: what errors call it.
+    """
+    _check_holdable(name, len(data))
+    return Content(data, name, _open(io.BytesIO(data), name, len(data), _header))
 
 
 def decoded(content: Content, scale: int) -> PIL.Image.Image:
@@ -112,20 +112,22 @@ def image_header(source: ImageSource) -> SourceImage:
 
     Raises InputError as it does, but for damage behind the header.
     """
-    return _read(source, _header)
+    return source.header if isinstance(source, Content) else _read(source, _header)
 
 
 def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     """What `reader` says of the opened image."""
+    if isinstance(source, Content):
+        source = source.data
     if isinstance(source, np.ndarray):
         return reader(_from_array(source), "the array", 0)
     if isinstance(source, PIL.Image.Image):
         return reader(source, getattr(source, "filename", "") or "the image", 0)
     if isinstance(source, bytes):
-        return _open(io.BytesIO(source), "the encoded image", len(source), reader)
+        return _open(io.BytesIO(source), _ENCODED, len(source), reader)
     if not isinstance(source, (str, Path)):
         raise InputError(f"an image is a {type(source).__name__}; accepted: {_ACCEPTED}")
-    if isinstance(source, str) and source[:5].lower() == "data:":
+    if isinstance(source, str) and _is_data_url(source):
         content = from_data_url(source)
         return _open(io.BytesIO(content), shown(source), len(content), reader)
     if isinstance(source, str) and source[:8].lower().startswith(("http://", "https://")):
@@ -141,14 +143,16 @@ def _read(source: ImageSource, reader: Reader[Read]) -> Read:
     return _open(path, name, num_bytes, reader)
 
 
-def _encoded(source: ImageSource, name: str) -> bytes:
-    """The bytes of what `_read` opened as a file."""
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return from_data_url(source)
-    with translated(InputError, f"image {name} cannot be read", "change its permissions"):
-        return Path(source).read_bytes()  # type: ignore[arg-type]  # pixels are not encoded
+def _is_data_url(source: str) -> bool:
+    return source[:5].lower() == "data:"
+
+
+def _check_holdable(name: str, num_bytes: int) -> None:
+    if num_bytes > MOST_ENCODED_BYTES:
+        raise InputError(
+            f"image {name} has {num_bytes} bytes; at most {MOST_ENCODED_BYTES} are read: save it "
+            "as PNG or JPEG"
+        )
 
 
 def image_digest(content: Content, detail: float = 0.0) -> str:
@@ -171,10 +175,16 @@ def from_data_url(url: str) -> bytes:
     with translated(InputError, f"image {shown(url)} is no data URL", "encode it as base64"):
         if not comma:
             raise ValueError("it has no comma before the data")
-        content = unquote_to_bytes(data)
-        if head.lower().endswith(";base64"):
-            content = base64.b64decode(b"".join(content.split()), validate=True)
-        return content
+        return _of_base64(data) if head.lower().endswith(";base64") else unquote_to_bytes(data)
+
+
+def _of_base64(text: str) -> bytes:
+    """Raises ValueError for what is none."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:  # in lines, or escaped: seldom, and to look for it costs as much as decoding
+        content = unquote_to_bytes(text)
+        return base64.b64decode(b"".join(content.split()), validate=True)
 
 
 def _open(file: Path | io.BytesIO, name: str, num_bytes: int, reader: Reader[Read]) -> Read:

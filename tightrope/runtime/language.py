@@ -15,7 +15,13 @@ from tightrope.errors import BundleError, InputError
 from tightrope.runtime.detokenizer import StreamDecoder
 from tightrope.runtime.marks import Mark, marks_of
 from tightrope.runtime.options import Prompt
-from tightrope.runtime.prompt import Messages, count_places, placed, render_and_encode
+from tightrope.runtime.prompt import (
+    Messages,
+    check_text,
+    count_places,
+    placed,
+    render_and_encode,
+)
 from tightrope.runtime.template import ChatTemplate
 from tightrope.runtime.thought import BEGIN, Marks, find_marks
 from tightrope.runtime.tokenizer import Tokenizer
@@ -160,7 +166,11 @@ class Language:
         return self._tokenizer.decode([token_id]) or self._tokenizer.token(token_id) or ""
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of a text as it stands: no chat template, control tokens are recognised."""
+        """Token ids of a text as it stands: no chat template, control tokens are recognised.
+
+        Raises InputError for what is no text.
+        """
+        check_text("the prompt", text)
         return self._tokenizer.encode_text(text)
 
     def marks(
@@ -221,7 +231,10 @@ class Language:
                 )
         ids = [int(token) for token in prompt]
         if bad := [token for token in ids if not 0 <= token < self._vocab]:
-            raise InputError(f"token id {bad[0]} is outside the vocabulary of {self._vocab}")
+            raise InputError(
+                f"the prompt is none of this model: token id {shown(bad[0])} is outside the "
+                f"vocabulary of {self._vocab}"
+            )
         places = 0 if self._vision is None else ids.count(self._vision.image_token_id)
         if num_images and places != num_images:
             raise InputError(f"{num_images} images were given for {places} placeholders")

@@ -17,14 +17,26 @@ if TYPE_CHECKING:  # the command line reads defaults here and loads neither
     import PIL.Image
 
     from tightrope.arrays import Pixels
+    from tightrope.latency import SourceImage
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A question, token ids, or messages {"role", "content"}."""
-ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image | Pixels | Frame"
+ImageSource: TypeAlias = "str | Path | bytes | PIL.Image.Image | Pixels | Frame | Content"
 """A path, a data URL, an encoded file's bytes, a PIL image, or uint8 [H,W,3], [H,W,4] or [H,W];
-one of a clip is made of what `frames` says."""
+one of a clip is made of what `frames` says; a Content is one whose header was read before."""
 Frames: TypeAlias = "Sequence[tuple[float, ImageSource]]"
 """A clip: pairs of seconds and image, earlier ones first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An image as it came, its header read."""
+
+    data: bytes | PIL.Image.Image
+    """An encoded file, or RGB pixels."""
+    name: str
+    """What errors call it."""
+    header: SourceImage
 
 
 @dataclass(frozen=True, slots=True)

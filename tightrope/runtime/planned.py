@@ -8,24 +8,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tightrope.budget import Budget
-from tightrope.errors import BudgetUnreachable, InputError
-from tightrope.latency import SourceImage, Workload
+from tightrope.errors import BudgetUnreachable
+from tightrope.latency import SourceImage
 from tightrope.runtime.answer import Sample, Timings
-from tightrope.runtime.begun import Begun
 from tightrope.runtime.conversation import Conversation
 from tightrope.runtime.frames import prompt_ids
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.held import HeldImage, headers_of
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.marks import Mark
 from tightrope.runtime.options import ImageSource, Options, Prompt
 from tightrope.runtime.plan import Asked, Chosen
 from tightrope.runtime.planner import Planner
 from tightrope.runtime.planners import planner_of
 from tightrope.runtime.settings import Settings
-from tightrope.runtime.times import longest_call_ms
 from tightrope.runtime.waiting import Claim, Claimant, Load
-from tightrope.runtime.workload import work_of
 
 if TYPE_CHECKING:
     from tightrope.runtime.stopwatch import Stopwatch
@@ -191,10 +187,10 @@ class Planned:
         beginnings = self._asked.beginnings
         if reused is not None:
             beginnings = replace(beginnings, kept=reused)
-        counted = work_of(
-            self._loaded, num_ids, images, settings, completion_tokens, beginnings, begun
+        work = self._planner.works.of(
+            num_ids, images, settings, completion_tokens, beginnings, begun
         )
-        fitted = self._planner.model.stages(counted.work)
+        fitted = self._planner.model.stages(work)
         ttft = timings.ttft_ms - self._watch.waited_ms
         total = timings.total_ms - self._watch.all_waited_ms
         self._planner.record(ttft, total, fitted)
@@ -228,47 +224,3 @@ def _due(budget: Budget, start: float) -> float:
     """The earliest limit of time, in seconds of the clock; infinite without one."""
     limits = (budget.deadline_ms, budget.first_token_ms)
     return min((start + limit / 1e3 for limit in limits if limit is not None), default=math.inf)
-
-
-def work_ahead(
-    loaded: Loaded,
-    token_ids: Sequence[int],
-    marks: tuple[Mark, ...],
-    headers: Sequence[SourceImage],
-    settings: Settings,
-    options: Options,
-    begun: Begun | None,
-) -> tuple[Planner, Workload] | None:
-    """What a request has to do, and who knows what that takes.
-
-    begun: what the slots of its conversation hold. None where nobody was told a time yet, and where
-    the slots cannot hold it.
-    """
-    planner: Planner | None = next(iter(loaded.planners.values()), None)
-    if planner is None:
-        return None
-    before = loaded.prefixes.beginnings(token_ids, marks, loaded.wholes(token_ids))
-    try:
-        most = options.max_tokens
-        counted = work_of(loaded, len(token_ids), headers, settings, most, before, begun)
-    except InputError:  # it will be told so when it runs
-        return None
-    return planner, counted.work
-
-
-def claim_without_budget(
-    loaded: Loaded, known: tuple[Planner, Workload] | None, options: Options
-) -> Claim:
-    """For a request that is promised nothing: whoever comes behind it still has to know of it.
-
-    known: as `work_ahead` tells it.
-    """
-    due = loaded.engine.waiting.patient_due(loaded.clock())
-    if known is None:
-        return Claim(due=due)
-    planner, work = known
-    stages = planner.model.stages(work)
-    expected, late = planner.takes_s(stages, options.n)
-    longest = longest_call_ms(planner.model, work, stages)
-    call = late * longest / (stages.ttft_ms + options.n * stages.decode_ms)
-    return Claim(due=due, expected_s=expected, late_s=late, call_s=call)

@@ -39,6 +39,7 @@ from tightrope.runtime.preference import SETTLED, Preference
 from tightrope.runtime.times import TimeTable
 from tightrope.runtime.unreachable import not_good_enough, unreachable
 from tightrope.runtime.waiting import IDLE, Load
+from tightrope.runtime.works import Works
 
 if TYPE_CHECKING:
     from tightrope.runtime.loaded import Loaded
@@ -70,6 +71,7 @@ class Planner:
         self._preference = Preference(self._all, measured=quality is not None)
         self._clock = loaded.clock
         self.paces = Paces(model, record.power)
+        self.works = Works(loaded)
         self._choosing = threading.Lock()
         """A new table takes milliseconds, for which who is done need not wait."""
         self._lock = threading.Lock()

@@ -83,6 +83,16 @@ def placed(messages: Messages, image_token: str | None, num_images: int) -> list
     return _place_images(_checked(messages), image_token, num_images)
 
 
+def check_text(name: str, text: str) -> None:
+    """Raises InputError for halves of surrogate pairs, which JSON can write and nobody can say."""
+    try:
+        str.encode(text)
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{name} holds half of a surrogate pair, which is no text; remove it"
+        ) from None
+
+
 def count_places(messages: Sequence[Mapping[str, Any]], written: str | None) -> int:
     """Places of images in messages; written: how a text marks one, None where it is text."""
     return sum(_count_places(message, written) for message in messages)
@@ -144,8 +154,7 @@ def _plain(value: object, name: str, level: int = 0) -> Any:
     if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise InputError(f"{name} holds half of a surrogate pair, which is no text; remove it")
+        check_text(name, value)
         return str.__str__(value)
     if isinstance(value, (int, float)):  # of an enumeration, or numpy's
         return int(value) if isinstance(value, int) else float(value)

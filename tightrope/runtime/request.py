@@ -10,35 +10,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tightrope.arrays import Floats, Indices
-from tightrope.latency import Prediction, Workload
+from tightrope.runtime.ahead import Ahead, claim_of, look_ahead
 from tightrope.runtime.answer import Answer, Piece, Timings, Usage
 from tightrope.runtime.cancel import Cancel, Cancelled
 from tightrope.runtime.choosing import Chooser
-from tightrope.runtime.controls import (
-    cancelled,
-    end_tokens,
-    most_tokens,
-    slots_full,
-    stop_strings,
-    thinking_cap,
-)
 from tightrope.runtime.conversation import Conversation, Resumed
 from tightrope.runtime.finished import Finished
-from tightrope.runtime.generation import Choose, Generation, Row, Start
+from tightrope.runtime.generation import Choose, Generation, Start
 from tightrope.runtime.guard import Guard
 from tightrope.runtime.held import hold_images
 from tightrope.runtime.likeliest import of_whole
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.logprobs import Logprobs
 from tightrope.runtime.options import ImageSource, Options, Prompt
-from tightrope.runtime.planned import Planned, claim_without_budget, work_ahead
-from tightrope.runtime.planner import Planner
+from tightrope.runtime.planned import Planned
 from tightrope.runtime.reading import Reading
+from tightrope.runtime.rows import controls_of, rows_of
 from tightrope.runtime.settings import Settings, resolve
 from tightrope.runtime.slots import Slots
 from tightrope.runtime.spending import Spending
 from tightrope.runtime.stopwatch import Stopwatch
-from tightrope.runtime.thought import Thought
 from tightrope.runtime.written import write
 
 
@@ -87,7 +77,6 @@ class Request:
         """To the first token, of a prefill that was given up."""
         self._known = 0
         """Ids of the prompt that were in the conversation's slots."""
-        self._prediction: Prediction | None = None
         self._reused: frozenset[tuple[int, bytes]] | None = None
         """What of the prompt was in kept slots; None as long as nothing was read."""
         with self._watch("image_ms"), self._watch("image_decode_ms"):
@@ -105,12 +94,12 @@ class Request:
             )
         self._settle()
         self._write()
-        known = self._expect()
+        self._ahead = self._look_ahead()
         if self._planned is not None:
             claim = self._planned.claim
             self._planned.submit()
         else:
-            claim = claim_without_budget(loaded, known, options)
+            claim = claim_of(loaded, self._ahead, options.n)
             loaded.engine.waiting.add(self, claim)
         self.due = claim.due
         """When it has to be done, in seconds of the clock: whose is earlier runs first."""
@@ -137,7 +126,7 @@ class Request:
         if planned.start():
             self._settle()
             self._write()
-            self._expect()
+            self._ahead = self._look_ahead()
         self._guard = planned.guard()
         self._give_up_if_hopeless(planned.needed_s())
 
@@ -158,22 +147,15 @@ class Request:
             self._conversation,
             self._watch,
         )
-        self._rows = [self._row() for _ in range(self._options.n)]
+        language, ids = self._loaded.language, self._written.token_ids
+        self._rows = rows_of(language, self._options, self._settings, ids)
 
-    def _expect(self) -> tuple[Planner, Workload] | None:
-        """What it has to do and, of a request of its own, what that takes by what was measured."""
-        known = work_ahead(
-            self._loaded,
-            self._written.token_ids,
-            self._written.marks,
-            [image.header for image in self._images],
-            self._settings,
-            self._options,
-            self._conversation.begun(self._written.token_ids, self._images),
+    def _look_ahead(self) -> Ahead | None:
+        ids, images = self._written.token_ids, self._images
+        headers, begun = [image.header for image in images], self._conversation.begun(ids, images)
+        return look_ahead(
+            self._loaded, self._written, headers, self._settings, self._options, begun
         )
-        if known is not None and self._alone:
-            self._prediction = known[0].model.predict(known[1])
-        return known
 
     def _give_up_if_hopeless(self, needed_s: float) -> None:
         """End with the deadline where what is left of the prefill cannot be done in time."""
@@ -239,19 +221,6 @@ class Request:
             self._guard.pause(took / 1e3)
         return took
 
-    def _row(self) -> Row:
-        language, options = self._loaded.language, self._options
-        marks = language.thought
-        opened = marks is not None and marks.opened(self._written.token_ids)
-        likely = None
-        if options.logprobs is not None:
-            likely = Logprobs(options.logprobs, language.token_text)
-        decoder = language.decoder(options.stop, options.ignore_eos)
-        row = Row(decoder, Thought(marks, opened), likely)
-        if marks is not None and opened and self._settings.point.thinking_tokens == 0:
-            row.forced.extend(marks.close)  # before the first token there is nothing to control
-        return row
-
     def _read(self, resumed: Resumed) -> _Read:
         """Read what the slots do not hold yet."""
         if self.cancel.reason is not None:
@@ -289,21 +258,8 @@ class Request:
 
     def _generation(self, slots: Slots, logits: Floats, settings: Settings) -> Generation:
         self._chooser.watch(self._written.token_ids, [row.token_ids for row in self._rows])
-        options, conversation = self._options, self._conversation
-        controls = [
-            stop_strings(),
-            most_tokens(options.max_tokens),
-            cancelled(self.cancel),
-            slots_full(),
-        ]
-        marks, cap = self._loaded.language.thought, settings.point.thinking_tokens
-        if not options.ignore_eos:
-            controls.insert(0, end_tokens(self._loaded.language.ends))
-        # Behind those that end: what is forced needs a slot.
-        if marks is not None and cap is not None:
-            controls.append(thinking_cap(cap, marks.close))
-        if self._guard is not None:
-            controls.append(self._guard)
+        conversation, language = self._conversation, self._loaded.language
+        controls = controls_of(language, self._options, settings, self.cancel, self._guard)
         return Generation(
             self._loaded.backend,
             slots,
@@ -384,7 +340,7 @@ class Request:
             deadline_met=None if planned is None else planned.met(timings, samples),
             logprobs=samples[0].logprobs,
             samples=samples if len(samples) > 1 else None,
-            prediction=self._prediction,
+            prediction=self._ahead.prediction if self._ahead and self._alone else None,
             spent=self._spending.spent(self._watch, timings, len(self._rows[0].token_ids) - 1),
             notes=notes if self._trial else (*notes, *self._loaded.unsaid()),
         )

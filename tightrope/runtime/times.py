@@ -20,7 +20,7 @@ from tightrope.runtime.candidates import Candidate
 from tightrope.runtime.lengths import Lengths
 from tightrope.runtime.marks import UNCUT, Beginnings
 from tightrope.runtime.settings import Settings, resolve
-from tightrope.runtime.workload import Counted, work_of
+from tightrope.runtime.workload import ENDLESS, Counted, work_of
 
 if TYPE_CHECKING:
     from tightrope.runtime.loaded import Loaded
@@ -29,8 +29,6 @@ STEPS = ((128, 4), (512, 16), (4096, 64), (math.inf, 256))
 """Up to so many tokens a prompt counts as the next multiple of that: few lengths are tabled."""
 MOST_KEPT = 512
 """Rows of the table, and kinds of images."""
-_ENDLESS = 1 << 30
-"""Tokens of an answer that ends where the slots are full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +200,7 @@ class TimeTable:
         begun: Begun | None,
     ) -> Counted | None:
         try:
-            return work_of(self._loaded, num_ids, images, settings, _ENDLESS, beginnings, begun)
+            return work_of(self._loaded, num_ids, images, settings, ENDLESS, beginnings, begun)
         except InputError:
             return None
 

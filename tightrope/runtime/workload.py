@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,18 +22,38 @@ from tightrope.runtime.slots import Slots
 from tightrope.runtime.storage import NullStorage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Counted:
     """A request's work and what it leaves in the slots."""
 
     work: Workload
     demand: Demand
-    occupied_slots: int
-    """At its end, per KV head, in the layer that holds most."""
-    slot_bytes: int
-    """Keys and values allocated at its end."""
     cached_tokens: int
     """Of the prompt, unpruned, in slots that are kept, or that a conversation holds."""
+    _settings: Settings
+    _slots: Slots
+    """Books of them when the first token comes, until somebody asks for the last."""
+    _bytes_each: float
+    """Of a slot, in all of its heads."""
+
+    @cached_property
+    def _ended(self) -> Slots:
+        _fill(self._slots, self.work.steps, self._settings)
+        return self._slots
+
+    @property
+    def occupied_slots(self) -> int:
+        """At its end, per KV head, in the layer that holds most."""
+        return int(self._ended.occupied.max())
+
+    @property
+    def slot_bytes(self) -> int:
+        """Keys and values allocated at its end."""
+        return round(self._bytes_each * float(self._ended.capacity.sum()))
+
+
+ENDLESS = 1 << 30
+"""Tokens of an answer that ends where the slots are full."""
 
 
 def work_of(
@@ -71,7 +92,6 @@ def work_of(
     context = float(slots.occupied.mean())
     room = settings.room(slots, conversation.next_ordinal + demand.unpruned)
     steps = min(completion_tokens - 1, room)
-    _fill(slots, steps, settings)
     tower, inside = settings.link("tower"), settings.link("inside")
     small = conversation.slots
     return Counted(
@@ -90,9 +110,10 @@ def work_of(
             completion_tokens=steps + 1,
         ),
         demand=demand,
-        occupied_slots=int(slots.occupied.max()),
-        slot_bytes=int(small.nbytes * slots.capacity.sum() / small.capacity.sum()),
         cached_tokens=kept.ordinal if kept else conversation.next_ordinal,
+        _settings=settings,
+        _slots=slots,
+        _bytes_each=small.nbytes / float(small.capacity.sum()),
     )
 
 

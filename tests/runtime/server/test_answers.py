@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -14,7 +15,11 @@ from types import ModuleType
 from typing import Any
 
 import openai
+import PIL.Image
 import pytest
+from openai.types import completion_create_params as text
+from openai.types.chat import ChatCompletionStreamOptionsParam
+from openai.types.chat import completion_create_params as chat
 
 from tightrope.bundle import Bundle
 from tightrope.jetson.spent import Spent
@@ -25,6 +30,8 @@ from tightrope.runtime.backends import create_backend
 from tightrope.runtime.key import latency_key
 from tightrope.runtime.live import WRITER
 from tightrope.runtime.model import Model
+from tightrope.runtime.server import answering
+from tightrope.runtime.server.ask import CHAT, COMPLETION, Form
 from tightrope.runtime.spending import Spending
 
 Load = Callable[[str], Model]
@@ -62,8 +69,6 @@ def test_an_answer_is_the_models_own(api: openai.OpenAI, loaded: Load) -> None:
 def test_pictures_are_seen_where_they_stand(
     api: openai.OpenAI, loaded: Load, picture: Part
 ) -> None:
-    import base64
-
     parts = [picture(30, 40, 10), {"type": "text", "text": "and"}, picture(20, 20, 250)]
     images = [base64.b64decode(parts[i]["image_url"]["url"].partition(",")[2]) for i in (0, 2)]
     said = [{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image"}]
@@ -178,11 +183,77 @@ def test_neutral_values_of_openai_change_nothing(api: openai.OpenAI, client: Any
     assert client.chat(max_tokens=4, **neutral).json["choices"] == plain
 
 
+@pytest.mark.parametrize(("module", "form"), [(chat, CHAT), (text, COMPLETION)])
+def test_every_field_of_openais_client_is_known(module: Any, form: Form) -> None:
+    params = module.CompletionCreateParamsStreaming.__annotations__
+    assert set(params) <= form.names
+    said = ChatCompletionStreamOptionsParam.__annotations__
+    streaming = form.fields["stream_options"].kind.schema["properties"]
+    assert set(said) == set(streaming)
+
+
+def test_what_serves_openai_alone_is_neutral_at_its_usual_value(client: Any) -> None:
+    neutral = {
+        "prompt_cache_options": {"mode": "implicit"},
+        "prompt_cache_retention": "in_memory",
+        "moderation": None,
+        "stream_options": {"include_obfuscation": False},
+    }
+    assert client.chat(max_tokens=1, **neutral).status == 200
+
+
+def test_a_picture_is_decoded_from_base64_and_opened_once(
+    client: Any, picture: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = [picture(31, 41), {"type": "text", "text": "?"}]
+    expected = client.chat(content, max_tokens=2).json["choices"]  # and now the tower knows it
+    calls: list[str] = []
+    for owner, name in ((PIL.Image, "open"), (base64, "b64decode")):
+        original = getattr(owner, name)
+
+        def noted(*given: Any, original: Any = original, name: str = name, **more: Any) -> Any:
+            calls.append(name)
+            return original(*given, **more)
+
+        monkeypatch.setattr(owner, name, noted)
+    assert client.chat(content, max_tokens=2).json["choices"] == expected
+    assert sorted(calls) == ["b64decode", "open"]
+
+
 def in_work(client: Any) -> float:
     text = client.get("/metrics").content.decode()
     found = re.search(r"^tightrope_requests_in_work (\S+)$", text, re.M)
     assert found is not None
     return float(found[1])
+
+
+def test_those_that_wait_leave_threads_to_others(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, let_go, start = 45, threading.Event(), answering.start  # more than a pool has by itself
+
+    def held(*given: Any, **more: Any) -> Any:
+        assert let_go.wait(60)
+        return start(*given, **more)
+
+    monkeypatch.setattr(answering, "start", held)
+    statuses: list[int] = []
+    with serve("llama", queue=64, queue_per_client=64) as client:
+
+        def ask() -> None:
+            statuses.append(client.chat(model="llama", max_tokens=1).status)
+
+        threads = [threading.Thread(target=ask) for _ in range(many)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 30
+        while in_work(client) < many and time.monotonic() < end:
+            time.sleep(0.01)
+        counted = client.post("/v1/chat/completions/count", {"messages": USER})
+        let_go.set()
+        for thread in threads:
+            thread.join(60)
+    assert counted.status == 200 and statuses == [200] * many
 
 
 ENDLESS = {"kv_budget": 64, "max_tokens": 4096, "temperature": 2.0, "stream": True}

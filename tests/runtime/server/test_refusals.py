@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -73,8 +74,13 @@ BESIDE: dict[str, dict[str, Any]] = {
         ({"stream": 1}, "stream"),
         ({"stream_options": True}, "stream_options"),
         ({"stream_options": {"include": True}}, "stream_options"),
-        ({"stream_options": {"include_usage": 1}}, None),
-        ({"task": "x"}, None),
+        ({"stream_options": {"include_usage": 1}}, "stream_options"),
+        ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"moderation": {"model": "x"}}, "moderation"),
+        ({"task": "x"}, "task"),
+        ({"if_unreachable": "refuse"}, "if_unreachable"),
+        ({"kv_budget": 64, "sinks": 10**400}, "kv_budget"),
         ({"if_unreachable": "panic", "deadline_ms": 9}, "if_unreachable"),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
         ({"tools": [{"type": "function"}]}, "tools"),
@@ -100,12 +106,11 @@ def test_a_wrong_field_is_named(client: Any, fields: dict[str, Any], param: str 
     reply = client.chat("?", **fields)
     assert reply.status == 400, reply.content
     assert reply.error["type"] == "invalid_request_error"
-    known = {"chat_template", "chat_template_kwargs", "ignore_eos"}
-    neutral = {"tools", "response_format", "reasoning_effort", "store"}
-    expected = None if param in known | neutral else param
+    unknown = {"chat_template", "chat_template_kwargs", "ignore_eos"}
+    expected = None if param in unknown else param
     assert reply.error["param"] == expected
     if param is not None:
-        assert param in reply.error["message"]
+        assert param in reply.error["message"] and len(reply.error["message"]) < 400
 
 
 def test_models_are_found_by_name_or_refused(client: Any) -> None:
@@ -150,6 +155,10 @@ def test_a_body_of_another_kind_is_refused(client: Any) -> None:
         headers = {"content-type": kind}
         reply = client.ask("POST", "/v1/chat/completions", json.dumps({"messages": USER}), headers)
         assert reply.status == 415
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    body = gzip.compress(json.dumps({"messages": USER}).encode())
+    reply = client.ask("POST", "/v1/chat/completions", body, packed)
+    assert (reply.status, reply.error["code"]) == (415, "content_encoding")
     foreign = client.get("/v1/models", {"host": "somewhere.example:8000"})
     assert foreign.status == 421
     assert client.get("/v1/models", {"host": "localhost:1"}).status == 200
@@ -158,7 +167,15 @@ def test_a_body_of_another_kind_is_refused(client: Any) -> None:
 def test_addresses_and_methods_that_are_none(client: Any) -> None:
     assert client.get("/v1/nothing").status == 404 and client.get("/v1/nothing").error
     wrong = client.get("/v1/chat/completions")
-    assert wrong.status == 405 and wrong.error
+    assert wrong.status == 405 and wrong.error and wrong.headers["allow"] == "POST"
+    # Nothing is taken by upload, and no page of another site is told that it may ask.
+    for method, path in (("PUT", "/v1/models/llava"), ("POST", "/v1/files"), ("DELETE", "/v1")):
+        assert client.ask(method, path, b"x").status in (404, 405)
+    asking = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+    preflight = client.ask("OPTIONS", "/v1/chat/completions", headers=asking)
+    assert preflight.status == 405
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+    assert client.ask("HEAD", "/v1/models").content == b""
 
 
 def test_long_bodies_are_refused_while_they_come(serve: Any) -> None:
@@ -250,7 +267,7 @@ def test_an_image_that_is_none_or_elsewhere_is_refused(
     client: Any, part: dict[str, Any], status: int
 ) -> None:
     reply = client.chat([part, {"type": "text", "text": "what?"}])
-    assert reply.status == status
+    assert reply.status == status and reply.error["param"] == "messages"
     assert "root:" not in reply.error["message"]
 
 

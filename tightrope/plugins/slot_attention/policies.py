@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tightrope.arrays import Floats
-from tightrope.checks import check_one_of
+from tightrope.checks import check_one_of, shown
 from tightrope.errors import InputError
 
 DEFAULT_POLICY = "snapkv"
@@ -47,8 +47,9 @@ class Policy:
             recent = budget // 2 if self.recent is None else self.recent
         if budget <= sinks + recent:
             raise InputError(
-                f"kv_budget is {budget}, but {self.name} keeps {sinks} sinks and {recent} recent "
-                f"tokens; accepted: {sinks + recent + 1} or more, or smaller sinks and recent"
+                f"kv_budget is {budget}, but {self.name} keeps {shown(sinks)} sinks and "
+                f"{shown(recent)} recent tokens; accepted: {shown(sinks + recent + 1)} or more, or "
+                "smaller sinks and recent"
             )
         return sinks, recent
 

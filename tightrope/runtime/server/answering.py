@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from tightrope.errors import BundleError, InputError
 from tightrope.runtime.answer import Answer
-from tightrope.runtime.count import count
+from tightrope.runtime.count import Count, count
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.server.ask import Asked, Form, asked_by
 from tightrope.runtime.server.body import parsed, read_body
@@ -49,8 +49,6 @@ class Exchange:
     """A request that was understood, and the way to whoever sent it."""
 
     asked: Asked
-    came: float
-    """When its head had come, in seconds of `perf_counter`."""
     receive: Receive
     client: Client
     metrics: Metrics
@@ -88,14 +86,20 @@ class Client:
             await self.json(refused.to_dict(), refused.status, refused.headers)
 
 
-Respond = Callable[[Exchange], Awaitable[None]]
+Ready = TypeVar("Ready")
+Prepare = Callable[[Asked, float], Ready]
+"""On a thread: from what is asked, and when its head had come in seconds of `perf_counter`."""
+Respond = Callable[[Exchange, Ready], Awaitable[None]]
 
 
-class Endpoint:
+class Endpoint(Generic[Ready]):
     """Reads what is asked, within limits, and has it answered; no error leaves it."""
 
-    def __init__(self, shared: Shared, form: Form, respond: Respond) -> None:
-        self._shared, self._form, self._respond = shared, form, respond
+    def __init__(
+        self, shared: Shared, form: Form, prepare: Prepare[Ready], respond: Respond[Ready]
+    ) -> None:
+        self._shared, self._form = shared, form
+        self._prepare, self._respond = prepare, respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         shared, client = self._shared, Client(scope, receive, send)
@@ -111,7 +115,7 @@ class Endpoint:
             await client.refuse(Refused(503, stopping, code="stopping", retry_s=5.0))
         # The outermost place: whatever it was, the client is told, and nothing else ends by it.
         except Exception as error:
-            refused = refusal(error, self._form.fields)
+            refused = refusal(error, self._form.names)
             shared.metrics.refused(refused, client.model)
             await client.refuse(refused)
 
@@ -119,20 +123,17 @@ class Endpoint:
         """Outside nothing of the bundle is known: it may leave memory once `held` is closed."""
         came = time.perf_counter()  # who sends slowly waits as well
         body = await read_body(request, self._shared.limits.config.max_body_mb * MB)
-        asked = await run_in_threadpool(self._asked, body, held)
+        asked, ready = await run_in_threadpool(self._prepared, body, came, client, held)
         del body  # an answer may take long, and bodies are large
-        client.model = asked.model
-        await self._respond(
-            Exchange(
-                asked=asked,
-                came=came,
-                receive=request.receive,
-                client=client,
-                metrics=self._shared.metrics,
-            )
-        )
+        metrics = self._shared.metrics
+        exchange = Exchange(asked=asked, receive=request.receive, client=client, metrics=metrics)
+        await self._respond(exchange, ready)
 
-    def _asked(self, body: bytes, held: contextlib.ExitStack) -> Asked:
+    def _prepared(
+        self, body: bytearray, came: float, client: Client, held: contextlib.ExitStack
+    ) -> tuple[Asked, Ready]:
+        """All that is done before there is something to say, at once: each change of threads takes
+        as long as reading a body."""
         shelf = self._shared.shelf
 
         def take(name: str) -> Loaded:
@@ -141,18 +142,28 @@ class Endpoint:
             except BundleError as error:  # gone or damaged: no fault of the request
                 raise refusal(error, ()) from error
 
-        with _blaming_the_request():
-            return asked_by(parsed(body), self._form, shelf.bundles, take, self._shared.limits)
+        try:
+            asked = asked_by(parsed(body), self._form, shelf.bundles, take, self._shared.limits)
+            client.model = asked.model
+            return asked, self._prepare(asked, came)
+        # A template that fails does so on these messages: the bundle answered others.
+        except BundleError as error:
+            raise InputError(str(error)) from error
 
 
-def answering(kind: Kind) -> Respond:
+def begun(asked: Asked, came: float) -> Stream:
+    """The answer, handed to the engine."""
+    refuse_if_silent(asked.loaded.engine)
+    waited = time.perf_counter() - came
+    return start(asked.loaded, asked.prompt, asked.images, asked.options, waited_s=waited)
+
+
+def answering(kind: Kind) -> Respond[Stream]:
     """Answers, whole or in events."""
 
-    async def respond(exchange: Exchange) -> None:
-        reply, engine = Reply(kind=kind, asked=exchange.asked), exchange.asked.loaded.engine
-        refuse_if_silent(engine)
-        running = Running(lambda: _begin(exchange))
-        async with watched(running, exchange.receive, engine):
+    async def respond(exchange: Exchange, stream: Stream) -> None:
+        reply, running = Reply(kind=kind, asked=exchange.asked), Running(stream)
+        async with watched(running, exchange.receive, exchange.asked.loaded.engine):
             if exchange.asked.stream:
                 await _streamed(exchange, reply, running)
             else:
@@ -180,29 +191,12 @@ def _finished(exchange: Exchange, answer: Answer) -> None:
     tell(exchange.asked.model, answer)
 
 
-async def counting(exchange: Exchange) -> None:
-    """Tells what an answer would take."""
-    asked = exchange.asked
-
-    def counted() -> dict[str, Any]:
-        with _blaming_the_request():
-            return count(asked.loaded, asked.prompt, asked.images, asked.options).to_dict()
-
-    told = await run_in_threadpool(counted)
-    await exchange.client.json({"object": "chat.completion.count", "model": asked.model, **told})
+def counted(asked: Asked, came: float) -> Count:
+    """What an answer would take."""
+    return count(asked.loaded, asked.prompt, asked.images, asked.options)
 
 
-def _begin(exchange: Exchange) -> Stream:
-    asked = exchange.asked
-    with _blaming_the_request():
-        waited = time.perf_counter() - exchange.came
-        return start(asked.loaded, asked.prompt, asked.images, asked.options, waited_s=waited)
-
-
-@contextlib.contextmanager
-def _blaming_the_request() -> Iterator[None]:
-    """Inside, a template that fails does so on these messages: the bundle answered others."""
-    try:
-        yield
-    except BundleError as error:
-        raise InputError(str(error)) from error
+async def telling(exchange: Exchange, told: Count) -> None:
+    """Says it."""
+    head = {"object": "chat.completion.count", "model": exchange.asked.model}
+    await exchange.client.json({**head, **told.to_dict()})

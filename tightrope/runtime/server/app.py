@@ -13,7 +13,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tightrope.checks import shown
-from tightrope.runtime.server.answering import Endpoint, Shared, answering, counting
+from tightrope.runtime.server.answering import (
+    Endpoint,
+    Shared,
+    answering,
+    begun,
+    counted,
+    telling,
+)
 from tightrope.runtime.server.ask import CHAT, COMPLETION
 from tightrope.runtime.server.config import ServeConfig
 from tightrope.runtime.server.fetch import Web
@@ -47,12 +54,18 @@ class Service:
         shared = self._shared
         routes = [
             Route(
-                "/v1/chat/completions", Endpoint(shared, CHAT, answering("chat")), methods=["POST"]
+                "/v1/chat/completions",
+                Endpoint(shared, CHAT, begun, answering("chat")),
+                methods=["POST"],
             ),
-            Route("/v1/chat/completions/count", Endpoint(shared, CHAT, counting), methods=["POST"]),
+            Route(
+                "/v1/chat/completions/count",
+                Endpoint(shared, CHAT, counted, telling),
+                methods=["POST"],
+            ),
             Route(
                 "/v1/completions",
-                Endpoint(shared, COMPLETION, answering("completion")),
+                Endpoint(shared, COMPLETION, begun, answering("completion")),
                 methods=["POST"],
             ),
             Route("/v1/models", self._models),

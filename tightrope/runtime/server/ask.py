@@ -12,14 +12,17 @@ from tightrope.checks import check_whole, shown
 from tightrope.errors import InputError
 from tightrope.point import OperatingPoint
 from tightrope.runtime.loaded import Loaded
-from tightrope.runtime.options import MOST_LOGPROBS, Options, Prompt
+from tightrope.runtime.options import MOST_LOGPROBS, Content, Options, Prompt
 from tightrope.runtime.server import fields
 from tightrope.runtime.server.fields import Field, Neutral, read_fields
 from tightrope.runtime.server.messages import ImageLimits, read_messages
 from tightrope.runtime.server.refusal import Refused
 
 MOST_SEED = 2**63 - 1
+MOST_STOPS = 16
+"""Strings that end an answer: each is looked for behind every token."""
 _LONGEST = ("max_tokens", "max_completion_tokens")
+_STREAMING = {"include_usage": (True, False), "include_obfuscation": (False,)}
 _PLAIN = (
     *("temperature", "top_p", "top_k", "min_p", "n", "thinking"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),
@@ -33,7 +36,7 @@ class Asked:
     model: str
     loaded: Loaded
     prompt: Prompt
-    images: list[bytes]
+    images: list[Content]
     options: Options
     stream: bool
     include_usage: bool
@@ -45,7 +48,12 @@ class Form:
 
     fields: Mapping[str, Field]
     neutral: Mapping[str, Neutral]
-    prompt: Callable[[dict[str, Any], Loaded, ImageLimits], tuple[Prompt, list[bytes]]]
+    prompt: Callable[[dict[str, Any], Loaded, ImageLimits], tuple[Prompt, list[Content]]]
+
+    @property
+    def names(self) -> set[str]:
+        """Of all that a body may have."""
+        return {*self.fields, *self.neutral}
 
 
 def asked_by(
@@ -61,15 +69,9 @@ def asked_by(
     """
     given = read_fields(body, form.fields, form.neutral)
     model = _model(given, names)
-    options = _options(given, limits)
+    options, include_usage = _options(given, limits), _include_usage(given)
     loaded = take(model)
     prompt, images = form.prompt(given, loaded, limits)
-    streaming = given.get("stream_options", {})
-    if unknown := [key for key in streaming if key != "include_usage"]:
-        raise InputError(f"stream_options has {shown(unknown[0])}; accepted: include_usage")
-    usage = streaming.get("include_usage")
-    if not isinstance(usage, (bool, type(None))):
-        raise InputError(f"stream_options.include_usage is {shown(usage)}; accepted: true or false")
     return Asked(
         model=model,
         loaded=loaded,
@@ -77,8 +79,22 @@ def asked_by(
         images=images,
         options=options,
         stream=given.get("stream", False),
-        include_usage=bool(usage),
+        include_usage=include_usage,
     )
+
+
+def _include_usage(given: Mapping[str, Any]) -> bool:
+    """Whether a last event tells the usage."""
+    streaming = given.get("stream_options", {})
+    if unknown := [key for key in streaming if key not in _STREAMING]:
+        raise InputError(
+            f"stream_options has {shown(unknown[0])}; accepted: {', '.join(_STREAMING)}"
+        )
+    for name, accepted in _STREAMING.items():
+        if not any(streaming.get(name) is value for value in (None, *accepted)):
+            said = " or ".join(str(value).lower() for value in accepted)
+            raise InputError(f"stream_options.{name} is {shown(streaming[name])}; accepted: {said}")
+    return bool(streaming.get("include_usage"))
 
 
 def _model(given: Mapping[str, Any], names: Collection[str]) -> str:
@@ -110,6 +126,8 @@ def _options(given: Mapping[str, Any], limits: ImageLimits) -> Options:
     if "seed" in given:
         check_whole("seed", given["seed"], least=0, most=MOST_SEED)
     stop = given.get("stop")
+    if isinstance(stop, list) and len(stop) > MOST_STOPS:
+        raise InputError(f"stop has {len(stop)} strings; accepted: {MOST_STOPS} at most")
     values = {name: given[name] for name in _PLAIN if name in given}
     if longest:
         values["max_tokens"] = given[longest[0]]
@@ -144,6 +162,9 @@ def _logprobs(given: Mapping[str, Any]) -> int | None:
 
 def _budget(given: Mapping[str, Any]) -> Budget | None:
     values = {name: given[name] for name in fields.BUDGET if name in given}
+    if values and not any(name in values for name in fields.LIMITS):
+        limits = ", ".join(fields.LIMITS)
+        raise InputError(f"{next(iter(values))} needs a limit beside it; accepted: {limits}")
     return Budget(**values) if values else None
 
 
@@ -157,7 +178,9 @@ def _point(given: Mapping[str, Any]) -> OperatingPoint | None:
     return OperatingPoint(**values) if values else None
 
 
-def _chat(given: dict[str, Any], loaded: Loaded, limits: ImageLimits) -> tuple[Prompt, list[bytes]]:
+def _chat(
+    given: dict[str, Any], loaded: Loaded, limits: ImageLimits
+) -> tuple[Prompt, list[Content]]:
     if not loaded.language.chats:
         raise InputError(
             "messages need a chat template, and this model has none: ask /v1/completions"
@@ -167,7 +190,7 @@ def _chat(given: dict[str, Any], loaded: Loaded, limits: ImageLimits) -> tuple[P
 
 def _completion(
     given: dict[str, Any], loaded: Loaded, limits: ImageLimits
-) -> tuple[Prompt, list[bytes]]:
+) -> tuple[Prompt, list[Content]]:
     prompt = given["prompt"]
     return loaded.language.text_ids(prompt) if isinstance(prompt, str) else prompt, []
 

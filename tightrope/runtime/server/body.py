@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any, NoReturn
 
+from anyio import fail_after
 from starlette.requests import ClientDisconnect, Request
 
+from tightrope.checks import shown
 from tightrope.runtime.server.refusal import Refused
 
 PIECE_SECONDS = 10.0
@@ -17,18 +18,26 @@ BODY_SECONDS = 120.0
 MOST_LEVELS = 32
 
 
-async def read_body(request: Request, most_bytes: int) -> bytes:
+async def read_body(request: Request, most_bytes: int) -> bytearray:
     """The body; raises Refused for one that is too long, too slow, or of another kind."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     # What a page of a browser may send to any address unasked is never of this kind.
     if kind != "application/json":
         raise Refused(415, "content-type is not application/json; set it", code="content_type")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":  # what it unpacks to could be of any length
+        raise Refused(
+            415,
+            f"content-encoding is {shown(coding)}; send the body as it is",
+            code="content_encoding",
+        )
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and len(length) < 20 and int(length) > most_bytes:
         raise _too_long(most_bytes)
     try:
-        return await asyncio.wait_for(_pieces(request, most_bytes), BODY_SECONDS)
-    except asyncio.TimeoutError:
+        with fail_after(BODY_SECONDS):
+            return await _pieces(request, most_bytes)
+    except TimeoutError:
         raise Refused(
             408, "the body did not come in time; send it faster", code="slow_body"
         ) from None
@@ -36,18 +45,19 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
         raise Refused(400, "the body was cut short", code="body_cut") from None
 
 
-async def _pieces(request: Request, most_bytes: int) -> bytes:
+async def _pieces(request: Request, most_bytes: int) -> bytearray:
     content, pieces = bytearray(), request.stream().__aiter__()
     while True:
         try:
-            content += await asyncio.wait_for(pieces.__anext__(), PIECE_SECONDS)
+            with fail_after(PIECE_SECONDS):
+                content += await pieces.__anext__()
         except StopAsyncIteration:
-            return bytes(content)
+            return content
         if len(content) > most_bytes:
             raise _too_long(most_bytes)
 
 
-def parsed(content: bytes) -> Any:
+def parsed(content: bytes | bytearray) -> Any:
     """What a body says in JSON; raises Refused for what is none, too deep, or says a name twice."""
     try:
         value = json.loads(content, parse_constant=_no_number, object_pairs_hook=_unique)

@@ -114,7 +114,10 @@ STREAMING = Kind(
     "an object with include_usage",
     {
         "type": "object",
-        "properties": {"include_usage": {"type": ["boolean", "null"]}},
+        "properties": {
+            "include_usage": {"type": ["boolean", "null"]},
+            "include_obfuscation": {"enum": [False, None]},
+        },
         "additionalProperties": False,
     },
     lambda value: isinstance(value, dict),
@@ -165,6 +168,8 @@ BUDGET = _of(
         "if_unreachable": REACHING,
     },
 )
+LIMITS = ("deadline_ms", "first_token_ms", "energy_j", "min_quality")
+"""Of these fields, what a budget is; the others say more of it."""
 _COMMON = {
     "model": Field(TEXT, "Which bundle answers: the name of its folder; the only one if left out."),
     "max_tokens": Field(WHOLE, help_of(Options, "max_tokens")),
@@ -210,6 +215,9 @@ NEUTRAL_CHAT = {
     "audio": Neutral(),
     "prediction": Neutral(),
     "reasoning_effort": Neutral(),
+    "prompt_cache_retention": Neutral(("in_memory",)),
+    "prompt_cache_options": Neutral(({}, {"mode": "implicit"})),
+    "moderation": Neutral(),
     "web_search_options": Neutral(),
 }
 NEUTRAL_COMPLETION = {

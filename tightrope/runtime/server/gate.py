@@ -48,10 +48,12 @@ class Gate:
             return
 
         async def patient(message: Message) -> None:
+            # Cut off, it counts as gone, and nobody waits for it any more.
+            late = asyncio.get_running_loop().call_later(SEND_SECONDS, scope[ABORT])
             try:
-                await asyncio.wait_for(send(message), SEND_SECONDS)
-            except asyncio.TimeoutError:
-                scope[ABORT]()  # it then counts as gone
+                await send(message)
+            finally:
+                late.cancel()
 
         await self._app(scope, receive, patient)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from tightrope.checks import shown
 from tightrope.errors import InputError
-from tightrope.runtime.images import from_data_url, image_header
+from tightrope.runtime.images import encoded_content, from_data_url
+from tightrope.runtime.options import Content
 from tightrope.runtime.prompt import INSTEAD_OF_CONTENT, ROLES
 from tightrope.runtime.server.config import ServeConfig
 from tightrope.runtime.server.fetch import PORTS, TooLong, Web
@@ -34,25 +35,32 @@ class ImageLimits:
     folder: Folder | None
     web: Web | None
 
-    def checked(self, images: Sequence[bytes]) -> None:
-        """Raises Refused where all of them have too many pixels, by their headers."""
-        most = self.config.max_megapixels
-        headers = map(image_header, images)
-        if sum(header.width * header.height for header in headers) > most * MB:
+    def read(self, name: str, url: str, earlier: Sequence[Content]) -> Content:
+        """The image at an address, its header read; raises InputError and Refused.
+
+        name: of the field. earlier: the request's other images. Together they are no longer than a
+        body, and have no more pixels than is allowed.
+        """
+        config = self.config
+        others = sum(image.header.encoded_bytes for image in earlier)
+        most = min(config.max_image_mb * MB, config.max_body_mb * MB - others)
+        try:
+            content = encoded_content(self._source(name, url, most), name)
+        except InputError as error:
+            raise Refused(400, str(error), param="messages") from error
+        pixels = sum(image.header.width * image.header.height for image in (*earlier, content))
+        if pixels > config.max_megapixels * MB:
             raise Refused(
                 413,
-                f"messages have images of more than {most} megapixels together; scale them down",
+                f"messages have images of more than {config.max_megapixels} megapixels together; "
+                "scale them down",
                 code="too_many_pixels",
                 param="messages",
             )
+        return content
 
-    def source(self, name: str, url: str, earlier_bytes: int) -> bytes:
-        """The encoded image at an address; raises InputError and Refused naming the field.
-
-        earlier_bytes: of the request's other images; together they are no longer than a body.
-        """
-        config = self.config
-        most = min(config.max_image_mb * MB, config.max_body_mb * MB - earlier_bytes)
+    def _source(self, name: str, url: str, most: int) -> bytes:
+        """The encoded image, of `most` bytes at most."""
         scheme = url[:16].partition(":")[0].lower()
         if scheme == "data":
             # base64 takes 4 characters for 3 bytes
@@ -78,7 +86,7 @@ class ImageLimits:
 
 def read_messages(
     messages: Sequence[Mapping[str, Any]], limits: ImageLimits
-) -> tuple[list[dict[str, Any]], list[bytes]]:
+) -> tuple[list[dict[str, Any]], list[Content]]:
     """Messages whose images became places, and the images in their order.
 
     Raises InputError and Refused naming what is wrong.
@@ -86,16 +94,15 @@ def read_messages(
     if not messages:
         raise InputError("messages is an empty list; accepted: at least a question of the user")
     _check_count(messages, limits.config.max_images)
-    images: list[bytes] = []
+    images: list[Content] = []
     read = [
         _message(message, f"messages[{i}]", limits, images) for i, message in enumerate(messages)
     ]
-    limits.checked(images)
     return read, images
 
 
 def _message(
-    message: Mapping[str, Any], name: str, limits: ImageLimits, images: list[bytes]
+    message: Mapping[str, Any], name: str, limits: ImageLimits, images: list[Content]
 ) -> dict[str, Any]:
     given = {key: value for key, value in message.items() if value is not None}
     if unknown := [key for key in given if key not in _KEYS]:
@@ -110,11 +117,10 @@ def _message(
     return given
 
 
-def _part(part: Any, name: str, limits: ImageLimits, images: list[bytes]) -> dict[str, Any]:
+def _part(part: Any, name: str, limits: ImageLimits, images: list[Content]) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "image_url":
-        earlier = sum(map(len, images))
-        images.append(limits.source(f"{name}.image_url", _url(part, name), earlier))
+        images.append(limits.read(f"{name}.image_url", _url(part, name), images))
         return {"type": "image"}
     if kind != "text":
         raise InputError(f"{name} has a part of type {shown(kind)}; accepted: text and image_url")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -23,6 +24,7 @@ LOG = logging.getLogger("tightrope.server")
 
 SLOWED_S = 5.0
 """After so long a machine that was too slow for a deadline may be asked again."""
+_NAME = re.compile(r"(\w+)(?:[\[.].*)?")
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 TWO_LENGTHS = "two_lengths"
 """Code of a request whose end is not where others may see it."""
@@ -73,14 +75,16 @@ class Refused(Exception):
 def refusal(error: BaseException, fields: Collection[str]) -> Refused:
     """What to say of an error.
 
-    fields: of the request; our sentences begin with the name of what is wrong.
+    fields: of the request; our sentences begin with what is wrong.
     """
     if isinstance(error, Refused):
         return error
     text = str(error)
     if isinstance(error, InputError):
-        name = text.split(maxsplit=1)[0].partition("[")[0]
-        return Refused(400, text, param=name if name in fields else None)
+        # "messages[0] has …", "image messages[0].image_url is …", "the prompt holds …"
+        words = (_NAME.fullmatch(word) for word in text.split(maxsplit=2)[:2])
+        named = [word[1] for word in words if word and word[1] in fields]
+        return Refused(400, text, param=named[0] if named else None)
     if isinstance(error, BudgetUnreachable):
         if error.retry_ms is not None:
             fastest, retry_s = error.fastest_ms, error.retry_ms / 1e3

@@ -1,7 +1,6 @@
-"""A request between the event loop and the engine's thread.
+"""A request between the engine's thread and the event loop.
 
-Everything that may take long, from decoding images to waiting for a token, is done on a thread of
-the request's own; what comes of it arrives in order on the event loop.
+Its pieces are waited for on a thread of its own, and arrive in order on the event loop.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from starlette.types import Receive
 
@@ -26,23 +25,15 @@ class Gone(Exception):
 class Running:
     """One request at work; iterate it for pieces."""
 
-    def __init__(self, begin: Callable[[], Stream]) -> None:
-        """begin: makes the request and hands it to the engine."""
-        self._begin, self._loop = begin, asyncio.get_running_loop()
+    def __init__(self, stream: Stream) -> None:
+        """stream: handed to the engine already."""
+        self._stream, self._loop = stream, asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
-        self._lock = threading.Lock()
-        self._stream: Stream | None = None
-        self._closed = False
         threading.Thread(target=self._run, name="tightrope request", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            stream = self._begin()
-            with self._lock:
-                self._stream = stream
-                if self._closed:
-                    stream.close()
-            for piece in stream:
+            for piece in self._stream:
                 self._put(piece)
         except BaseException as error:  # raised where it is waited for
             self._put(error)
@@ -53,10 +44,7 @@ class Running:
 
     def close(self, error: Exception | None = None) -> None:
         """End it within a token; whoever iterates it is told why, or that nobody waits."""
-        with self._lock:
-            self._closed = True
-            if self._stream is not None:
-                self._stream.close()
+        self._stream.close()
         self._pieces.put_nowait(error or Gone())
 
     async def __aiter__(self) -> AsyncIterator[Piece]:

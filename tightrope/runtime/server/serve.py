@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 
 from tightrope.checks import shown
 from tightrope.errors import InputError
@@ -52,7 +53,7 @@ class Server:
         Raises InputError for an address or a file that cannot be used, BundleError, and
         DeviceUnavailable for a ceiling that no sensor tells of.
         """
-        self._paths, self._manager = paths, Manager()
+        self._paths, self._config, self._manager = paths, config, Manager()
         loader = Loader(
             self._manager,
             backend=backend,
@@ -102,6 +103,9 @@ class Server:
 
     def _begun(self) -> None:
         self._loop = asyncio.get_running_loop()
+        # Those that wait, for a bundle that is loaded, must not take the threads of all others.
+        threads = current_default_thread_limiter()
+        threads.total_tokens = max(threads.total_tokens, self._config.queue)
         # A terminal that is closed sends it as well, and means the end.
         if threading.current_thread() is threading.main_thread() and not os.isatty(0):
             self._loop.add_signal_handler(signal.SIGHUP, self.reload)
