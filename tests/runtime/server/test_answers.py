@@ -33,6 +33,7 @@ from tightrope.runtime.model import Model
 from tightrope.runtime.server import answering
 from tightrope.runtime.server.ask import CHAT, COMPLETION, Form
 from tightrope.runtime.spending import Spending
+from tightrope.runtime.stream import start
 
 Load = Callable[[str], Model]
 Part = Callable[..., dict[str, Any]]
@@ -230,7 +231,7 @@ def in_work(client: Any) -> float:
 def test_those_that_wait_leave_threads_to_others(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many, let_go, start = 45, threading.Event(), answering.start  # more than a pool has by itself
+    many, let_go = 45, threading.Event()  # more than a pool has by itself
 
     def held(*given: Any, **more: Any) -> Any:
         assert let_go.wait(60)
