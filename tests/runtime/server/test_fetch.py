@@ -192,7 +192,7 @@ def test_a_server_fetches_what_it_was_told_to_and_bounds_all_of_a_request(
     content = base64.b64decode(part["image_url"]["url"].partition(",")[2])
     here = f"127.0.0.1:{host.server_port}"
     host.pages["/real.png"] = (200, {}, content)
-    host.pages["/large.png"] = (200, {}, bytes(600_000))
+    host.pages["/large.png"] = (200, {}, content + bytes(600_000))
 
     def linked(page: str) -> dict[str, Any]:
         return {"type": "image_url", "image_url": {"url": f"http://{here}{page}"}}
