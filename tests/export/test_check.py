@@ -79,7 +79,7 @@ def attention(form: slot_attention.Form, activation: int) -> ir.Model:
             element_type(row.dtype, activation),
             [fixed.get(str(axis), axis) for axis in row.axes],
         )
-        for row in SLOT_ATTENTION.inputs
+        for row in SLOT_ATTENTION.required
     ]
     op = OpBuilder()
     shape = slot_attention.Fixed(HEADS, KV_HEADS, HEAD_DIM, activation, HEAD_DIM**-0.5, 3.0, 9)

@@ -101,8 +101,8 @@ class Parity:
     """GGUF: relative difference of logits between Hugging Face's model as read from the file and
     the file's own tensors, computed without the reader."""
     tolerance: float | None = None
-    """By how much a likely token's logit may differ on another backend: twice what rounding changed
-    when the standard graphs, and int8 activations, were tried at export."""
+    """By how much a likely token's logit may differ on another backend: three times what rounding
+    changed when the standard graphs, and int8 activations, were tried at export."""
     overflow: str | None = None
     """The first node of a standard graph that gives a number beyond float16, and that number."""
 

@@ -54,6 +54,8 @@ PROMPT_TOKENS = 40
 _STANDARD_STEPS = 2
 """float16 is slow on a CPU, and the first steps show what it rounds away."""
 _LEAST_TOLERANCE = 1e-3
+_MARGIN = 3
+"""Of all steps that a backend is held against, over those whose rounding was looked at."""
 _LIKELIEST = 8
 _MOST_INT8_PREFILL = 0.1
 """Rounding to int4 itself moves logits by a third of their size."""
@@ -219,7 +221,7 @@ def _compare(recipe: Recipe, model: Any, prompt: Prompt, ask: Ask, folder: Path)
         int8_prefill=None if prompts is None else relative(measured.logits, prompts.logits),
         int8_tower=None if tower is None else relative(measured.logits, tower.logits),
         int8_slots=None if slots is None else relative(measured.logits, slots.logits),
-        tolerance=max(_LEAST_TOLERANCE, 2 * moved),
+        tolerance=max(_LEAST_TOLERANCE, _MARGIN * moved),
         overflow=graphs.overflow(),
     )
 
