@@ -35,7 +35,7 @@ def test_each_graph_has_a_line_and_the_report_what_is_needed(
     told = json.loads(file.read_text(encoding="utf-8"))
     assert told["passed"] and told["backend"] == "onnxruntime" and told["device"] == "cpu"
     assert told["machine"]["packages"]["to run"]["onnxruntime"]
-    assert told["bundle"]["dims"]["num_hidden_layers"] and len(told["findings"]) == 18
+    assert told["bundle"]["dims"]["num_hidden_layers"] and len(told["findings"]) == 19
     text = file.read_text(encoding="utf-8")
     assert str(bundle("llava").parent) not in text and str(Path.home()) not in text
     assert "licence" not in text and "picture" not in text, "nothing of whose it is, no images"
