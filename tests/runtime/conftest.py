@@ -1,9 +1,13 @@
-"""Tokenizers of the families that a prompt must survive, built here so that nothing is fetched."""
+"""Tokenizers of the families that a prompt must survive, built here so that nothing is fetched.
+
+And a model that plans.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,10 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+import tightrope as tr
+from tightrope.latency_file import write_latency
+from tightrope.runtime.key import latency_key
+from tightrope.runtime.model import Model
 from tightrope.runtime.tokenizer import Tokenizer
 
 REFERENCE = Path(__file__).parents[2] / "models" / "reference"
@@ -164,3 +172,18 @@ def gemma(
     pytest.importorskip("torch", reason="the oracle is Hugging Face's model")
     oracle = module_of(Path(__file__).parent / "gemma_oracle.py")
     return oracle.Gemma(hugging_face("gemma3-vl"), checkpoint("gemma3-vl"))
+
+
+@pytest.fixture
+def planned(
+    bundle: Callable[[str], Path],
+    synthetic: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Model:
+    """A model with a latency file of its own."""
+    monkeypatch.setenv("TIGHTROPE_STATE", str(tmp_path / "state"))
+    model = tr.load(bundle("llava"), "onnxruntime", 1, live=False)
+    key = latency_key(model.bundle, model.backend)
+    write_latency(model.bundle, replace(synthetic.RECORD, key=key))
+    return model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from hypothesis import strategies as st
 import tightrope as tr
 from tightrope.errors import InputError
 from tightrope.latency import SCALES
-from tightrope.latency_file import write_latency
 from tightrope.runtime import held, images
 from tightrope.runtime.held import headers_of, hold_images
 from tightrope.runtime.images import load_image
-from tightrope.runtime.key import latency_key
 from tightrope.runtime.loaded import Loaded
 from tightrope.runtime.model import Model
 from tightrope.runtime.options import Content, Frame
@@ -66,16 +63,6 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def model(bundle: Find) -> Model:
     return tr.load(bundle("llava"), "onnxruntime", 1, live=False)
-
-
-@pytest.fixture
-def planned(bundle: Find, synthetic: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    """A model with a latency file of its own."""
-    monkeypatch.setenv("TIGHTROPE_STATE", str(tmp_path / "state"))
-    model = tr.load(bundle("llava"), "onnxruntime", 1, live=False)
-    key = latency_key(model.bundle, model.backend)
-    write_latency(model.bundle, replace(synthetic.RECORD, key=key))
-    return model
 
 
 def test_equal_files_are_one_image_wherever_they_lie(tmp_path: Path) -> None:

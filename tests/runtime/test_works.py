@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from hypothesis import strategies as st
 
 import tightrope as tr
 from tightrope.latency import SourceImage
-from tightrope.latency_file import write_latency
 from tightrope.point import OperatingPoint
 from tightrope.runtime import works
-from tightrope.runtime.key import latency_key
 from tightrope.runtime.marks import UNCUT
 from tightrope.runtime.model import Model
 from tightrope.runtime.settings import resolve
@@ -29,16 +26,6 @@ POINTS = (
     OperatingPoint(kv_budget=40, policy="h2o"),
     OperatingPoint(selector="uniform", keep="25%", resolution=84),
 )
-
-
-@pytest.fixture
-def planned(bundle: Find, synthetic: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    """A model with a latency file of its own."""
-    monkeypatch.setenv("TIGHTROPE_STATE", str(tmp_path / "state"))
-    model = tr.load(bundle("llava"), "onnxruntime", 1, live=False)
-    key = latency_key(model.bundle, model.backend)
-    write_latency(model.bundle, replace(synthetic.RECORD, key=key))
-    return model
 
 
 @settings(max_examples=40, deadline=None)

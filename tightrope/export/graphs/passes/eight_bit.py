@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from tightrope.export.graphs.passes.linear import LAYOUT, PARAMETER, part_of, stored_as
+from tightrope.export.graphs.passes.linear import LAYOUT, PARAMETER, matrix_in_int8, part_of
 from tightrope.export.graphs.passes.replace import replace_value
 from tightrope.interface.onnx import CONTRIB_DOMAIN
 
@@ -25,15 +25,7 @@ def to_int8(model: ir.Model) -> int:
         if (layer := _of_rows(node) or _of_matrix(node)) is None:
             continue
         count += 1
-        codes, scale = (
-            stored_as(model, layer.parameter, layout, dtype, shape)
-            for layout, dtype, shape in zip(
-                OF_INT8,
-                (ir.DataType.INT8, ir.DataType.FLOAT),
-                ([layer.inputs, layer.outputs], [layer.outputs]),
-                strict=True,
-            )
-        )
+        codes, scale = matrix_in_int8(model, layer.parameter, OF_INT8, layer.inputs, layer.outputs)
         product = ir.Node(
             CONTRIB_DOMAIN,
             "DynamicQuantizeMatMul",

@@ -114,3 +114,17 @@ def part_of(value: ir.Value) -> int | None:
     """Which of its parameter's `column_parts` an initializer has; None: all columns."""
     part = value.metadata_props.get(PART)
     return None if part is None else int(part)
+
+
+def matrix_in_int8(
+    model: ir.Model, parameter: str, layouts: tuple[str, str], inputs: int, outputs: int
+) -> tuple[ir.Value, ir.Value]:
+    """A matrix in one scale an output: int8 codes [inputs,outputs], and float32 scales [outputs].
+
+    layouts: of the codes and of the scales.
+    """
+    codes, scales = layouts
+    return (
+        stored_as(model, parameter, codes, ir.DataType.INT8, [inputs, outputs]),
+        stored_as(model, parameter, scales, ir.DataType.FLOAT, [outputs]),
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from tightrope.export.graphs.passes.linear import PARAMETER, part_of, stored_as
+from tightrope.export.graphs.passes.linear import PARAMETER, matrix_in_int8, part_of
 from tightrope.export.graphs.passes.replace import put_in_place
 from tightrope.interface.onnx import CONTRIB_DOMAIN, OWN_DOMAIN
 from tightrope.plugins import int4_matmul
@@ -42,15 +42,7 @@ def multiply_in_int8(model: ir.Model) -> None:
         if x not in halves:
             halves[x] = _halved(op, x, inputs)
         parameter = weight.metadata_props[PARAMETER]
-        codes, scale = (
-            stored_as(model, parameter, layout, dtype, shape)
-            for layout, dtype, shape in zip(
-                OF_PROMPTS,
-                (ir.DataType.INT8, ir.DataType.FLOAT),
-                ([inputs, outputs], [outputs]),
-                strict=True,
-            )
-        )
+        codes, scale = matrix_in_int8(model, parameter, OF_PROMPTS, inputs, outputs)
         put_in_place(model, node, op, [_product(op, x, halves[x], codes, scale)])
         model.graph.opset_imports[CONTRIB_DOMAIN] = 1
 
